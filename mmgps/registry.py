@@ -1,0 +1,21 @@
+"""Registries of the ``mmgps`` scope: children of mmengine's, filled on first use."""
+
+from mmgps.requirements import require
+
+require('mmengine')
+
+from mmengine import registry as root  # noqa: E402
+from mmengine.registry import Registry  # noqa: E402
+
+HOOKS = Registry('hook', parent=root.HOOKS, scope='mmgps', locations=['mmgps.engine'])
+OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmgps', locations=['mmgps.engine'])
+MODELS = Registry('model', parent=root.MODELS, scope='mmgps', locations=['mmgps.models'])
+DATASETS = Registry('dataset', parent=root.DATASETS, scope='mmgps', locations=['mmgps.datasets'])
+TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='mmgps', locations=['mmgps.datasets'])
+METRICS = Registry('metric', parent=root.METRICS, scope='mmgps', locations=['mmgps.evaluation'])
+VISUALIZERS = Registry('visualizer', parent=root.VISUALIZERS, scope='mmgps', locations=['mmgps.visualization'])
+
+# Kinds that mmengine does not know. They are roots of their own.
+METHODS = Registry('tuning method', scope='mmgps', locations=['mmgps.engine'])
+SCORES = Registry('connection score', scope='mmgps', locations=['mmgps.engine'])
+CHOICES = Registry('connection choice', scope='mmgps', locations=['mmgps.engine'])

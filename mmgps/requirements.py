@@ -1,0 +1,38 @@
+"""One clear sentence where an mm package is missing or too old."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+MINIMUM = {'mmengine': '0.10.0', 'mmcv': '2.0.0', 'mmseg': '1.2.0', 'mmpretrain': '1.0.0'}
+INSTALL = 'pip install -e ".[onedl]"'
+
+
+class MissingPackageError(ImportError):
+    """An mm package that this part of mmgps needs is absent or too old."""
+
+
+def require(name: str) -> None:
+    """Check that the mm package ``name`` can be imported and is recent enough.
+
+    Both distributions of the mm packages, OneDL and OpenMMLab, provide the same import names, so the import decides
+    and not the name of a distribution.
+
+    Raises:
+        MissingPackageError: With the command that installs what is missing.
+    """
+    from packaging.version import Version
+
+    try:
+        found = import_module(name).__version__
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise MissingPackageError(
+            f'this part of mmgps needs {name}>={MINIMUM[name]}, which is not installed; in a checkout of mmgps run: {INSTALL}'
+        ) from error
+    if Version(found) < Version(MINIMUM[name]):
+        raise MissingPackageError(
+            f'this part of mmgps needs {name}>={MINIMUM[name]}, found {found}; upgrade the stack it came from, '
+            f'or in a fresh environment run: {INSTALL}'
+        )

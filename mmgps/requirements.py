@@ -29,7 +29,7 @@ def require(name: str) -> None:
         if error.name != name:
             raise
         raise MissingPackageError(
-            f'this part of mmgps needs {name}>={MINIMUM[name]}, which is not installed; in a checkout of mmgps run: {INSTALL}'
+            f'this part of mmgps needs {name}>={MINIMUM[name]}, which is not installed; in a checkout run: {INSTALL}'
         ) from error
     if Version(found) < Version(MINIMUM[name]):
         raise MissingPackageError(

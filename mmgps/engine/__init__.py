@@ -1,0 +1,21 @@
+"""The mmengine side: hooks, optimizer wrappers, and changes to configs."""
+
+from mmgps.requirements import require
+
+require('mmengine')
+
+from .components import METHOD_NAMES  # noqa: E402
+from .config import tune_config  # noqa: E402
+from .hooks import ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
+from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
+
+__all__ = [
+    'METHOD_NAMES',
+    'ExactResumeHook',
+    'GPSAmpOptimWrapper',
+    'GPSHook',
+    'GPSOptimWrapper',
+    'TuneHook',
+    'find_backbone',
+    'tune_config',
+]

@@ -1,0 +1,42 @@
+"""Which connections to train: neurons, scores, choices, and the pass that gives the gradients. Needs only torch."""
+
+from .choices import Choice, NetworkWide, PerLayer, PerNeuron
+from .files import SelectionFileError, load_selection, pack_selection, save_selection, unpack_selection
+from .fingerprint import architecture_fingerprint, weights_fingerprint
+from .gradients import EmptyLoaderError, NonFiniteGradientError, sum_gradients
+from .layout import NeuronLayout
+from .preserve import preserved
+from .roles import Parameter, Role, describe
+from .scores import GradientScore, MagnitudeScore, RandomScore, Score
+from .selection import Connections, Selection, SelectionMismatchError
+from .top import top_per_row
+
+__all__ = [
+    'Choice',
+    'Connections',
+    'EmptyLoaderError',
+    'GradientScore',
+    'MagnitudeScore',
+    'NetworkWide',
+    'NeuronLayout',
+    'NonFiniteGradientError',
+    'Parameter',
+    'PerLayer',
+    'PerNeuron',
+    'RandomScore',
+    'Role',
+    'Score',
+    'Selection',
+    'SelectionFileError',
+    'SelectionMismatchError',
+    'architecture_fingerprint',
+    'describe',
+    'load_selection',
+    'pack_selection',
+    'preserved',
+    'save_selection',
+    'sum_gradients',
+    'top_per_row',
+    'unpack_selection',
+    'weights_fingerprint',
+]

@@ -1,0 +1,7 @@
+"""Hooks: they decide when."""
+
+from .exact_resume_hook import ExactResumeHook
+from .gps_hook import GPSHook
+from .tune_hook import TuneHook, find_backbone
+
+__all__ = ['ExactResumeHook', 'GPSHook', 'TuneHook', 'find_backbone']

@@ -1,0 +1,39 @@
+"""A killed and resumed run ends with the bits of an uninterrupted one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+
+from mmgps.registry import HOOKS
+
+from ..loaders import ResumableIterator, seeded_loader
+from ..seeding import mixed_seed, run_seed, seed_generators
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """Make sampling, augmentation and dropout functions of the run's seed and the iteration.
+
+    mmengine restores weights, optimizer and schedulers, but neither the random state nor that of the workers. Here
+    they need no restoring: the seed travels in the checkpoint's meta data, and the iteration does too. Skipping what
+    was trained before loads nothing. The order of the samples is that of the configured sampler.
+    """
+
+    priority = 'VERY_LOW'
+
+    def before_train(self, runner: Runner) -> None:
+        self._seed, self._rank = run_seed(runner.seed), get_rank()
+        loop = runner.train_loop
+        loop.dataloader = seeded_loader(loop.dataloader, self._seed, self._rank)
+        if isinstance(loop, IterBasedTrainLoop):
+            skips_itself = hasattr(_InfiniteDataloaderIterator, 'skip_iter')
+            swallowed = 0 if skips_itself else loop.iter
+            loop.dataloader_iterator = ResumableIterator(loop.dataloader, loop.iter, swallowed)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        seed_generators(mixed_seed(self._seed, self._rank, runner.iter))

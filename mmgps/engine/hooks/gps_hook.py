@@ -1,0 +1,45 @@
+"""GPS as a hook of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmgps.registry import CHOICES, HOOKS, SCORES
+from mmgps.tuning import GPS
+
+from .tune_hook import TuneHook
+
+
+@HOOKS.register_module()
+class GPSHook(TuneHook):
+    """Select, of every neuron of the backbone, the ``k`` connections with the largest gradient, and train only those.
+
+    Use it with ``optim_wrapper=dict(type='mmgps.GPSOptimWrapper', ...)``.
+
+    Args:
+        k: Connections per neuron.
+        score: Config of the score.
+        choice: Config of the choice.
+        whole: Roles that are trained in full, see :class:`mmgps.tuning.GPS`.
+        target: Path of the backbone within the model.
+        num_batches: Batches of the selection pass on each process; None for all training data.
+        selection: A file written by a former run, used instead of selecting.
+    """
+
+    def __init__(
+        self,
+        k: int = 1,
+        score: dict | None = None,
+        choice: dict | None = None,
+        whole: Sequence[str] = ('bias', 'scale', 'position_bias'),
+        target: str = 'backbone',
+        num_batches: int | None = None,
+        selection: str | None = None,
+    ) -> None:
+        method = GPS(
+            k,
+            SCORES.build(score or dict(type='GradientScore')),
+            CHOICES.build(choice or dict(type='PerNeuron')),
+            whole,
+        )
+        super().__init__(method, target, num_batches, selection)

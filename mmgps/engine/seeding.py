@@ -1,0 +1,141 @@
+"""Randomness as a function of a position, not of what happened before.
+
+A generator's state cannot be carried from a killed run into a resumed one when it lives in the worker processes of a
+data loader. So nothing is carried: every sample's augmentation and every iteration's dropout draw from generators
+that are seeded by (run seed, position).
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import broadcast_object_list
+
+
+def mixed_seed(*parts: int) -> int:
+    """A 32-bit seed from a few non-negative integers, by NumPy's ``SeedSequence``."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def seed_generators(seed: int, devices: bool = True) -> None:
+    """Seed the global generators of Python, NumPy and torch; with ``devices`` those of all accelerators too."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    if devices:
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
+class SeededIndex(int):
+    """An index into a data set that carries the seed of its augmentation into the worker process."""
+
+    seed: int
+
+    def __new__(cls, index: int, seed: int) -> SeededIndex:
+        self = super().__new__(cls, index)
+        self.seed = seed
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SeededIndex, (int(self), self.seed)
+
+
+class SeededDataset:
+    """A data set whose augmentation depends on nothing but the :class:`SeededIndex` that asks for a sample.
+
+    It stands in for ``dataset`` in every other respect: attributes are read from and written to it.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        object.__setattr__(self, 'wrapped', dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if isinstance(index, SeededIndex):
+            seed_generators(index.seed, devices=False)
+        return self.wrapped[int(index)]
+
+    def __len__(self) -> int:
+        return len(self.wrapped)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'wrapped':
+            raise AttributeError(name)
+        return getattr(self.wrapped, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.wrapped, name, value)
+
+    def __getstate__(self) -> Any:
+        return self.wrapped
+
+    def __setstate__(self, dataset: Any) -> None:
+        object.__setattr__(self, 'wrapped', dataset)
+
+
+class SeededSampler:
+    """A sampler that gives each draw the seed of its augmentation.
+
+    Args:
+        sampler: The sampler whose order is kept.
+        seed: Run seed, the same on every process.
+        rank: Process, so that processes augment differently.
+    """
+
+    def __init__(self, sampler: Any, seed: int, rank: int) -> None:
+        self.sampler, self.seed, self.rank, self.epoch = sampler, seed, rank, 0
+        if hasattr(sampler, 'seed'):
+            sampler.seed = seed
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        if hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[SeededIndex]:
+        if self.infinite:
+            self.sampler.indices = self.sampler._indices_of_rank()
+        for position, index in enumerate(self.sampler):
+            yield SeededIndex(index, mixed_seed(self.seed, self.rank, self.epoch, position))
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    @property
+    def infinite(self) -> bool:
+        return isinstance(self.sampler, InfiniteSampler)
+
+
+class SkippingBatches:
+    """A batch sampler whose next iteration leaves out its first ``skip`` batches.
+
+    Args:
+        batches: A batch sampler with a :class:`SeededSampler` as its ``sampler``.
+    """
+
+    def __init__(self, batches: Any) -> None:
+        self.batches, self.skip = batches, 0
+
+    @property
+    def sampler(self) -> SeededSampler:
+        return self.batches.sampler
+
+    def __iter__(self) -> Iterator[list[SeededIndex]]:
+        skip, self.skip = self.skip, 0
+        return itertools.islice(iter(self.batches), skip, None)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def run_seed(seed: int | None) -> int:
+    """The seed of the run: that of the first process, which is the one a checkpoint holds."""
+    shared = [seed]
+    broadcast_object_list(shared)
+    return int(shared[0] or 0)

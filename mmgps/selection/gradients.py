@@ -1,0 +1,120 @@
+"""The selection pass: gradients of the task loss, summed over the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .preserve import preserved
+
+MAX_HALVINGS = 24
+
+
+class NonFiniteGradientError(ArithmeticError):
+    """A gradient of the selection pass holds NaN or infinity."""
+
+
+class EmptyLoaderError(ValueError):
+    """The selection pass got no batch."""
+
+
+def sum_gradients(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    batches: Iterable[Any],
+    loss: Callable[[Any], Tensor],
+    loss_scale: float | None = None,
+) -> dict[str, Tensor]:
+    """Sum the gradient of ``loss`` over all ``batches``.
+
+    The model is left as it was found: see :func:`preserved`. Gradients of other parameters are never made. At the
+    peak there is one dense gradient of ``parameters``, plus a second one where sums have to be kept beside it: with
+    ``loss_scale``, or for parameters of less than 32 bits, whose sums are kept in float32.
+
+    Args:
+        model: The model, in the mode in which it is to run.
+        parameters: Name to parameter of ``model``, those whose gradient is wanted.
+        batches: Whatever ``loss`` takes.
+        loss: A batch to its scalar loss, under autocast if the caller wants it.
+        loss_scale: Factor that keeps float16 gradients from vanishing; halved, and the batch repeated, when a
+            gradient overflows. It is divided out of the sums.
+
+    Returns:
+        Name to summed gradient, float32 or wider, of the parameter's shape. A parameter that the loss does not reach
+        has a gradient of zero.
+
+    Raises:
+        EmptyLoaderError: Without any batch.
+        NonFiniteGradientError: Names the layers.
+    """
+    aside = loss_scale is not None or any(value.dtype.itemsize < 4 for value in parameters.values())
+    with preserved(model):
+        for value in model.parameters():
+            value.requires_grad_(False)
+            value.grad = None
+        for value in parameters.values():
+            value.requires_grad_(True)
+        count = 0
+        if aside:
+            sums = _zeros(parameters)
+            for count, batch in enumerate(batches, 1):  # noqa: B007
+                loss_scale = _add_scaled(sums, parameters, batch, loss, loss_scale)
+        else:
+            for count, batch in enumerate(batches, 1):  # noqa: B007
+                torch.autograd.backward(loss(batch))
+            sums = _taken(parameters)
+    if count == 0:
+        raise EmptyLoaderError('the selection pass got no batch: the training data loader is empty')
+    _check_finite(sums)
+    return sums
+
+
+def _zeros(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    return {
+        name: torch.zeros_like(value, dtype=torch.promote_types(value.dtype, torch.float32), requires_grad=False)
+        for name, value in parameters.items()
+    }
+
+
+def _taken(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    return {
+        name: torch.zeros_like(value, requires_grad=False) if value.grad is None else value.grad
+        for name, value in parameters.items()
+    }
+
+
+def _add_scaled(
+    sums: dict[str, Tensor],
+    parameters: Mapping[str, nn.Parameter],
+    batch: Any,
+    loss: Callable[[Any], Tensor],
+    scale: float | None,
+) -> float | None:
+    """Add one batch to the sums and return the scale that did not overflow."""
+    for _ in range(MAX_HALVINGS):
+        torch.autograd.backward(loss(batch) * (scale or 1.0))
+        gradients = {name: value.grad for name, value in parameters.items() if value.grad is not None}
+        for value in parameters.values():
+            value.grad = None
+        if scale is None or not _non_finite(gradients):
+            break
+        scale /= 2
+    for name, gradient in gradients.items():
+        sums[name].add_(gradient.to(sums[name].dtype), alpha=1 / (scale or 1.0))
+    return scale
+
+
+def _non_finite(gradients: Mapping[str, Tensor]) -> list[str]:
+    return [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
+
+
+def _check_finite(sums: Mapping[str, Tensor]) -> None:
+    bad = _non_finite(sums)
+    if bad:
+        raise NonFiniteGradientError(
+            f'the summed gradient holds NaN or infinity in {len(bad)} of {len(sums)} layers, first in {bad[0]!r}; '
+            'check the loss on the training data, or select in float32 or bfloat16 where this was float16'
+        )

@@ -1,0 +1,118 @@
+"""Which numbers of a network are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .fingerprint import architecture_fingerprint
+from .layout import NeuronLayout
+from .roles import Parameter, describe
+
+
+class SelectionMismatchError(ValueError):
+    """A selection was made for another network."""
+
+
+@dataclass(frozen=True)
+class Connections:
+    """The chosen connections of one weight.
+
+    Args:
+        positions: Ascending flat positions in the weight read as ``[neurons, fan_in]``, int64 ``[chosen]``.
+        neurons: Rows.
+        fan_in: Columns.
+    """
+
+    positions: Tensor
+    neurons: int
+    fan_in: int
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def rows(self) -> Tensor:
+        """Neuron of each chosen connection, int64 ``[chosen]``."""
+        return self.positions // self.fan_in
+
+    @property
+    def columns(self) -> Tensor:
+        """Input of each chosen connection within its neuron, int64 ``[chosen]``."""
+        return self.positions % self.fan_in
+
+    def mask(self, layout: NeuronLayout) -> Tensor:
+        """True where chosen, in the shape of the weight."""
+        rows = torch.zeros(self.neurons * self.fan_in, dtype=torch.bool, device=self.positions.device)
+        rows[self.positions] = True
+        return layout.from_rows(rows.view(self.neurons, self.fan_in))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The result of a method: which numbers of a backbone move.
+
+    Args:
+        method: Name of the method, such as ``'gps'``.
+        connections: Weight name to its chosen connections.
+        whole: Names of the parameters that are trained in full.
+        architecture: :func:`architecture_fingerprint` of the backbone.
+        settings: What the method was told, such as ``k``; JSON values.
+    """
+
+    method: str
+    connections: Mapping[str, Connections]
+    whole: tuple[str, ...]
+    architecture: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Chosen connections; parameters trained in full are not counted."""
+        return sum(map(len, self.connections.values()))
+
+    def equals(self, other: Selection) -> bool:
+        """Whether both select the same numbers of the same architecture."""
+        return (
+            self.architecture == other.architecture
+            and set(self.whole) == set(other.whole)
+            and self.connections.keys() == other.connections.keys()
+            and all(torch.equal(mine.positions, other.connections[n].positions) for n, mine in self.connections.items())
+        )
+
+    def resolve(self, backbone: nn.Module) -> Iterator[tuple[Parameter, Connections]]:
+        """Pair the connections with the weights of ``backbone``.
+
+        Raises:
+            SelectionMismatchError: If they were chosen for another architecture; says what differs.
+        """
+        described = describe(backbone)
+        self._check(backbone, described)
+        for name, connections in self.connections.items():
+            yield described[name], connections
+
+    def _check(self, backbone: nn.Module, described: Mapping[str, Parameter]) -> None:
+        for name in (*self.connections, *self.whole):
+            if name not in described:
+                near = get_close_matches(name, described, 3, 0.0)
+                raise SelectionMismatchError(
+                    f'the selection names {name!r}, which the backbone {type(backbone).__name__} does not have; '
+                    f'nearest: {", ".join(near)}; it was made for another architecture'
+                )
+        for name, connections in self.connections.items():
+            layout = described[name].layout
+            found = (layout.neurons, layout.fan_in) if layout else None
+            if found != (connections.neurons, connections.fan_in):
+                raise SelectionMismatchError(
+                    f'the selection expects {name!r} to have {connections.neurons} neurons of fan-in '
+                    f'{connections.fan_in}, found {found}; it was made for another architecture'
+                )
+        if self.architecture != architecture_fingerprint(backbone):
+            raise SelectionMismatchError(
+                f'the selection was made for another architecture: fingerprint {self.architecture[:12]}, '
+                f'found {architecture_fingerprint(backbone)[:12]} for {type(backbone).__name__}'
+            )

@@ -1,0 +1,27 @@
+"""How the moving of single connections is paid for."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import nn
+
+
+class SparseTraining(Protocol):
+    """Trains the chosen connections of a backbone and nothing else of their weights."""
+
+    def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
+        """Weights that the optimizer holds, and the parameters that it shall hold in their place."""
+        ...
+
+    def start(self) -> None:
+        """Called once before the first step, with the weights in place."""
+        ...
+
+    def before_step(self) -> None:
+        """Called when gradients are complete, before they are unscaled or clipped."""
+        ...
+
+    def after_step(self) -> None:
+        """Called after the optimizer changed the parameters that it holds."""
+        ...

@@ -1,0 +1,49 @@
+"""Masked training: the slow obvious way, and the oracle of the fast one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmgps.selection import Selection
+
+
+class MaskedTraining:
+    """Dense gradients whose unchosen entries are set to zero, and frozen numbers that are put back after each step.
+
+    Zero gradients alone freeze nothing: AdamW with weight decay moves every number, and so does momentum that was
+    gathered before. Putting the originals back keeps them bit-identical under any optimizer, at the price of a copy.
+
+    Args:
+        backbone: The network that ``selection`` was made for.
+        selection: What is trained.
+
+    Raises:
+        SelectionMismatchError: If it was made for another network.
+    """
+
+    def __init__(self, backbone: nn.Module, selection: Selection) -> None:
+        self._frozen: list[tuple[nn.Parameter, Tensor]] = [
+            (parameter.value, ~connections.mask(parameter.neurons).to(parameter.value.device))
+            for parameter, connections in selection.resolve(backbone)
+        ]
+        self._originals: list[Tensor] | None = None
+
+    def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
+        return {}
+
+    @torch.no_grad()
+    def start(self) -> None:
+        self._originals = [weight.detach().clone() for weight, _ in self._frozen]
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        for weight, frozen in self._frozen:
+            if weight.grad is not None:
+                weight.grad.masked_fill_(frozen, 0)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        assert self._originals is not None, 'start() comes before the first step'
+        for (weight, frozen), original in zip(self._frozen, self._originals, strict=True):
+            weight.copy_(torch.where(frozen, original, weight))

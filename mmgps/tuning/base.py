@@ -1,0 +1,68 @@
+"""What a fine-tuning method has to say: which numbers of the backbone move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from mmgps.selection import Parameter, Selection, architecture_fingerprint, describe
+
+
+class TuningMethod(Protocol):
+    """A selection method.
+
+    Everything outside the backbone (head, decoder) is trained by every method; a parameter that the user froze, by
+    ``frozen_stages`` for example, stays frozen.
+    """
+
+    name: str
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether :meth:`select` needs the gradients of a pass over the training data."""
+        ...
+
+    def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
+        """The weights among whose connections the method chooses; their gradients are what the pass sums."""
+        ...
+
+    def settings(self) -> dict[str, object]:
+        """What the method was told, as JSON values: a run resumes only under the same settings."""
+        ...
+
+    def select(self, backbone: nn.Module, gradients: Mapping[str, Tensor] | None) -> Selection:
+        """Decide.
+
+        Args:
+            backbone: With the pre-trained weights in place.
+            gradients: Summed gradients of :meth:`candidates`; None where ``needs_gradient`` is False.
+        """
+        ...
+
+
+def trainable(backbone: nn.Module) -> dict[str, Parameter]:
+    """The parameters of ``backbone`` that the user did not freeze."""
+    return {name: entry for name, entry in describe(backbone).items() if entry.value.requires_grad}
+
+
+class WholeParameters:
+    """Base of the methods that train some parameters in full and no single connections."""
+
+    name: str
+    needs_gradient = False
+
+    def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
+        return {}
+
+    def settings(self) -> dict[str, object]:
+        return {}
+
+    def select(self, backbone: nn.Module, gradients: Mapping[str, Tensor] | None = None) -> Selection:
+        whole = tuple(name for name, entry in trainable(backbone).items() if self.trains(entry))
+        return Selection(self.name, {}, whole, architecture_fingerprint(backbone))
+
+    def trains(self, parameter: Parameter) -> bool:
+        """Whether the method trains ``parameter``."""
+        raise NotImplementedError

@@ -1,0 +1,115 @@
+"""Gradient-based parameter selection."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from mmgps.selection import (
+    Choice,
+    Connections,
+    GradientScore,
+    Parameter,
+    PerNeuron,
+    Role,
+    Score,
+    Selection,
+    architecture_fingerprint,
+)
+
+from .base import trainable
+
+
+class GPS:
+    """Train, of every neuron, the ``k`` input connections with the largest gradient (CVPR 2024, section 3).
+
+    Args:
+        k: Connections per neuron, at least 1; clamped to the fan-in of a neuron.
+        score: What makes a connection worth training.
+        choice: Among which connections the scores compete.
+        whole: Roles of the parameters that are trained in full. The paper's code trains biases, layer scales and
+            relative-position bias tables, and freezes norms, tokens and position embeddings.
+
+    Raises:
+        ValueError: For a ``k`` below 1 or an unknown role.
+    """
+
+    name = 'gps'
+
+    def __init__(
+        self,
+        k: int = 1,
+        score: Score | None = None,
+        choice: Choice | None = None,
+        whole: Sequence[Role | str] = (Role.BIAS, Role.SCALE, Role.POSITION_BIAS),
+    ) -> None:
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+            raise ValueError(
+                f'k is the number of connections per neuron and must be an integer of at least 1, got {k!r}'
+            )
+        allowed = [role.value for role in Role if role is not Role.CONNECTION]
+        unknown = [role for role in whole if role not in allowed]
+        if unknown:
+            raise ValueError(f'whole names the roles that are trained in full, got {unknown}; allowed: {allowed}')
+        self.k = k
+        self.score = score or GradientScore()
+        self.choice = choice or PerNeuron()
+        self.whole = tuple(Role(role) for role in whole)
+
+    @property
+    def needs_gradient(self) -> bool:
+        return self.score.needs_gradient
+
+    def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
+        return {name: entry for name, entry in trainable(backbone).items() if entry.role is Role.CONNECTION}
+
+    def select(self, backbone: nn.Module, gradients: Mapping[str, Tensor] | None = None) -> Selection:
+        candidates = self.candidates(backbone)
+        self._report_clamping(candidates)
+        chosen = self.choice.choose(_Rows(candidates, self.score, gradients), self.k)
+        connections = {
+            name: Connections(chosen[name].cpu(), entry.neurons.neurons, entry.neurons.fan_in)
+            for name, entry in candidates.items()
+        }
+        whole = tuple(name for name, entry in trainable(backbone).items() if entry.role in self.whole)
+        return Selection(self.name, connections, whole, architecture_fingerprint(backbone), self.settings())
+
+    def settings(self) -> dict[str, object]:
+        return {
+            'k': self.k,
+            'score': type(self.score).__name__,
+            'choice': type(self.choice).__name__,
+            'whole': [role.value for role in self.whole],
+        }
+
+    def _report_clamping(self, candidates: Mapping[str, Parameter]) -> None:
+        narrow = [name for name, entry in candidates.items() if entry.neurons.fan_in < self.k]
+        if narrow:
+            least = min(candidates[name].neurons.fan_in for name in narrow)
+            warnings.warn(
+                f'k={self.k} exceeds the fan-in of the neurons of {len(narrow)} layers (first {narrow[0]!r}, least '
+                f'fan-in {least}): every connection of those neurons is trained',
+                stacklevel=3,
+            )
+
+
+class _Rows(Mapping[str, Tensor]):
+    """Scores ``[neurons, fan_in]`` by layer, made when asked for and not kept."""
+
+    def __init__(
+        self, candidates: Mapping[str, Parameter], score: Score, gradients: Mapping[str, Tensor] | None
+    ) -> None:
+        self._candidates, self._score, self._gradients = candidates, score, gradients
+
+    def __getitem__(self, name: str) -> Tensor:
+        parameter = self._candidates[name]
+        gradient = None if self._gradients is None else self._gradients[name]
+        return parameter.neurons.to_rows(self._score(parameter, gradient))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._candidates)
+
+    def __len__(self) -> int:
+        return len(self._candidates)

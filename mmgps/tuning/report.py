@@ -1,0 +1,83 @@
+"""How many numbers are trained, by part of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from mmgps.selection import Role, Selection, describe
+
+
+@dataclass(frozen=True)
+class Count:
+    """Trained and total numbers of one part of a model."""
+
+    part: str
+    trained: int
+    total: int
+
+    @property
+    def density(self) -> float:
+        """Trained numbers as a share of the part."""
+        return self.trained / self.total if self.total else 0.0
+
+
+def count_parts(model: nn.Module, target: str, selection: Selection) -> list[Count]:
+    """Count each direct child of ``model``, the backbone with its selection.
+
+    A parameter that several parts share counts in the first. A child that holds the backbone further down counts as
+    one part.
+
+    Args:
+        model: The whole model, after :func:`freeze_unselected`.
+        target: Path of the backbone within it.
+        selection: What is trained of the backbone.
+    """
+    weights = dict(model.get_submodule(target).named_parameters())
+    chosen = {id(weights[name]): len(item) for name, item in selection.connections.items()}
+    seen: set[int] = set()
+    counts = []
+    own = (type(model).__name__, model.parameters(recurse=False))
+    for part, values in (own, *((name, child.parameters()) for name, child in model.named_children())):
+        fresh = [value for value in values if id(value) not in seen]
+        seen.update(map(id, fresh))
+        trained = sum(chosen.get(id(value), value.numel()) for value in fresh if value.requires_grad)
+        if fresh:
+            counts.append(Count(part, trained, sum(value.numel() for value in fresh)))
+    return counts
+
+
+def count_roles(backbone: nn.Module, selection: Selection) -> dict[str, int]:
+    """Trained numbers of the backbone by role, in the order of :class:`Role`."""
+    counts = dict.fromkeys((role.value for role in Role), 0)
+    whole = set(selection.whole)
+    for name, entry in describe(backbone).items():
+        if name in selection.connections:
+            counts[entry.role.value] += len(selection.connections[name])
+        elif name in whole:
+            counts[entry.role.value] += entry.value.numel()
+    return {role: count for role, count in counts.items() if count}
+
+
+def format_report(model: nn.Module, target: str, selection: Selection) -> str:
+    """The table that is printed when training starts."""
+    counts = count_parts(model, target, selection)
+    whole = Count('total', sum(c.trained for c in counts), sum(c.total for c in counts))
+    inner = model.get_submodule(target)
+    roles = count_roles(inner, selection)
+    base = Count(target, sum(roles.values()), sum(value.numel() for value in inner.parameters()))
+    lines = [f'{"part":<24}{"trained":>14}{"total":>14}{"density":>11}', '-' * 63]
+    lines += [f'{c.part:<24}{c.trained:>14,}{c.total:>14,}{c.density:>11.3%}' for c in [*counts, whole]]
+    detail = ', '.join(f'{role.replace("_", " ")} {count:,}' for role, count in roles.items()) or 'nothing'
+    neurons = sum(item.neurons for item in selection.connections.values())
+    lines += [
+        f'trained of {target}: {detail}; density {base.density:.3%} without the head, {whole.density:.3%} with it',
+    ]
+    if neurons:
+        k = selection.settings.get('k')
+        lines.append(f'{len(selection):,} connections chosen for {neurons:,} neurons, K={k}')
+    other = [name for name, entry in describe(inner).items() if entry.role is Role.OTHER]
+    if other and selection.method != 'full':
+        lines.append(f'frozen because no rule knows their owners: {", ".join(other[:5])}{" ..." * (len(other) > 5)}')
+    return '\n'.join(lines)

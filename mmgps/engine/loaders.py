@@ -34,7 +34,7 @@ def seeded_loader(loader: DataLoader, seed: int, rank: int) -> DataLoader:
             f'exact resumption needs a data set and a sampler with positions, got {type(loader.dataset).__name__} and '
             f'{type(batches).__name__}; remove mmgps.ExactResumeHook from custom_hooks to train without it'
         )
-    seeded = copy.copy(batches)
+    seeded: Any = copy.copy(batches)
     seeded.sampler = SeededSampler(inner, seed, rank)
     return rebuild(loader, dataset=SeededDataset(loader.dataset), batch_sampler=SkippingBatches(seeded))
 

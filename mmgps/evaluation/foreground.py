@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -46,10 +48,10 @@ def two_class_mask(labels: ArrayLike, name: str) -> Mask:
     Raises:
         ValueError: If a label is neither 0 nor 1.
     """
-    array = np.asarray(labels)
+    array: NDArray[Any] = np.asarray(labels)
     if array.dtype == bool:
         return array
-    foreground = array == 1
+    foreground: Mask = array == 1
     _refuse(array, ~(foreground | (array == 0)), name, '0 (background) and 1 (foreground)')
     return foreground
 
@@ -94,19 +96,21 @@ def foreground_probability(scores: ArrayLike) -> NDArray[np.float64]:
     Raises:
         ValueError: If there is another number of channels, a value is not finite, or the one channel leaves [0, 1].
     """
-    array = np.asarray(scores, dtype=np.float64)
+    array: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
     if array.ndim != 3 or array.shape[0] not in (1, 2):
         raise ValueError(f'scores of shape {array.shape}: expected (2, H, W) logits or (1, H, W) probabilities')
     if not np.isfinite(array).all():
         raise ValueError('scores that are not finite: the network overflowed or was trained to NaN')
     if array.shape[0] == 2:
-        return np.exp(-np.logaddexp(0, array[0] - array[1]))
+        probability: NDArray[np.float64] = np.exp(-np.logaddexp(0, array[0] - array[1]))
+        return probability
     if array.min() < 0 or array.max() > 1:
         raise ValueError(
             f'one channel of scores from {array.min():.3g} to {array.max():.3g}: expected probabilities in [0, 1]; '
             'let the segmentor apply the sigmoid before it writes seg_logits'
         )
-    return array[0]
+    single: NDArray[np.float64] = array[0]
+    return single
 
 
 def check_same_source(probability: NDArray[np.float64], prediction: Mask) -> None:
@@ -126,7 +130,7 @@ def check_same_source(probability: NDArray[np.float64], prediction: Mask) -> Non
         )
 
 
-def _refuse(array: NDArray, wrong: Mask, name: str, expected: str) -> None:
+def _refuse(array: NDArray[Any], wrong: Mask, name: str, expected: str) -> None:
     if wrong.any():
         found = np.unique(array[wrong])
         shown = ', '.join(f'{value:g}' for value in found[:5]) + (', ...' if len(found) > 5 else '')

@@ -49,14 +49,14 @@ def score_image(
         ignore_index: The label of pixels that do not count.
 
     Raises:
-        ValueError: If sizes differ, a value is not among those above, or ``labels`` and ``scores`` contradict each other.
+        ValueError: If sizes differ, a value is not among those above, or ``labels`` do not come from ``scores``.
     """
     target, valid = split_truth(truth, ignore_index)
     predicted = two_class_mask(labels, 'the prediction')
     if predicted.shape != target.shape:
         raise ValueError(
-            f'the prediction is {_size(predicted)} and the truth {_size(target)} pixels; mmseg predicts at the original '
-            'size, so in the test pipeline LoadAnnotations is to stand after Resize'
+            f'the prediction is {_size(predicted)} and the truth {_size(target)} pixels; mmseg predicts at the '
+            'original size, so in the test pipeline LoadAnnotations is to stand after Resize'
         )
     dice, iou = dice_iou(predicted, target, valid)
     measures = None
@@ -90,11 +90,11 @@ def average(scores: Sequence[ImageScore]) -> dict[str, float]:
             'leave reduce_zero_label at False'
         )
     means = {
-        'Dice': np.mean([score.dice for score in scores]),
-        'IoU': np.mean([score.iou for score in scores]),
+        'Dice': float(np.mean([score.dice for score in scores])),
+        'IoU': float(np.mean([score.iou for score in scores])),
         **_structure_means([score.structure for score in scores if score.structure is not None]),
     }
-    return {key: round(100 * float(mean), 4) for key, mean in means.items()}
+    return {key: round(100 * mean, 4) for key, mean in means.items()}
 
 
 def _structure_means(scores: Sequence[StructureScores]) -> dict[str, float]:

@@ -62,7 +62,7 @@ class PolypMetric(BaseMetric):
         if per_image_file is not None and not str(per_image_file).endswith('.csv'):
             raise ValueError(f'per_image_file={per_image_file!r}: a table is written as .csv; name it so')
         if ignore_index in (0, 1):
-            raise ValueError(f'ignore_index={ignore_index} would drop a class from the score; use a label beyond 0 and 1')
+            raise ValueError(f'ignore_index={ignore_index} would drop a class from the score; choose another label')
         self.structure = structure
         self.per_image_file = per_image_file
         self.ignore_index = ignore_index

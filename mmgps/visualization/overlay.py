@@ -78,5 +78,7 @@ def _tint(canvas: Image, where: Mask, colour: Colour, opacity: float) -> None:
 
 def _outline(canvas: Image, mask: Mask, colour: Colour, width: int) -> None:
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, outlines, -1, HALO, width + 2, cv2.LINE_AA)
-    cv2.drawContours(canvas, outlines, -1, colour, width, cv2.LINE_AA)
+    # Smoothing spreads a line of one pixel until little of its colour is left.
+    smooth = cv2.LINE_AA if width > 1 else cv2.LINE_8
+    cv2.drawContours(canvas, outlines, -1, HALO, width + 2, smooth)
+    cv2.drawContours(canvas, outlines, -1, colour, width, smooth)

@@ -3,9 +3,8 @@ import socket
 
 import numpy as np
 import torch
-from mmengine.dist import init_dist
 from mmengine.evaluator import Evaluator
-from torch import multiprocessing
+from torch import distributed, multiprocessing
 
 from mmgps.evaluation import PolypMetric
 
@@ -30,14 +29,14 @@ def evaluate(mine, table=None):
 
 
 def work(rank, ranks, port, folder):
-    os.environ |= {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'RANK': str(rank)}
-    os.environ |= {'WORLD_SIZE': str(ranks), 'LOCAL_RANK': str(rank)}
+    os.chdir(folder)  # mmengine collects through a folder in the working directory
     torch.set_num_threads(1)
-    init_dist('pytorch', backend='gloo')
+    distributed.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=ranks)
     # As mmengine's sampler shares them out: the first image fills up the last round.
     indices = [*range(COUNT), 0][rank::ranks]
     found = evaluate([samples()[index] for index in indices], f'{folder}/scores.csv')
     torch.save(found, f'{folder}/{rank}.pt')
+    distributed.destroy_process_group()
 
 
 def test_two_ranks_score_what_one_does(tmp_path):

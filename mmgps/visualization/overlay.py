@@ -23,7 +23,7 @@ LINE = 1 / 160
 def draw_overlay(image: Image, target: ArrayLike | None, prediction: ArrayLike, fill: float = FILL) -> Image:
     """The image with the outline of the truth and of the prediction.
 
-    The truth's line is wider and lies below, so where both run together they are seen as one line with an edge. What
+    The truth's line is wider and lies below, so where both run together it edges the prediction's. What
     was missed is filled with the truth's colour, what was found wrongly with the prediction's.
 
     Args:
@@ -44,14 +44,17 @@ def draw_overlay(image: Image, target: ArrayLike | None, prediction: ArrayLike, 
     predicted = _mask(prediction, 'prediction', image)
     canvas = image.copy()
     width = max(1, round(min(image.shape[:2]) * LINE))
-    if target is None:
-        _outline(canvas, predicted, PREDICTION, width)
-        return canvas
-    truth = _mask(target, 'target', image)
-    _tint(canvas, truth & ~predicted, TRUTH, fill)
-    _tint(canvas, predicted & ~truth, PREDICTION, fill)
-    _outline(canvas, truth, TRUTH, 2 * width)
-    _outline(canvas, predicted, PREDICTION, width)
+    lines = [(predicted, PREDICTION, width)]
+    if target is not None:
+        truth = _mask(target, 'target', image)
+        _tint(canvas, truth & ~predicted, TRUTH, fill)
+        _tint(canvas, predicted & ~truth, PREDICTION, fill)
+        lines.insert(0, (truth, TRUTH, 2 * width + 1))
+    # All halos first: that of the upper line would cover the lower one.
+    for mask, _, thickness in lines:
+        _outline(canvas, mask, HALO, thickness + 2)
+    for mask, colour, thickness in lines:
+        _outline(canvas, mask, colour, thickness)
     return canvas
 
 
@@ -80,5 +83,4 @@ def _outline(canvas: Image, mask: Mask, colour: Colour, width: int) -> None:
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     # Smoothing spreads a line of one pixel until little of its colour is left.
     smooth = cv2.LINE_AA if width > 1 else cv2.LINE_8
-    cv2.drawContours(canvas, outlines, -1, HALO, width + 2, smooth)
     cv2.drawContours(canvas, outlines, -1, colour, width, smooth)

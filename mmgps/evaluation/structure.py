@@ -32,6 +32,9 @@ def structure_scores(probability: NDArray[np.float64], target: Mask, valid: Mask
     for a map that nowhere exceeds 0.5 and 0 otherwise, S-measure is one minus the mean of the map, and the E-measure
     the share of background at each threshold.
 
+    By its published formula the E-measure divides by one pixel less than there are, so a perfect map of 352x352 pixels
+    has 1.000008.
+
     Args:
         probability: ``(H, W)`` in [0, 1]; a map of labels is one of zeros and ones.
         target: Boolean ``(H, W)``, false where ``valid`` is.

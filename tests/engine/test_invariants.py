@@ -15,7 +15,9 @@ WRAPPERS = {
     'adamw-clip': dict(optimizer=ADAMW, clip_grad=dict(max_norm=0.1)),
     'sgd-momentum': dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.05)),
     'accumulation': dict(optimizer=ADAMW, accumulative_counts=2),
-    'paramwise': dict(optimizer=ADAMW, paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys=dict(backbone=dict(lr_mult=0.5)))),
+    'paramwise': dict(
+        optimizer=ADAMW, paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys=dict(backbone=dict(lr_mult=0.5)))
+    ),
 }
 
 
@@ -54,7 +56,8 @@ def test_frozen_numbers_are_bit_identical(wrapper: str, ema: bool, tmp_path: Pat
     states['checkpoint'] = checkpoint['state_dict']
     if ema:
         states['ema'] = {
-            name.removeprefix('module.'): value for name, value in checkpoint['ema_state_dict'].items()
+            name.removeprefix('module.'): value
+            for name, value in checkpoint['ema_state_dict'].items()
             if name.startswith('module.')
         }
     frozen = frozen_numbers(runner, tmp_path / 'run')

@@ -45,7 +45,13 @@ def no_seed_in_the_config(cfg) -> None:
     cfg.randomness = dict()
 
 
-VARIANTS = [lambda cfg: None, epoch_based, iterations_with_a_finite_sampler, accumulation_and_ema, no_seed_in_the_config]
+VARIANTS = [
+    lambda cfg: None,
+    epoch_based,
+    iterations_with_a_finite_sampler,
+    accumulation_and_ema,
+    no_seed_in_the_config,
+]
 
 
 @pytest.mark.parametrize('workers', [0, 2])

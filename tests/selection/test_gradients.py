@@ -70,8 +70,12 @@ def test_no_other_gradient_is_made() -> None:
 def test_unreached_parameters_have_zero_gradient() -> None:
     net, extra = small_net(), nn.Linear(2, 2)
     model = nn.ModuleList([net, extra])
-    sums = sum_gradients(model, {'extra': extra.weight}, batches(1), lambda x: net(x).sum() + extra.bias.sum() * 0
-                         + extra(torch.zeros(1, 2)).sum())
+    sums = sum_gradients(
+        model,
+        {'extra': extra.weight},
+        batches(1),
+        lambda x: net(x).sum() + extra.bias.sum() * 0 + extra(torch.zeros(1, 2)).sum(),
+    )
     assert sums['extra'].count_nonzero() == 0
     net.requires_grad_(True)
     sums = sum_gradients(model, {**weights(net), 'extra': extra.weight}, batches(1), lambda x: net(x).sum())

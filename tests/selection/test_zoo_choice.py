@@ -33,16 +33,16 @@ def slow_choice(backbone: nn.Module, gradients: dict[str, torch.Tensor], k: int)
     return chosen
 
 
-@pytest.mark.parametrize(('name', 'k'), [(name, 1) for name in BACKBONES if name != 'mobilenetv2'] + [('mobilenetv2', 20)])
+@pytest.mark.parametrize(
+    ('name', 'k'), [(name, 1) for name in BACKBONES if name != 'mobilenetv2'] + [('mobilenetv2', 20)]
+)
 @pytest.mark.filterwarnings('ignore:k=20 exceeds the fan-in')
 def test_choice_per_neuron_equals_a_slow_loop(name: str, k: int) -> None:
     backbone = zoo_backbone(name)
     method = GPS(k)
     weights = {key: entry.value for key, entry in method.candidates(backbone).items()}
     images = [torch.randn(2, 3, 64, 64) for _ in range(2)]
-    gradients = sum_gradients(
-        backbone, weights, images, lambda x: sum(level.square().mean() for level in backbone(x))
-    )
+    gradients = sum_gradients(backbone, weights, images, lambda x: sum(level.square().mean() for level in backbone(x)))
     selection = method.select(backbone, gradients)
     found = {key: item.positions.tolist() for key, item in selection.connections.items()}
     assert found == slow_choice(backbone, gradients, k)

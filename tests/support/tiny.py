@@ -106,9 +106,7 @@ def tiny_config(work_dir: Path, max_iters: int = 6, workers: int = 0, **changes:
             dataset=data,
         ),
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=1000),
-        optim_wrapper=dict(
-            type='mmgps.GPSOptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05)
-        ),
+        optim_wrapper=dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05)),
         param_scheduler=[dict(type='CosineAnnealingLR', T_max=max_iters, by_epoch=False)] if max_iters else None,
         custom_hooks=[dict(type='mmgps.GPSHook', k=1), dict(type='mmgps.ExactResumeHook')],
         default_hooks=dict(

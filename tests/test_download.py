@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from file_server import FileServer
+from support.file_server import FileServer
 
 from mmgps.checksum import Checksum, ChecksumError
 from mmgps.download import CertificateError, RefusedError, TruncatedError, UnreachableError, download
@@ -122,7 +122,7 @@ def test_a_server_that_ignores_range(tmp_path):
 def test_a_server_that_truncates_for_ever(tmp_path):
     target = tmp_path / 'file.bin'
     with FileServer(CONTENT, ranges=False, cut_after=9_000) as server:
-        with pytest.raises(TruncatedError, match='stopped at 9000 bytes after 3 vain attempts .*9000 of 50000'):
+        with pytest.raises(TruncatedError, match=r'stopped at 9000 bytes after 3 vain attempts .*9000 of 50000'):
             fetch(server, target, attempts=3)
         assert len(server.requests) == 3
     assert not target.exists()
@@ -209,14 +209,12 @@ def test_other_schemes_are_refused(tmp_path):
 
 def test_an_untrusted_certificate_is_named(tmp_path):
     key, cert = tmp_path / 'key.pem', tmp_path / 'cert.pem'
-    command = 'openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1'.split()
+    command = ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '1', '-subj', '/CN=127.0.0.1']
     try:
         subprocess.run([*command, '-keyout', key, '-out', cert], check=True, capture_output=True)
     except FileNotFoundError:
         pytest.skip('needs the openssl program')
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
-    with FileServer(CONTENT) as server:
-        server.httpd.socket = context.wrap_socket(server.httpd.socket, server_side=True)
-        with pytest.raises(CertificateError, match='could not be verified'):
-            download(server.url().replace('http:', 'https:'), tmp_path / 'file.bin')
+    with FileServer(CONTENT, tls=context) as server, pytest.raises(CertificateError, match='could not be verified'):
+        fetch(server, tmp_path / 'file.bin')

@@ -17,13 +17,24 @@ class FileServer:
         failures: How many answers have that status.
         pause: Seconds before each KiB.
         etag: Validator of the content.
+        tls: The ``ssl.SSLContext`` to serve with, or ``None`` for plain HTTP.
     """
 
     def __init__(
-        self, content, *, ranges=True, cut_after=None, cuts=10**6, status=200, failures=10**6, pause=0.0, etag='"v1"'
+        self,
+        content,
+        *,
+        ranges=True,
+        cut_after=None,
+        cuts=10**6,
+        status=200,
+        failures=10**6,
+        pause=0.0,
+        etag='"v1"',
+        tls=None,
     ):
         self.content, self.ranges, self.cut_after, self.cuts = content, ranges, cut_after, cuts
-        self.status, self.failures, self.pause, self.etag = status, failures, pause, etag
+        self.status, self.failures, self.pause, self.etag, self.tls = status, failures, pause, etag, tls
         self.requests = []
 
     def __enter__(self):
@@ -38,6 +49,8 @@ class FileServer:
 
         self.httpd = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
         self.httpd.daemon_threads = True
+        if self.tls:
+            self.httpd.socket = self.tls.wrap_socket(self.httpd.socket, server_side=True)
         threading.Thread(target=self.httpd.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -46,7 +59,8 @@ class FileServer:
         self.httpd.server_close()
 
     def url(self, name='file.bin'):
-        return f'http://127.0.0.1:{self.httpd.server_port}/{name}'
+        scheme = 'https' if self.tls else 'http'
+        return f'{scheme}://127.0.0.1:{self.httpd.server_port}/{name}'
 
     def answer(self, handler):
         self.requests.append(dict(handler.headers))

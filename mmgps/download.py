@@ -120,8 +120,10 @@ def _fetch_whole(url: str, part: PartialFile, attempts: int, timeout: float, wai
 
 def _attempt(url: str, part: PartialFile, timeout: float, progress: Progress) -> None:
     headers = {'User-Agent': USER_AGENT, 'Accept-Encoding': 'identity', **part.headers()}
+    # An opener of our own reads the proxy settings now; urlopen keeps those of its first call in the process.
+    opener = urllib.request.build_opener()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout) as response:
+        with opener.open(urllib.request.Request(url, headers=headers), timeout=timeout) as response:
             _receive(response, part, progress)
     except urllib.error.HTTPError as error:
         if error.code == 416 and error.headers.get('Content-Range') == f'bytes */{part.size()}':

@@ -13,6 +13,7 @@ class FileServer:
         ranges: Whether ``Range`` is honoured.
         cut_after: Bytes of each body after which the connection closes, or ``None``.
         cuts: How many answers are cut in this way.
+        linger: Seconds that the connection stays open, silent, after such a cut.
         status: Status of every answer, or of the first ``failures``.
         failures: How many answers have that status.
         pause: Seconds before each KiB.
@@ -27,6 +28,7 @@ class FileServer:
         ranges=True,
         cut_after=None,
         cuts=10**6,
+        linger=0.0,
         status=200,
         failures=10**6,
         pause=0.0,
@@ -34,6 +36,7 @@ class FileServer:
         tls=None,
     ):
         self.content, self.ranges, self.cut_after, self.cuts = content, ranges, cut_after, cuts
+        self.linger = linger
         self.status, self.failures, self.pause, self.etag, self.tls = status, failures, pause, etag, tls
         self.requests = []
 
@@ -95,9 +98,14 @@ class FileServer:
     def send_body(self, handler, body):
         if self.cut_after is not None and self.cuts > 0:
             self.cuts -= 1
-            body = body[: self.cut_after]
+            self.write(handler, body[: self.cut_after])
+            time.sleep(self.linger)
+        else:
+            self.write(handler, body)
+        handler.close_connection = True
+
+    def write(self, handler, body):
         for at in range(0, len(body), 1024):
             time.sleep(self.pause)
             handler.wfile.write(body[at : at + 1024])
             handler.wfile.flush()
-        handler.close_connection = True

@@ -25,7 +25,8 @@ def encode(image, suffix):
 
 def kvasir(ids, size=(60, 48)):
     """Members of ``kvasir-seg.zip``: JPEG images and, with the grey edges of JPEG, three-channel JPEG masks."""
-    members = {'Kvasir-SEG/kavsir_bboxes.json': b'{}', '__MACOSX/Kvasir-SEG/images/._x.jpg': b'junk'}
+    members = {'Kvasir-SEG/kavsir_bboxes.json': b'{}'}
+    members |= {f'__MACOSX/Kvasir-SEG/{kind}/._x.jpg': b'junk' for kind in ('images', 'masks')}
     for seed, name in enumerate(ids):
         members[f'Kvasir-SEG/images/{name}.jpg'] = encode(frame(seed, size), '.jpg')
         members[f'Kvasir-SEG/masks/{name}.jpg'] = encode(cv2.merge([blob(size)] * 3), '.jpg')

@@ -19,6 +19,11 @@ ROOT = Path(__file__).resolve().parents[3]
 IDS = ['a', 'b', sorted(get_source('kvasir-seg').official_val())[0]]
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch):
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+
+
 @pytest.fixture
 def tool(monkeypatch):
     """Run the command in this process."""

@@ -51,8 +51,9 @@ class ResumableIterator:
 
     def __init__(self, loader: DataLoader, start: int, swallowed: int) -> None:
         self._loader, self._swallowed = loader, swallowed
-        self._order: Any = loader.batch_sampler
-        length = start + 1 if self._order.sampler.infinite else len(loader)
+        order: Any = loader.batch_sampler
+        self._order = order
+        length = start + 1 if order.sampler.infinite else len(loader)
         self._epoch, self._skip = divmod(start, length)
         self._batches: Iterator[Any] = iter(())
         self._opened = False

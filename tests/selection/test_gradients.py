@@ -39,7 +39,7 @@ def test_nothing_is_left_behind() -> None:
     generators = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
 
     def loss(x: torch.Tensor) -> torch.Tensor:
-        random.random(), np.random.rand(), torch.rand(3)  # noqa: NPY002, B018
+        random.random(), np.random.rand(), torch.rand(3)  # noqa: NPY002
         net.train()
         return net(x).square().sum()
 

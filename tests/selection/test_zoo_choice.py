@@ -8,9 +8,10 @@ from torch import nn
 
 pytest.importorskip('mmseg')
 
+from zoo import BACKBONES, zoo_backbone
+
 from mmgps.selection import sum_gradients
 from mmgps.tuning import GPS
-from zoo import BACKBONES, zoo_backbone
 
 NORMS = (nn.LayerNorm, nn.BatchNorm2d)
 

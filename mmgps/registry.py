@@ -7,7 +7,7 @@ require('mmengine')
 from mmengine import registry as root  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
-HOOKS = Registry('hook', parent=root.HOOKS, scope='mmgps', locations=['mmgps.engine'])
+HOOKS = Registry('hook', parent=root.HOOKS, scope='mmgps', locations=['mmgps.engine', 'mmgps.visualization'])
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmgps', locations=['mmgps.engine'])
 MODELS = Registry('model', parent=root.MODELS, scope='mmgps', locations=['mmgps.models'])
 DATASETS = Registry('dataset', parent=root.DATASETS, scope='mmgps', locations=['mmgps.datasets'])

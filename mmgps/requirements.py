@@ -23,6 +23,9 @@ def require(name: str) -> None:
     """
     from packaging.version import Version
 
+    from mmgps.torchvision_ops import declare_missing_operators
+
+    declare_missing_operators()
     try:
         found = import_module(name).__version__
     except ModuleNotFoundError as error:

@@ -5,7 +5,7 @@ from mmgps.requirements import require
 require('mmengine')
 
 from .components import METHOD_NAMES  # noqa: E402
-from .config import tune_config  # noqa: E402
+from .config import enable_amp, enable_auto_scale_lr, set_work_dir, show_predictions, tune_config  # noqa: E402
 from .hooks import ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
 from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
 
@@ -16,6 +16,10 @@ __all__ = [
     'GPSHook',
     'GPSOptimWrapper',
     'TuneHook',
+    'enable_amp',
+    'enable_auto_scale_lr',
     'find_backbone',
+    'set_work_dir',
+    'show_predictions',
     'tune_config',
 ]

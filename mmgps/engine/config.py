@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict
 
 from .components import METHOD_NAMES
@@ -14,6 +16,7 @@ SELECTIVE = {
     'OptimWrapper': 'mmgps.GPSOptimWrapper',
     'AmpOptimWrapper': 'mmgps.GPSAmpOptimWrapper',
 }
+AMP_FORM = {'OptimWrapper': 'AmpOptimWrapper', 'mmgps.GPSOptimWrapper': 'mmgps.GPSAmpOptimWrapper'}
 TUNE_HOOKS = ('mmgps.GPSHook', 'mmgps.TuneHook')
 RESUME_HOOK = 'mmgps.ExactResumeHook'
 
@@ -65,3 +68,48 @@ def _make_selective(wrapper: ConfigDict) -> None:
     for part in wrapper.values():
         if isinstance(part, Mapping) and 'optimizer' in part:
             _make_selective(part)
+
+
+def set_work_dir(cfg: Config, config_path: str, work_dir: str | None = None) -> None:
+    """Where a run writes: what the caller says, else what the config says, else a folder named after the config."""
+    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config_path).stem}'
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train in automatic mixed precision.
+
+    Raises:
+        ValueError: Without CUDA, which mmengine's wrapper needs, or for a wrapper that has no such form.
+    """
+    if not torch.cuda.is_available():
+        raise ValueError('--amp needs a CUDA device and none is available; leave it out to train in float32')
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind in AMP_FORM.values():
+        return
+    if kind not in AMP_FORM:
+        raise ValueError(f'--amp does not know optim_wrapper.type {kind!r}; it knows {", ".join(AMP_FORM)}')
+    wrapper.type = AMP_FORM[kind]
+    wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate by the total batch size.
+
+    Raises:
+        ValueError: If the config does not say which batch size its rate was chosen for.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise ValueError(
+            '--auto-scale-lr needs to know the total batch size that the learning rate was chosen for; '
+            'add auto_scale_lr = dict(base_batch_size=16) with your number to the config'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def show_predictions(cfg: Config, folder: str) -> None:
+    """Make the config draw its predictions: every picture of the test set, into ``folder``."""
+    cfg.setdefault('default_hooks', {})
+    cfg.default_hooks['visualization'] = dict(type='SegVisualizationHook', draw=True, interval=1)
+    cfg.visualizer = {**cfg.get('visualizer', dict(type='SegLocalVisualizer')), 'save_dir': folder}
+    cfg.visualizer['vis_backends'] = [dict(type='LocalVisBackend')]

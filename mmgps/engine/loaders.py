@@ -34,7 +34,7 @@ def seeded_loader(loader: DataLoader, seed: int, rank: int) -> DataLoader:
             f'exact resumption needs a data set and a sampler with positions, got {type(loader.dataset).__name__} and '
             f'{type(batches).__name__}; remove mmgps.ExactResumeHook from custom_hooks to train without it'
         )
-    seeded = copy.copy(batches)
+    seeded: Any = copy.copy(batches)
     seeded.sampler = SeededSampler(inner, seed, rank)
     return rebuild(loader, dataset=SeededDataset(loader.dataset), batch_sampler=SkippingBatches(seeded))
 
@@ -51,8 +51,9 @@ class ResumableIterator:
 
     def __init__(self, loader: DataLoader, start: int, swallowed: int) -> None:
         self._loader, self._swallowed = loader, swallowed
-        self._order: Any = loader.batch_sampler
-        length = start + 1 if self._order.sampler.infinite else len(loader)
+        order: Any = loader.batch_sampler
+        self._order = order
+        length = start + 1 if order.sampler.infinite else len(loader)
         self._epoch, self._skip = divmod(start, length)
         self._batches: Iterator[Any] = iter(())
         self._opened = False

@@ -127,8 +127,9 @@ class SkippingBatches:
         return self.batches.sampler
 
     def __iter__(self) -> Iterator[list[SeededIndex]]:
+        # A generator, since a loader with workers asks for an iterator twice and draws from the second.
         skip, self.skip = self.skip, 0
-        return itertools.islice(iter(self.batches), skip, None)
+        yield from itertools.islice(iter(self.batches), skip, None)
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -1,0 +1,105 @@
+"""Colonoscopy images with a mask of the polyp."""
+
+from __future__ import annotations
+
+import os.path as osp
+
+import mmcv
+import numpy as np
+from mmengine import fileio
+from mmseg.datasets import BaseSegDataset
+
+from mmgps.registry import DATASETS
+
+SUFFIXES = ('.jpg', '.png')
+
+
+class PolypDataError(FileNotFoundError):
+    """The folders of a polyp set are not there, are empty, do not match or hold raw masks."""
+
+
+@DATASETS.register_module()
+class PolypDataset(BaseSegDataset):
+    """Binary polyp segmentation: ``background`` is 0 and ``polyp`` is 1.
+
+    The layout is mmseg's, as ``tools/prepare_polyp.py`` writes it: ``images/{train,val}/ID.jpg`` beside
+    ``annotations/{train,val}/ID.png``, ``(H, W)`` uint8 masks of 0 and 1. Without ``ann_file`` all images of a folder
+    are taken, in the order of their names; an ``ann_file`` lists ids, as in mmseg.
+
+    Args:
+        img_suffix: Suffix of the images; ``None`` takes ``.jpg`` or ``.png``, whichever the folder holds.
+        seg_map_suffix: Suffix of the masks.
+        reduce_zero_label: Must stay ``False``: 0 is a class.
+        **kwargs: As for mmseg's ``BaseSegDataset``.
+
+    Raises:
+        PolypDataError: When the list of images is made, if a folder is missing or empty, an image has no mask, or the
+            masks hold other values than 0, 1 and ``ignore_index``.
+    """
+
+    METAINFO = dict(classes=('background', 'polyp'), palette=[[0, 0, 0], [0, 220, 120]])
+
+    def __init__(
+        self, img_suffix: str | None = None, seg_map_suffix: str = '.png', reduce_zero_label: bool = False, **kwargs
+    ) -> None:
+        self.img_suffix: str | None
+        super().__init__(
+            img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, reduce_zero_label=reduce_zero_label, **kwargs
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """List the images and masks as mmseg does, after checking that they are there."""
+        images = self._files_in(self.data_prefix.get('img_path', ''))
+        if self.img_suffix is None:
+            self.img_suffix = self._found_suffix(images)
+        if self.ann_file and not fileio.exists(self.ann_file, backend_args=self.backend_args):
+            raise PolypDataError(f'the list {self.ann_file} does not exist. {self._expected()}')
+        data_list = super().load_data_list()
+        if not data_list:
+            raise PolypDataError(f'no image ends in {self.img_suffix!r}. {self._expected()}')
+        self._check_all_there(data_list, 'img_path', images)
+        if self.data_prefix.get('seg_map_path') is not None:
+            self._check_all_there(data_list, 'seg_map_path', self._files_in(self.data_prefix['seg_map_path']))
+            self._check_values(data_list[0]['seg_map_path'])
+        return data_list
+
+    def _files_in(self, folder: str) -> set[str]:
+        """Paths of all files under ``folder``."""
+        if not fileio.isdir(folder, backend_args=self.backend_args):
+            raise PolypDataError(f'the folder {osp.abspath(folder)} does not exist. {self._expected()}')
+        found = fileio.list_dir_or_file(folder, list_dir=False, recursive=True, backend_args=self.backend_args)
+        names = {osp.join(folder, name) for name in found}
+        if not names:
+            raise PolypDataError(f'the folder {osp.abspath(folder)} is empty. {self._expected()}')
+        return names
+
+    def _found_suffix(self, images: set[str]) -> str:
+        found = [suffix for suffix in SUFFIXES if any(name.endswith(suffix) for name in images)]
+        if len(found) != 1:
+            folder = osp.abspath(self.data_prefix.get('img_path', ''))
+            kinds = ' and '.join(found) or 'neither .jpg nor .png'
+            raise PolypDataError(
+                f'the folder {folder} holds {kinds} images: say which with img_suffix. {self._expected()}'
+            )
+        return found[0]
+
+    def _check_all_there(self, data_list: list[dict], key: str, present: set[str]) -> None:
+        missing = [info[key] for info in data_list if info[key] not in present]
+        if missing:
+            listed = ', '.join(missing[:3]) + (f' and {len(missing) - 3} more' if len(missing) > 3 else '')
+            raise PolypDataError(f'{len(missing)} of {len(data_list)} files are missing: {listed}. {self._expected()}')
+
+    def _check_values(self, path: str) -> None:
+        # With masks of 0 and 255 mmseg would ignore every polyp pixel and never say so.
+        data = fileio.get(path, backend_args=self.backend_args)
+        values = set(np.unique(mmcv.imfrombytes(data, flag='unchanged', backend='pillow')).tolist())
+        if values - {0, 1, self.ignore_index} or (self.ignore_index in values and 1 not in values):
+            raise PolypDataError(f'the mask {path} holds the values {sorted(values)[:8]}. {self._expected()}')
+
+    def _expected(self) -> str:
+        return (
+            f'Expected images ({", ".join(SUFFIXES)}) and, under the same names, .png masks of 0 (background) and 1 '
+            f'(polyp): images/{{train,val}} and annotations/{{train,val}} in {self.data_root or "data_root"}. To make '
+            f'it: python tools/prepare_polyp.py kvasir-seg --out {self.data_root or "DATA_ROOT"} (--help lists the '
+            'other sets)'
+        )

@@ -1,0 +1,101 @@
+"""Read the files of a zip or of a folder by one interface. Nothing is ever unpacked."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from mmgps.datasets.prepare.errors import CorruptArchiveError, SourceUnavailableError, UnsafeArchiveError
+
+JUNK = frozenset({'__MACOSX', '.DS_Store', 'Thumbs.db'})
+
+
+class Files(Protocol):
+    """Files under one root.
+
+    Attributes:
+        at: The zip or the folder.
+        names: Paths from the root, written with ``/``, of all files but those that operating systems strew.
+    """
+
+    at: Path
+    names: list[str]
+
+    def read(self, name: str) -> bytes:
+        """Content of the file called ``name``."""
+
+
+@contextmanager
+def open_files(at: str | Path) -> Iterator[Files]:
+    """Open a zip file or a folder for reading.
+
+    Raises:
+        SourceUnavailableError: If there is nothing at ``at``.
+        CorruptArchiveError: If it is a file and not a whole zip.
+        UnsafeArchiveError: If a name in the zip points outside of it.
+    """
+    at = Path(at)
+    if at.is_dir():
+        yield FolderFiles(at)
+    elif at.is_file():
+        with _open_zip(at) as archive:
+            yield ZipFiles(at, archive)
+    else:
+        raise SourceUnavailableError(f'{at} does not exist: expected a zip file or a folder')
+
+
+def _open_zip(at: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(at)
+    except zipfile.BadZipFile as error:
+        raise CorruptArchiveError(f'{at} ({at.stat().st_size} bytes) cannot be read: {error}; {_remedy(at)}') from error
+
+
+def _remedy(at: Path) -> str:
+    with open(at, 'rb') as file:
+        cut_off = file.read(2) == b'PK'
+    if cut_off:
+        return 'it begins like a zip and is cut off: fetch it again'
+    return 'expected a zip; unpack another kind of archive yourself and give the folder'
+
+
+def _wanted(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return not JUNK.intersection(parts) and not parts[-1].startswith('._')
+
+
+class FolderFiles:
+    """The files under a folder."""
+
+    def __init__(self, at: Path) -> None:
+        self.at = at
+        found = (path.relative_to(at).as_posix() for path in at.rglob('*') if path.is_file())
+        self.names = sorted(name for name in found if _wanted(name))
+
+    def read(self, name: str) -> bytes:
+        return (self.at / name).read_bytes()
+
+
+class ZipFiles:
+    """The files in a zip, none of them under a name that leads outside of it."""
+
+    def __init__(self, at: Path, archive: zipfile.ZipFile) -> None:
+        self.at = at
+        self.archive = archive
+        found = [info.filename for info in archive.infolist() if not info.is_dir()]
+        for name in found:
+            if name.startswith('/') or '\\' in name or ':' in name or '..' in name.split('/'):
+                raise UnsafeArchiveError(f'{at} holds the name {name!r}, which leads outside: do not use this file')
+        self.names = sorted(name for name in found if _wanted(name))
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self.archive.read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+            raise CorruptArchiveError(
+                f'{name} in {self.at} cannot be read: {error}; fetch the archive again'
+            ) from error

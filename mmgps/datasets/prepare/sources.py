@@ -1,0 +1,145 @@
+"""The five polyp sets: where they come from and how their files lie."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib import resources
+
+from mmgps.checksum import Checksum
+
+PRANET = (
+    'TestDataset.zip of PraNet (Fan et al., MICCAI 2020), linked from https://github.com/DengPingFan/PraNet, '
+    'which holds this set in a folder of its own'
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a set's files lie in its archive.
+
+    Args:
+        images: Folder of the images, as the last part or parts of its path; empty for the folder given itself.
+        masks: Folder of the masks, beside it.
+        count: Number of images that this copy of the set is published with.
+        mask_prefix: What the name of a mask has before that of its image.
+        image_name: Pattern that the whole name of an image, without suffix, has to match; what matches neither this nor
+            a mask's name is not looked at.
+    """
+
+    images: str
+    masks: str
+    count: int
+    mask_prefix: str = ''
+    image_name: str = '.+'
+
+    def __str__(self) -> str:
+        prefix = f' named {self.mask_prefix}*' if self.mask_prefix else ''
+        return f'{self.images or "."}/ with masks{prefix} in {self.masks or "."}/'
+
+
+@dataclass(frozen=True)
+class PolypSource:
+    """A published polyp set.
+
+    Args:
+        name: Its name on the command line.
+        title: Its published name.
+        layouts: How its files may lie; the first that fits is taken.
+        where: Where to get it, in words.
+        cite: The publication to cite.
+        url: A stable public address of a zip, or ``None`` where there is none.
+        checksum: What the file at ``url`` hashes to.
+        val_list: Package file with the ids of the official validation part; ``None`` where the set is for testing.
+    """
+
+    name: str
+    title: str
+    layouts: tuple[Layout, ...]
+    where: str
+    cite: str
+    url: str | None = None
+    checksum: Checksum | None = None
+    val_list: str | None = None
+
+    def official_val(self) -> frozenset[str] | None:
+        """Ids of the official validation part, or ``None`` where the whole set is for testing."""
+        if self.val_list is None:
+            return None
+        return frozenset(resources.files(__package__).joinpath(self.val_list).read_text().split())
+
+
+SOURCES = (
+    PolypSource(
+        name='kvasir-seg',
+        title='Kvasir-SEG',
+        layouts=(Layout('images', 'masks', 1000),),
+        where='https://datasets.simula.no/kvasir-seg (research and education only)',
+        cite='Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MMM 2020',
+        url='https://datasets.simula.no/downloads/kvasir-seg.zip',
+        # The host publishes none; two public downloaders that do not share code give this one for this address.
+        checksum=Checksum('md5', '6323d9094df93b35d43069a566ee1ca3'),
+        val_list='kvasir_val.txt',
+    ),
+    PolypSource(
+        name='cvc-clinicdb',
+        title='CVC-ClinicDB',
+        layouts=(
+            Layout('PNG/Original', 'PNG/Ground Truth', 612),
+            Layout('TIF/Original', 'TIF/Ground Truth', 612),
+            Layout('Original', 'Ground Truth', 612),
+            Layout('CVC-ClinicDB/images', 'CVC-ClinicDB/masks', 62),
+            Layout('images', 'masks', 612),
+        ),
+        where='https://polyp.grand-challenge.org/CVCClinicDB/ (612 frames, a .rar: unpack it and give the folder); '
+        f'its 62 customary test frames also in {PRANET}',
+        cite='Bernal et al., WM-DOVA maps for accurate polyp highlighting in colonoscopy, CMIG 2015',
+    ),
+    PolypSource(
+        name='cvc-colondb',
+        title='CVC-ColonDB',
+        layouts=(
+            Layout('CVC-ColonDB/images', 'CVC-ColonDB/masks', 380),
+            Layout('images', 'masks', 380),
+            Layout('CVC-ColonDB', 'CVC-ColonDB', 300, mask_prefix='p', image_name=r'\d+'),
+            Layout('', '', 300, mask_prefix='p', image_name=r'\d+'),
+        ),
+        where=f'{PRANET} (380 frames); the first publication, 300 frames named 1, p1, ..., is described at '
+        'http://mv.cvc.uab.es/projects/colon-qa/cvccolondb',
+        cite='Bernal et al., Towards automatic polyp detection with a polyp appearance model, Pattern Recognition 2012',
+    ),
+    PolypSource(
+        name='etis-larib',
+        title='ETIS-LaribPolypDB',
+        layouts=(
+            Layout('ETIS-LaribPolypDB', 'Ground Truth', 196, mask_prefix='p'),
+            Layout('ETIS-LaribPolypDB/images', 'ETIS-LaribPolypDB/masks', 196),
+            Layout('images', 'masks', 196),
+        ),
+        where=f'https://polyp.grand-challenge.org/EtisLarib/ (a .rar: unpack it and give the folder), or {PRANET}',
+        cite='Silva et al., Toward embedded detection of polyps in WCE images for early diagnosis of colorectal '
+        'cancer, IJCARS 2014',
+    ),
+    PolypSource(
+        name='cvc-300',
+        title='CVC-300',
+        layouts=(Layout('CVC-300/images', 'CVC-300/masks', 60), Layout('images', 'masks', 60)),
+        where=PRANET,
+        cite='Vazquez et al., A benchmark for endoluminal scene segmentation of colonoscopy images, '
+        'Journal of Healthcare Engineering 2017',
+    ),
+)
+
+
+def get_source(name: str) -> PolypSource:
+    """The source called ``name``.
+
+    Raises:
+        ValueError: If there is none; the message names the nearest and all.
+    """
+    by_name = {source.name: source for source in SOURCES}
+    if name not in by_name:
+        near = difflib.get_close_matches(name, by_name, n=1)
+        hint = f'; nearest: {near[0]}' if near else ''
+        raise ValueError(f'no polyp set is called {name!r}{hint}; there are {", ".join(by_name)}')
+    return by_name[name]

@@ -1,0 +1,180 @@
+"""Fetch one file over HTTP: resumable, checked and atomic. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+from mmgps.checksum import Checksum
+from mmgps.partial_file import PartialFile
+
+CHUNK = 1 << 16
+USER_AGENT = 'mmgps'  # some hosts turn urllib's own name away
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+NETWORK_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError, HTTPException)
+
+Progress = Callable[[int, 'int | None'], None]
+"""Called with what is done so far and the total, ``None`` where the total is unknown."""
+
+
+class DownloadError(RuntimeError):
+    """A file could not be fetched; the message names the address and the reason."""
+
+
+class UnreachableError(DownloadError):
+    """The server did not answer at all: no network, an unknown host, a closed port."""
+
+
+class CertificateError(DownloadError):
+    """The server's certificate cannot be verified."""
+
+
+class RefusedError(DownloadError):
+    """The server answered with an HTTP status other than success."""
+
+
+class TruncatedError(DownloadError):
+    """The transfer broke off and got no further on the attempts that followed."""
+
+
+class _BrokenOffError(Exception):
+    """The server answered and one attempt ended early; another may get further."""
+
+
+def download(
+    url: str,
+    target: str | os.PathLike[str],
+    checksum: Checksum | None = None,
+    *,
+    attempts: int = 4,
+    timeout: float = 10.0,
+    wait: float = 0.5,
+    progress: Progress | None = None,
+) -> Path:
+    """Fetch ``url`` into the file ``target``, which appears only when it is whole and checked.
+
+    The bytes gather in ``target`` + ``.part``. A later call goes on from there if the server supports it and still has
+    the same version (``Range`` with ``If-Range``), and starts over if not. A transfer that breaks off is taken up
+    again; a server that has never answered in this call is not waited for. A ``target`` that exists is checked and
+    kept.
+
+    Args:
+        url: An ``http`` or ``https`` address.
+        target: The file to make. Its folder is made where missing.
+        checksum: What the file must hash to, or ``None`` to take it as it comes.
+        attempts: Attempts in a row that may bring no new byte before giving up.
+        timeout: Seconds without a sign of life from the server that end one attempt.
+        wait: Seconds before the second attempt; doubled before each later one.
+        progress: Called after each block with the bytes so far and the total, ``None`` if not announced.
+
+    Returns:
+        ``target`` as a path.
+
+    Raises:
+        ValueError: If ``url`` is of another scheme.
+        UnreachableError: If the server never answered.
+        CertificateError: If its certificate could not be verified.
+        RefusedError: If it answered with an error status.
+        TruncatedError: If the transfer broke off ``attempts`` times in a row at the same place.
+        ChecksumError: If the whole file, fetched or found, does not match ``checksum``.
+    """
+    if not re.match('https?://', url):
+        raise ValueError(f'cannot download {url!r}: expected an address that begins with http:// or https://')
+    target = Path(target)
+    if target.exists():
+        if checksum:
+            checksum.verify(target)
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = PartialFile(target)
+    _fetch_whole(url, part, attempts, timeout, wait, progress or (lambda done, total: None))
+    part.accept(url, checksum)
+    return target
+
+
+def _fetch_whole(url: str, part: PartialFile, attempts: int, timeout: float, wait: float, progress: Progress) -> None:
+    """Make attempts until the part is whole; an attempt that brings new bytes starts the count anew."""
+    furthest, failures, answered = part.size(), 0, False
+    while True:
+        try:
+            return _attempt(url, part, timeout, progress)
+        except _BrokenOffError as error:
+            answered, reason = True, error
+        except NETWORK_ERRORS as error:
+            _raise_if_final(url, error, answered)
+            reason = _BrokenOffError(f'{type(error).__name__}: {error}')
+        failures = 1 if part.size() > furthest else failures + 1
+        furthest = max(furthest, part.size())
+        if failures >= attempts:
+            raise TruncatedError(f'{url}: stopped at {furthest} bytes after {failures} vain attempts ({reason})')
+        time.sleep(wait * 2 ** (failures - 1))
+
+
+def _attempt(url: str, part: PartialFile, timeout: float, progress: Progress) -> None:
+    headers = {'User-Agent': USER_AGENT, 'Accept-Encoding': 'identity', **part.headers()}
+    # An opener of our own reads the proxy settings now; urlopen keeps those of its first call in the process.
+    opener = urllib.request.build_opener()
+    try:
+        with opener.open(urllib.request.Request(url, headers=headers), timeout=timeout) as response:
+            _receive(response, part, progress)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and error.headers.get('Content-Range') == f'bytes */{part.size()}':
+            return  # the part was whole already
+        if error.code == 416:
+            part.discard()
+        elif error.code not in RETRIED:
+            raise RefusedError(f'{url} answered {error.code} {error.reason}') from error
+        raise _BrokenOffError(f'{error.code} {error.reason}') from error
+
+
+def _raise_if_final(url: str, error: Exception, answered: bool) -> None:
+    cause: Any = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        raise CertificateError(
+            f'the certificate of {url} could not be verified ({cause.verify_message}). Some servers leave out an '
+            'intermediate certificate that browsers find by themselves: a browser may fetch the file all the same'
+        ) from error
+    if not answered:
+        raise UnreachableError(f'{url} could not be reached: {cause}') from error
+
+
+def _receive(response: HTTPResponse, part: PartialFile, progress: Progress) -> None:
+    """Append the body to the part, or start the part over where the server sends the file from its beginning."""
+    done, total = _span(response, part)
+    part.remember(response)
+    with open(part.path, 'ab' if done else 'wb') as file:
+        while block := _read(response):
+            file.write(block)
+            done += len(block)
+            progress(done, total)
+    if total is not None and done != total:
+        raise _BrokenOffError(f'{done} of {total} bytes received')
+
+
+def _span(response: HTTPResponse, part: PartialFile) -> tuple[int, int | None]:
+    """First byte of the body within the file, and the file's size where announced."""
+    if response.status != 206:
+        length = response.headers.get('Content-Length')
+        return 0, int(length) if length else None
+    header = response.headers.get('Content-Range', '')
+    match = re.fullmatch(r'bytes (\d+)-\d+/(\d+|\*)', header)
+    if not match or int(match[1]) != part.size():
+        part.discard()
+        raise _BrokenOffError(f'unusable Content-Range {header!r}')
+    return int(match[1]), None if match[2] == '*' else int(match[2])
+
+
+def _read(response: HTTPResponse) -> bytes:
+    # read1, not read: a slow server's bytes are kept as they come, and the timeout counts from the last of them.
+    try:
+        return response.read1(CHUNK)
+    except (OSError, HTTPException) as error:
+        raise _BrokenOffError(f'{type(error).__name__}: {error}') from error

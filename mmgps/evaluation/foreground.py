@@ -1,0 +1,137 @@
+"""Foreground Dice and IoU of one image, and how labels and network outputs become what they need. NumPy only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Mask = NDArray[np.bool_]
+
+IGNORE_INDEX = 255
+#: Probabilities closer than this are taken as equal where labels are compared with the scores they came from.
+ROUNDING = 1e-6
+
+
+def dice_iou(prediction: ArrayLike, target: ArrayLike, valid: ArrayLike | None = None) -> tuple[float, float]:
+    """Dice and intersection over union of the foreground of one image, as fractions.
+
+    ``dice = 2 |P & T| / (|P| + |T|)`` and ``iou = |P & T| / |P | T|``. The background earns nothing, and a false
+    positive costs what a missed pixel costs: a prediction that is foreground everywhere has the IoU of the
+    foreground's share of the image. With ``T`` empty both are 1 if ``P`` is empty too and 0 otherwise.
+
+    Args:
+        prediction: ``(H, W)`` of 0 and 1, or boolean.
+        target: The same shape and values.
+        valid: Boolean ``(H, W)``, false where a pixel does not count. All count by default.
+
+    Raises:
+        ValueError: If the shapes differ or a value is neither 0 nor 1.
+    """
+    predicted, truth = two_class_mask(prediction, 'prediction'), two_class_mask(target, 'target')
+    if predicted.shape != truth.shape:
+        raise ValueError(f'prediction {predicted.shape} and target {truth.shape} differ in shape')
+    if valid is not None:
+        counts = np.asarray(valid, dtype=bool)
+        predicted, truth = predicted[counts], truth[counts]
+    shared = np.count_nonzero(predicted & truth)
+    areas = np.count_nonzero(predicted) + np.count_nonzero(truth)
+    if areas == 0:
+        return 1.0, 1.0
+    return 2 * shared / areas, shared / (areas - shared)
+
+
+def two_class_mask(labels: ArrayLike, name: str) -> Mask:
+    """Labels of 0 and 1, of any numeric type, as a boolean array; ``name`` stands in the error.
+
+    Raises:
+        ValueError: If a label is neither 0 nor 1.
+    """
+    array: NDArray[Any] = np.asarray(labels)
+    if array.dtype == bool:
+        return array
+    foreground: Mask = array == 1
+    _refuse(array, ~(foreground | (array == 0)), name, '0 (background) and 1 (foreground)')
+    return foreground
+
+
+def split_truth(labels: ArrayLike, ignore_index: int = IGNORE_INDEX) -> tuple[Mask, Mask]:
+    """Where the truth is foreground, and where it counts at all.
+
+    Args:
+        labels: ``(H, W)`` of 0, 1 and ``ignore_index``.
+        ignore_index: The label of pixels that do not count. They are never foreground.
+
+    Returns:
+        Two boolean ``(H, W)``: foreground, valid.
+
+    Raises:
+        ValueError: If another label stands in ``labels``, or every pixel is ignored.
+    """
+    array = np.asarray(labels)
+    valid, foreground = array != ignore_index, array == 1
+    _refuse(
+        array,
+        valid & ~foreground & (array != 0),
+        'the truth',
+        f'0 (background), 1 (foreground) and {ignore_index} (ignored); grey masks are to be thresholded when the set '
+        'is prepared',
+    )
+    if not valid.any():
+        raise ValueError(f'every pixel of the truth is {ignore_index} (ignored), so nothing can be scored')
+    return foreground & valid, valid
+
+
+def foreground_probability(scores: ArrayLike) -> NDArray[np.float64]:
+    """The probability of the foreground from the ``seg_logits`` that mmseg leaves in a sample.
+
+    Args:
+        scores: ``(2, H, W)`` logits, taken through a softmax; or ``(1, H, W)`` probabilities: for heads of one channel
+            mmseg has applied the sigmoid before it writes ``seg_logits``.
+
+    Returns:
+        ``(H, W)`` in [0, 1].
+
+    Raises:
+        ValueError: If there is another number of channels, a value is not finite, or the one channel leaves [0, 1].
+    """
+    array: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
+    if array.ndim != 3 or array.shape[0] not in (1, 2):
+        raise ValueError(f'scores of shape {array.shape}: expected (2, H, W) logits or (1, H, W) probabilities')
+    if not np.isfinite(array).all():
+        raise ValueError('scores that are not finite: the network overflowed or was trained to NaN')
+    if array.shape[0] == 2:
+        probability: NDArray[np.float64] = np.exp(-np.logaddexp(0, array[0] - array[1]))
+        return probability
+    if array.min() < 0 or array.max() > 1:
+        raise ValueError(
+            f'one channel of scores from {array.min():.3g} to {array.max():.3g}: expected probabilities in [0, 1]; '
+            'let the segmentor apply the sigmoid before it writes seg_logits'
+        )
+    single: NDArray[np.float64] = array[0]
+    return single
+
+
+def check_same_source(probability: NDArray[np.float64], prediction: Mask) -> None:
+    """Check that some threshold of ``probability`` gives ``prediction``.
+
+    mmseg's test-time augmentation merges the labels of a sample but leaves the scores of its last view beside them.
+
+    Raises:
+        ValueError: If no threshold does.
+    """
+    if prediction.all() or not prediction.any():
+        return
+    if probability[prediction].min() < probability[~prediction].max() - ROUNDING:
+        raise ValueError(
+            'seg_logits are not the scores that pred_sem_seg came from (with test-time augmentation they are those '
+            'of the last view); use structure=False there, or remove seg_logits from the samples'
+        )
+
+
+def _refuse(array: NDArray[Any], wrong: Mask, name: str, expected: str) -> None:
+    if wrong.any():
+        found = np.unique(array[wrong])
+        shown = ', '.join(f'{value:g}' for value in found[:5]) + (', ...' if len(found) > 5 else '')
+        raise ValueError(f'{name} holds {shown} in {np.count_nonzero(wrong)} pixels; expected {expected}')

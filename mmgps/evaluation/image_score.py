@@ -1,0 +1,114 @@
+"""The scores of one image, and their average over a set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .foreground import IGNORE_INDEX, check_same_source, dice_iou, foreground_probability, split_truth, two_class_mask
+from .structure import StructureScores, structure_scores
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """What one image contributes; a few numbers, since every rank sends its own to the first.
+
+    ``dice`` and ``iou`` are fractions; ``foreground``, ``labelled`` and ``pixels`` count pixels of the truth:
+    foreground, not ignored, all.
+    """
+
+    name: str
+    dice: float
+    iou: float
+    foreground: int
+    labelled: int
+    pixels: int
+    structure: StructureScores | None = None
+
+
+def score_image(
+    name: str,
+    truth: ArrayLike,
+    labels: ArrayLike,
+    scores: ArrayLike | None = None,
+    structure: bool = True,
+    ignore_index: int = IGNORE_INDEX,
+) -> ImageScore:
+    """Score one prediction at the size of its truth.
+
+    Args:
+        name: For tables and messages.
+        truth: ``(H, W)`` of 0, 1 and ``ignore_index``.
+        labels: ``(H, W)`` of 0 and 1, the predicted labels.
+        scores: ``(1 or 2, H, W)``, mmseg's ``seg_logits``, for the structure measures. Without them these measure the
+            labels as a map of zeros and ones.
+        structure: Whether to take the structure measures, which cost many times what Dice and IoU do.
+        ignore_index: The label of pixels that do not count.
+
+    Raises:
+        ValueError: If sizes differ, a value is not among those above, or ``labels`` do not come from ``scores``.
+    """
+    target, valid = split_truth(truth, ignore_index)
+    predicted = two_class_mask(labels, 'the prediction')
+    if predicted.shape != target.shape:
+        raise ValueError(
+            f'the prediction is {_size(predicted)} and the truth {_size(target)} pixels; mmseg predicts at the '
+            'original size, so in the test pipeline LoadAnnotations is to stand after Resize'
+        )
+    dice, iou = dice_iou(predicted, target, valid)
+    measures = None
+    if structure:
+        probability = predicted.astype(np.float64)
+        if scores is not None:
+            probability = foreground_probability(scores)
+            check_same_source(probability, predicted)
+        measures = structure_scores(probability, target, valid)
+    return ImageScore(
+        name, dice, iou, int(np.count_nonzero(target)), int(np.count_nonzero(valid)), target.size, measures
+    )
+
+
+def average(scores: Sequence[ImageScore]) -> dict[str, float]:
+    """The mean over images in percent, rounded to four decimals, which is what mmengine's log shows.
+
+    ``meanEm`` and ``maxEm`` are the mean and the maximum, over thresholds, of the E-measure averaged over images.
+
+    Raises:
+        ValueError: If there is no image, or if no image has foreground while pixels are ignored: then raw masks of 0
+            and 255 stand where labels should, and every polyp would be passed over.
+    """
+    if not scores:
+        raise ValueError('no image was scored; the evaluation set is empty')
+    ignored = sum(score.labelled < score.pixels for score in scores)
+    if ignored and not any(score.foreground for score in scores):
+        raise ValueError(
+            f'none of {len(scores)} images has a foreground pixel, but {ignored} have ignored ones: the masks hold '
+            '255 where 1 is expected, or reduce_zero_label is set; prepare the set with tools/prepare_polyp.py and '
+            'leave reduce_zero_label at False'
+        )
+    means = {
+        'Dice': float(np.mean([score.dice for score in scores])),
+        'IoU': float(np.mean([score.iou for score in scores])),
+        **_structure_means([score.structure for score in scores if score.structure is not None]),
+    }
+    return {key: round(100 * mean, 4) for key, mean in means.items()}
+
+
+def _structure_means(scores: Sequence[StructureScores]) -> dict[str, float]:
+    if not scores:
+        return {}
+    curve = np.mean([score.em_curve for score in scores], axis=0)
+    return {
+        'Sm': float(np.mean([score.sm for score in scores])),
+        'wFm': float(np.mean([score.wfm for score in scores])),
+        'meanEm': float(curve.mean()),
+        'maxEm': float(curve.max()),
+        'MAE': float(np.mean([score.mae for score in scores])),
+    }
+
+
+def _size(array: np.ndarray) -> str:
+    return 'x'.join(map(str, array.shape))

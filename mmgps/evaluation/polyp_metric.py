@@ -1,0 +1,127 @@
+"""The figures a polyp paper prints, in mmengine's evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from torch import Tensor
+
+from mmgps.registry import METRICS
+
+from .foreground import IGNORE_INDEX
+from .image_score import ImageScore, average, score_image
+from .score_table import write_score_table
+
+LOWEST_SHOWN = 3
+
+
+@METRICS.register_module()
+class PolypMetric(BaseMetric):
+    """Foreground Dice and IoU per image at the original size, averaged over images, in percent.
+
+    Every image weighs the same, whatever its size, and background pixels earn nothing: mmseg's ``mDice`` and ``mIoU``
+    instead sum pixels over the set and average background and foreground. Both can stand in one evaluator::
+
+        val_evaluator = [
+            dict(type='mmgps.PolypMetric'),
+            dict(type='IoUMetric', iou_metrics=['mDice', 'mIoU']),
+        ]
+
+    Reported: ``Dice``, ``IoU``; with ``structure`` also ``Sm``, ``wFm``, ``meanEm``, ``maxEm`` and ``MAE``, see
+    :func:`~mmgps.evaluation.structure.structure_scores`. All are percentages with four decimals, ``MAE`` too: 2.6 is
+    what papers print as 0.026. ``CheckpointHook(save_best='Dice')`` needs ``rule='greater'``.
+
+    Rules: pixels of ``ignore_index`` do not count; without foreground in the truth, Dice and IoU are 100 for an empty
+    prediction and 0 otherwise; any other label than 0, 1 and ``ignore_index`` is an error that names the file. Heads
+    of two channels (softmax) and of one (sigmoid and threshold) are scored by the labels that mmseg predicted. The
+    structure measures use the probability in ``seg_logits``, or the labels where a sample has no ``seg_logits``.
+
+    Args:
+        structure: Whether to take the structure measures; they cost many times what Dice and IoU do.
+        per_image_file: A CSV file for the scores of every image, replaced at every evaluation.
+        ignore_index: The label of pixels that do not count.
+        collect_device: As for mmengine's ``BaseMetric``.
+        prefix: Put before the keys, to tell several sets apart.
+        collect_dir: As for mmengine's ``BaseMetric``.
+    """
+
+    def __init__(
+        self,
+        structure: bool = True,
+        per_image_file: str | None = None,
+        ignore_index: int = IGNORE_INDEX,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        if per_image_file is not None and not str(per_image_file).endswith('.csv'):
+            raise ValueError(f'per_image_file={per_image_file!r}: a table is written as .csv; name it so')
+        if ignore_index in (0, 1):
+            raise ValueError(f'ignore_index={ignore_index} would drop a class from the score; choose another label')
+        self.structure = structure
+        self.per_image_file = per_image_file
+        self.ignore_index = ignore_index
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Score the images of one batch.
+
+        Raises:
+            ValueError: With the image's and the mask's file, where a sample cannot be scored.
+        """
+        for sample in data_samples:
+            name = str(sample.get('img_path', f'image {len(self.results)}'))
+            try:
+                self.results.append(self._score(name, sample))
+            except ValueError as error:
+                mask = f' with mask {sample["seg_map_path"]}' if sample.get('seg_map_path') else ''
+                raise ValueError(f'{name}{mask}: {error}') from error
+
+    def compute_metrics(self, results: list[ImageScore]) -> dict[str, float]:
+        """Average over images, on the first rank. See :func:`~mmgps.evaluation.image_score.average`."""
+        means = average(results)
+        lowest = sorted(results, key=lambda score: score.dice)[:LOWEST_SHOWN]
+        shown = ', '.join(f'{100 * score.dice:.1f} {score.name}' for score in lowest)
+        logger: MMLogger = MMLogger.get_current_instance()
+        logger.info(f'foreground Dice per image over {len(results)} images; lowest: {shown}')
+        if self.per_image_file is not None:
+            write_score_table(self.per_image_file, results)
+            logger.info(f'scores of every image: {self.per_image_file}')
+        return means
+
+    def _score(self, name: str, sample: dict) -> ImageScore:
+        if 'gt_sem_seg' not in sample:
+            raise ValueError('no gt_sem_seg in the sample; the test pipeline needs LoadAnnotations')
+        truth = _plane(sample['gt_sem_seg']['data'])
+        original = sample.get('ori_shape')
+        if original is not None and truth.shape != tuple(original[:2]):
+            raise ValueError(
+                f'the truth is {truth.shape} and the image was {tuple(original[:2])} before any resizing; scores are '
+                'taken at the original size, so in the test pipeline LoadAnnotations is to stand after Resize'
+            )
+        scores = sample['seg_logits']['data'] if self.structure and 'seg_logits' in sample else None
+        return score_image(
+            name,
+            truth,
+            _plane(sample['pred_sem_seg']['data']),
+            None if scores is None else _numpy(scores),
+            self.structure,
+            self.ignore_index,
+        )
+
+
+def _plane(data: Tensor | np.ndarray) -> np.ndarray:
+    """``(1, H, W)`` or ``(H, W)`` as ``(H, W)``."""
+    array = _numpy(data)
+    return array.reshape(array.shape[-2:])
+
+
+def _numpy(data: Tensor | np.ndarray) -> np.ndarray:
+    if isinstance(data, np.ndarray):
+        return data
+    # NumPy has no bfloat16, which autocast may leave here.
+    return (data.float() if data.is_floating_point() else data).detach().cpu().numpy()

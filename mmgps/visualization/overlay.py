@@ -1,0 +1,86 @@
+"""Truth and prediction of one image, drawn into it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmgps.evaluation.foreground import Mask, two_class_mask
+
+Image = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+#: RGB. Apart in lightness and along blue-yellow, so red-green blind eyes tell them too; neither occurs in mucosa.
+TRUTH: Colour = (90, 255, 80)
+PREDICTION: Colour = (40, 110, 255)
+HALO: Colour = (0, 0, 0)
+FILL = 0.35
+#: A line has this share of the image's shorter side.
+LINE = 1 / 160
+
+
+def draw_overlay(image: Image, target: ArrayLike | None, prediction: ArrayLike, fill: float = FILL) -> Image:
+    """The image with the outline of the truth and of the prediction.
+
+    The truth's line is wider and lies below, so where both run together it edges the prediction's. What
+    was missed is filled with the truth's colour, what was found wrongly with the prediction's.
+
+    Args:
+        image: ``(H, W, 3)`` RGB, uint8. It is not changed.
+        target: ``(H, W)`` of 0 and 1 or boolean; None where the truth is not known.
+        prediction: ``(H, W)`` of 0 and 1 or boolean.
+        fill: Opacity of the filled errors; 0 leaves them open.
+
+    Returns:
+        ``(H, W, 3)`` RGB, uint8.
+
+    Raises:
+        ValueError: If the image is not uint8 RGB, the sizes differ, or ``fill`` leaves [0, 1].
+    """
+    check_image(image)
+    if not 0 <= fill <= 1:
+        raise ValueError(f'fill={fill} is an opacity and lies in [0, 1]')
+    predicted = _mask(prediction, 'prediction', image)
+    canvas = image.copy()
+    width = max(1, round(min(image.shape[:2]) * LINE))
+    lines = [(predicted, PREDICTION, width)]
+    if target is not None:
+        truth = _mask(target, 'target', image)
+        _tint(canvas, truth & ~predicted, TRUTH, fill)
+        _tint(canvas, predicted & ~truth, PREDICTION, fill)
+        lines.insert(0, (truth, TRUTH, 2 * width + 1))
+    # All halos first: that of the upper line would cover the lower one.
+    for mask, _, thickness in lines:
+        _outline(canvas, mask, HALO, thickness + 2)
+    for mask, colour, thickness in lines:
+        _outline(canvas, mask, colour, thickness)
+    return canvas
+
+
+def check_image(image: Image) -> None:
+    """Check that ``image`` is ``(H, W, 3)`` uint8.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f'an image of shape {image.shape} and type {image.dtype}; expected (H, W, 3) RGB of uint8')
+
+
+def _mask(labels: ArrayLike, name: str, image: Image) -> Mask:
+    mask = two_class_mask(labels, name)
+    if mask.shape != image.shape[:2]:
+        raise ValueError(f'the {name} is {mask.shape} and the image {image.shape[:2]}; bring them to one size first')
+    return mask
+
+
+def _tint(canvas: Image, where: Mask, colour: Colour, opacity: float) -> None:
+    canvas[where] = np.round((1 - opacity) * canvas[where] + opacity * np.asarray(colour)).astype(np.uint8)
+
+
+def _outline(canvas: Image, mask: Mask, colour: Colour, width: int) -> None:
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    # Smoothing spreads a line of one pixel until little of its colour is left.
+    smooth = cv2.LINE_AA if width > 1 else cv2.LINE_8
+    cv2.drawContours(canvas, outlines, -1, colour, width, smooth)

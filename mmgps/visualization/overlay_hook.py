@@ -1,0 +1,94 @@
+"""Pictures of what a run learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+
+from mmgps.registry import HOOKS
+
+from .sample_view import SampleView, view_sample, write_views
+
+
+@HOOKS.register_module()
+class OverlayHook(Hook):
+    """Write overlays of truth and prediction when a run ends, for a few images evenly spaced over the set.
+
+    After training they show the last validation, which is the model that is reported; after testing the test. They go
+    to ``<work_dir>/<timestamp>/overlays/val`` or ``.../test``: one PNG per image, and all of them with their Dice on
+    ``contact_sheet.png``. Works with any mmseg data set of two classes. Only the first rank keeps and writes images,
+    those of its own share of the set.
+
+    Args:
+        num_images: How many images to draw. No more are ever kept.
+        columns: Images in a row of the contact sheet.
+        out_dir: Folder for the pictures; a relative one lies in the run's log folder ``<work_dir>/<timestamp>``.
+
+    Raises:
+        ValueError: If ``num_images`` or ``columns`` is below 1.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, num_images: int = 8, columns: int = 4, out_dir: str = 'overlays') -> None:
+        if num_images < 1 or columns < 1:
+            raise ValueError(
+                f'{num_images=} and {columns=} are to be 1 or more; to draw nothing, leave the hook out of the config'
+            )
+        self.num_images, self.columns, self.out_dir = num_images, columns, out_dir
+        self._views: dict[str, list[SampleView]] = {}
+        self._wanted: set[int] = set()
+        self._seen = 0
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Forget the validation before."""
+        self._start('val', len(runner.val_dataloader.sampler))
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Forget the test before."""
+        self._start('test', len(runner.test_dataloader.sampler))
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[BaseDataElement] | None = None
+    ) -> None:
+        """Keep those of the batch's images that are to be drawn."""
+        self._keep('val', data_batch, outputs or ())
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[BaseDataElement] | None = None
+    ) -> None:
+        """Keep those of the batch's images that are to be drawn."""
+        self._keep('test', data_batch, outputs or ())
+
+    def after_run(self, runner: Runner) -> None:
+        """Draw what is kept, and say where."""
+        for phase, views in self._views.items():
+            if views:
+                sheet = write_views(Path(runner.log_dir) / self.out_dir / phase, views, self.columns)
+                runner.logger.info(f'overlays of {len(views)} {phase} images: {sheet}')
+        self._views.clear()
+
+    def _start(self, phase: str, size: int) -> None:
+        self._views[phase] = []
+        self._wanted = evenly_spaced(size, self.num_images)
+        self._seen = 0
+
+    def _keep(self, phase: str, data_batch: Any, outputs: Sequence[BaseDataElement]) -> None:
+        first, self._seen = self._seen, self._seen + len(outputs)
+        if not is_main_process():
+            return
+        for index, sample in enumerate(outputs):
+            if first + index in self._wanted:
+                self._views[phase].append(view_sample(sample, data_batch['inputs'][index]))
+
+
+def evenly_spaced(size: int, count: int) -> set[int]:
+    """Up to ``count`` of the positions ``0..size-1``, the first and the last among them."""
+    return {int(position) for position in np.linspace(0, size - 1, min(count, size)).round()}

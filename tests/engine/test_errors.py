@@ -1,0 +1,96 @@
+"""Bad input ends in an error that names the value and the next step."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_config, tiny_model, train
+
+from mmgps.selection import NonFiniteGradientError, SelectionFileError, SelectionMismatchError
+from mmgps.tuning import GPS
+
+
+@pytest.mark.parametrize('k', [0, -1, 1.5, True])
+def test_k_below_one(k: object) -> None:
+    with pytest.raises(ValueError, match=f'at least 1, got {k!r}'):
+        GPS(k)
+
+
+def test_unknown_role() -> None:
+    with pytest.raises(ValueError, match=r"got \['norms'\]; allowed: \['bias'"):
+        GPS(whole=['norms'])
+
+
+def test_k_above_a_fan_in_is_clamped_and_said_once() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2), torch.nn.Linear(2, 9))
+    gradients = {name: torch.randn_like(value) for name, value in net.named_parameters()}
+    with pytest.warns(UserWarning, match=r'k=4 exceeds .* of 2 layers \(first .0\.weight., least fan-in 2\)') as seen:
+        selection = GPS(4).select(net, gradients)
+    assert len(seen) == 1
+    assert {name: len(item) for name, item in selection.connections.items()} == {
+        '0.weight': 12,
+        '1.weight': 8,
+        '2.weight': 18,
+    }
+
+
+@pytest.mark.parametrize('target', ['backbones', 'encoder.vit', ''])
+def test_a_target_that_matches_nothing(target: str, tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path)
+    cfg.custom_hooks[0].target = target
+    with pytest.raises(ValueError, match=r'no module of EncoderDecoder; nearest: .*backbone'):
+        train(cfg)
+
+
+def test_a_plain_optimizer_wrapper(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path)
+    cfg.optim_wrapper.type = 'OptimWrapper'
+    with pytest.raises(TypeError, match=r"set optim_wrapper.type to 'mmgps.GPSOptimWrapper'"):
+        train(cfg)
+
+
+def test_a_wrapper_without_a_hook(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"add dict\(type='mmgps.GPSHook'\) to custom_hooks"):
+        train(tiny_config(tmp_path, custom_hooks=[]))
+
+
+def test_nan_gradients_name_the_layer(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path)
+    cfg.model.decode_head.loss_decode.loss_weight = float('nan')
+    with pytest.raises(NonFiniteGradientError, match=r"first in 'patch_embed.projection.weight'"):
+        train(cfg)
+
+
+def test_an_empty_data_set(tmp_path: Path) -> None:
+    from mmgps.selection import EmptyLoaderError
+
+    cfg = tiny_config(tmp_path, workers=0)
+    cfg.train_dataloader.dataset.count = 0
+    cfg.train_dataloader.sampler = dict(type='DefaultSampler', shuffle=False, round_up=False)
+    with pytest.raises(EmptyLoaderError, match='empty'):
+        train(cfg)
+
+
+@pytest.mark.parametrize('count', [0, -3])
+def test_num_batches_below_one(count: int, tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path)
+    cfg.custom_hooks[0].num_batches = count
+    with pytest.raises(ValueError, match=f'at least 1, or None for all data, got {count}'):
+        train(cfg)
+
+
+def test_selection_files(tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, max_iters=0))
+    path = tmp_path / 'selection.safetensors'
+    cfg = tiny_config(tmp_path / 'b', max_iters=0)
+    cfg.custom_hooks[0].selection = str(path)
+    cfg.model = tiny_model() | {}
+    cfg.model.backbone.num_layers = 1
+    cfg.model.backbone.out_indices = (0,)
+    with pytest.raises(SelectionMismatchError, match=r"names 'layers\.1\..*another architecture"):
+        train(cfg)
+    path.write_bytes(path.read_bytes()[:-7])
+    cfg = tiny_config(tmp_path / 'c', max_iters=0)
+    cfg.custom_hooks[0].selection = str(path)
+    with pytest.raises(SelectionFileError, match='no intact selection file'):
+        train(cfg)

@@ -1,0 +1,132 @@
+"""A killed and resumed run equals an uninterrupted one, bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from tiny import assert_same_bits, state_of, tiny_config, train
+
+import mmgps.engine.hooks.tune_hook as tune_hook
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(Hook):
+    """Fails before an iteration that lies between two checkpoints."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter == self.at:
+            raise Stop
+
+
+def epoch_based(cfg) -> None:
+    cfg.train_dataloader.sampler = dict(type='DefaultSampler', shuffle=True)
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3)
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1, by_epoch=True)
+    cfg.param_scheduler = [dict(type='CosineAnnealingLR', T_max=3, by_epoch=True)]
+
+
+def iterations_with_a_finite_sampler(cfg) -> None:
+    cfg.train_dataloader.sampler = dict(type='DefaultSampler', shuffle=True)
+
+
+def accumulation_and_ema(cfg) -> None:
+    cfg.optim_wrapper.accumulative_counts = 2
+    cfg.custom_hooks.append(dict(type='EMAHook', momentum=0.2))
+
+
+def no_seed_in_the_config(cfg) -> None:
+    cfg.randomness = dict()
+
+
+VARIANTS = [
+    lambda cfg: None,
+    epoch_based,
+    iterations_with_a_finite_sampler,
+    accumulation_and_ema,
+    no_seed_in_the_config,
+]
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('variant', VARIANTS, ids=['iterations', *[v.__name__ for v in VARIANTS[1:]]])
+def test_resumed_equals_uninterrupted(variant, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if workers and variant in (accumulation_and_ema, no_seed_in_the_config):
+        pytest.skip('covered without workers')
+    monkeypatch.setattr('time.sleep', lambda seconds: None)
+    selections = []
+    original = tune_hook.select
+    monkeypatch.setattr(tune_hook, 'select', lambda *args: (selections.append(1), original(*args))[1])
+
+    def config(name: str):
+        cfg = tiny_config(tmp_path / name, max_iters=12, workers=workers)
+        variant(cfg)
+        return cfg
+
+    cut = config('cut')
+    stopped = cut.copy()
+    stopped.custom_hooks = [*cut.custom_hooks, dict(type=StopAt, at=7)]
+    with pytest.raises(Stop):
+        train(stopped)
+    resumed_cfg = config('cut')
+    resumed_cfg.resume = True
+    resumed = train(resumed_cfg)
+    assert len(selections) == 1
+
+    whole_cfg = config('whole')
+    if not whole_cfg.randomness:
+        whole_cfg.randomness = dict(seed=resumed.seed)
+    whole = train(whole_cfg)
+    assert_same_bits(state_of(resumed), state_of(whole))
+    last = 'epoch_3.pth' if variant is epoch_based else 'iter_12.pth'
+    checkpoints = [torch.load(tmp_path / name / last, weights_only=False) for name in ('cut', 'whole')]
+    states = [checkpoint['optimizer']['state'] for checkpoint in checkpoints]
+    assert states[0].keys() == states[1].keys()
+    for key in states[0]:
+        for entry in ('exp_avg', 'exp_avg_sq', 'step'):
+            assert torch.equal(states[0][key][entry], states[1][key][entry])
+    if variant is accumulation_and_ema:
+        assert_same_bits(checkpoints[0]['ema_state_dict'], checkpoints[1]['ema_state_dict'])
+
+
+def test_workers_and_their_number_do_not_change_the_result(tmp_path: Path) -> None:
+    states = [state_of(train(tiny_config(tmp_path / str(workers), workers=workers))) for workers in (0, 1, 2)]
+    assert_same_bits(states[1], states[0])
+    assert_same_bits(states[2], states[0])
+
+
+def test_augmentation_differs_between_epochs_and_seeds(tmp_path: Path) -> None:
+    a = state_of(train(tiny_config(tmp_path / 'a')))
+    b = state_of(train(tiny_config(tmp_path / 'b', randomness=dict(seed=4))))
+    assert not torch.equal(a['decode_head.conv_seg.weight'], b['decode_head.conv_seg.weight'])
+
+
+def test_resuming_under_other_settings_is_refused(tmp_path: Path) -> None:
+    train(tiny_config(tmp_path))
+    cfg = tiny_config(tmp_path, max_iters=8, resume=True)
+    cfg.custom_hooks[0].k = 2
+    with pytest.raises(ValueError, match=r"trained by gps with .*'k': 1.*asks for gps with .*'k': 2"):
+        train(cfg)
+
+
+def test_resuming_without_a_selection_is_refused(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path, custom_hooks=[])
+    cfg.optim_wrapper.type = 'OptimWrapper'
+    train(cfg)
+    with pytest.raises(ValueError, match='holds no selection'):
+        train(tiny_config(tmp_path, max_iters=8, resume=True))
+
+
+def test_loading_is_not_resuming(tmp_path: Path) -> None:
+    """load_from starts a new run: it selects on the loaded weights."""
+    train(tiny_config(tmp_path / 'a'))
+    runner = train(tiny_config(tmp_path / 'b', max_iters=0, load_from=str(tmp_path / 'a/iter_6.pth')))
+    first = torch.load(tmp_path / 'a/iter_6.pth', weights_only=False)['state_dict']
+    assert_same_bits(state_of(runner), first)
+    assert (tmp_path / 'b/selection.safetensors').is_file()

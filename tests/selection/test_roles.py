@@ -1,0 +1,97 @@
+import pytest
+import torch
+from torch import nn
+
+from mmgps.selection import Role, describe
+
+
+class LayerNorm2d(nn.Module):
+    """Named by no list: recognised by its pair of vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.bias = nn.Parameter(torch.zeros(3))
+
+
+class GRN(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(1, 1, 1, 3).squeeze())
+        self.beta = nn.Parameter(torch.zeros(3))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias_like_name = nn.Linear(3, 3)
+        self.norm_like_name = nn.Linear(3, 3, bias=False)
+        self.gamma = nn.Parameter(torch.ones(3))
+        self.temperature = nn.Parameter(torch.ones(2, 1, 1))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 3))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 7, 3))
+        self.rel_pos_h = nn.Parameter(torch.zeros(5, 3))
+
+
+def roles(module: nn.Module) -> dict[str, str]:
+    return {name: entry.role.value for name, entry in describe(module).items()}
+
+
+def test_owner_type_decides_and_not_the_name() -> None:
+    assert roles(Block()) == {
+        'gamma': 'scale',
+        'temperature': 'scale',
+        'cls_token': 'embedding',
+        'pos_embed': 'embedding',
+        'rel_pos_h': 'other',
+        'bias_like_name.weight': 'connection',
+        'bias_like_name.bias': 'bias',
+        'norm_like_name.weight': 'connection',
+    }
+
+
+@pytest.mark.parametrize(
+    'norm',
+    [nn.BatchNorm2d(3), nn.SyncBatchNorm(3), nn.GroupNorm(1, 3), nn.LayerNorm(3), LayerNorm2d(), GRN()],
+    ids=lambda norm: type(norm).__name__,
+)
+def test_norms_and_their_offsets(norm: nn.Module) -> None:
+    entries = list(describe(norm).values())
+    assert [entry.role for entry in entries] == [Role.NORM, Role.NORM]
+    assert [entry.is_bias for entry in entries] == [False, True]
+
+
+def test_attention_embedding_and_recurrent_layers() -> None:
+    assert roles(nn.MultiheadAttention(4, 2)) == {
+        'in_proj_weight': 'connection',
+        'in_proj_bias': 'bias',
+        'out_proj.weight': 'connection',
+        'out_proj.bias': 'bias',
+    }
+    split = roles(nn.MultiheadAttention(4, 2, kdim=6, add_bias_kv=True))
+    assert split['k_proj_weight'] == 'connection'
+    assert split['bias_k'] == 'embedding'
+    assert roles(nn.Embedding(4, 2)) == {'weight': 'embedding'}
+    assert set(roles(nn.LSTM(3, 4)).values()) == {'connection', 'bias'}
+
+
+def test_a_tied_parameter_counts_once_and_as_connections() -> None:
+    embedding, head = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+    head.weight = embedding.weight
+    model = nn.ModuleDict({'embedding': embedding, 'head': head})
+    described = describe(model)
+    assert list(described) == ['embedding.weight']
+    assert described['embedding.weight'].role is Role.CONNECTION
+    assert described['embedding.weight'].owner is head
+
+
+def test_swin_tables_are_position_biases() -> None:
+    swin = pytest.importorskip('mmseg.models.backbones.swin')
+    assert roles(swin.WindowMSA(8, 2, (3, 3)))['relative_position_bias_table'] == 'position_bias'
+
+
+def test_beit_vectors_are_biases() -> None:
+    beit = pytest.importorskip('mmseg.models.backbones.beit')
+    found = describe(beit.BEiTAttention(8, 2, (3, 3)))
+    assert found['q_bias'].is_bias
+    assert found['relative_position_bias_table'].role is Role.POSITION_BIAS

@@ -40,7 +40,7 @@ model = dict(
         align_corners=False,
         loss_decode=[
             dict(type='CrossEntropyLoss', loss_weight=1.0, avg_non_ignore=True),
-            dict(type='DiceLoss', loss_weight=1.0),
+            dict(type='DiceLoss', use_sigmoid=False, loss_weight=1.0),
         ],
     ),
     train_cfg=dict(),

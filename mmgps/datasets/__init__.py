@@ -1,9 +1,12 @@
-"""Polyp sets in the form that mmseg reads."""
+"""Polyp sets in the form that mmseg reads, and sets that are drawn."""
 
 from mmgps.requirements import require
 
 require('mmseg')
 
 from mmgps.datasets.polyp import PolypDataset  # noqa: E402
+from mmgps.datasets.procedural import ProceduralDataset, RenderFrame  # noqa: E402
+from mmgps.datasets.synthetic_polyp import SyntheticPolypDataset  # noqa: E402
+from mmgps.datasets.synthetic_shapes import SyntheticShapesDataset  # noqa: E402
 
-__all__ = ['PolypDataset']
+__all__ = ['PolypDataset', 'ProceduralDataset', 'RenderFrame', 'SyntheticPolypDataset', 'SyntheticShapesDataset']

@@ -42,7 +42,7 @@ def accumulation_and_ema(cfg) -> None:
 
 
 def no_seed_in_the_config(cfg) -> None:
-    cfg.randomness = dict()
+    cfg.randomness = dict(seed=None)
 
 
 VARIANTS = [
@@ -80,7 +80,7 @@ def test_resumed_equals_uninterrupted(variant, workers: int, tmp_path: Path, mon
     assert len(selections) == 1
 
     whole_cfg = config('whole')
-    if not whole_cfg.randomness:
+    if whole_cfg.randomness.seed is None:
         whole_cfg.randomness = dict(seed=resumed.seed)
     whole = train(whole_cfg)
     assert_same_bits(state_of(resumed), state_of(whole))

@@ -1,0 +1,85 @@
+"""Data sets whose frames are drawn when they are asked for, and the transform that draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmseg.datasets import BaseSegDataset
+from numpy.typing import NDArray
+
+from mmgps.registry import TRANSFORMS
+
+Frame = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+class ProceduralDataset(BaseSegDataset):
+    """A segmentation set without files: frame ``i`` is a pure function of ``(seed, i, size)``.
+
+    No global random state takes part, so neither the number of workers nor the order of loading changes a frame.
+    A subclass gives ``METAINFO`` and :attr:`render`.
+
+    Args:
+        length: Number of frames.
+        size: Side of the square frames in pixels.
+        seed: Names the world the frames are taken from. Different seeds share no frame.
+        **kwargs: As for :class:`mmseg.datasets.BaseSegDataset`.
+
+    Raises:
+        ValueError: If ``length`` or ``size`` is below its minimum (1 and 32), or ``seed`` is negative.
+    """
+
+    #: ``(seed, index, size) -> (image (H, W, 3) BGR, labels (H, W))``, importable, so that workers can be spawned.
+    render: Callable[[int, int, int], Frame]
+
+    def __init__(self, length: int, size: int = 144, seed: int = 0, **kwargs: Any) -> None:
+        if length < 1 or size < 32 or seed < 0:
+            raise ValueError(
+                f'a procedural set needs length >= 1, size >= 32 and seed >= 0, found {length=}, {size=}, {seed=}'
+            )
+        self.length, self.size, self.seed = length, size, seed
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """List the frames by their made-up paths; nothing is drawn yet."""
+        return [
+            {
+                'img_path': f'synthetic/{index:05d}.png',
+                'render': partial(type(self).render, self.seed, index, self.size),
+                'label_map': self.label_map,
+                'reduce_zero_label': self.reduce_zero_label,
+                'seg_fields': [],
+            }
+            for index in range(self.length)
+        ]
+
+
+@TRANSFORMS.register_module()
+class RenderFrame(BaseTransform):
+    """Draw a frame of a :class:`ProceduralDataset`; stands where files are loaded otherwise.
+
+    Required keys: ``render``, ``seg_fields``, ``label_map``. Added keys: ``img`` (uint8 ``(H, W, 3)``, BGR),
+    ``img_shape``, ``ori_shape``, ``gt_seg_map`` (uint8 ``(H, W)``); as ``LoadImageFromFile`` and ``LoadAnnotations``.
+
+    Raises:
+        KeyError: If the sample does not come from a procedural set.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Draw the frame and put it into ``results``."""
+        if 'render' not in results:
+            raise KeyError(
+                f"mmgps.RenderFrame found no 'render' among {sorted(results)}: it draws the frames of procedural sets; "
+                'for sets with files use LoadImageFromFile and LoadAnnotations'
+            )
+        image, labels = results['render']()
+        if results['label_map'] is not None:
+            table = np.arange(256, dtype=np.uint8)
+            table[list(results['label_map'])] = list(results['label_map'].values())
+            labels = table[labels]
+        results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2], gt_seg_map=labels)
+        results['seg_fields'].append('gt_seg_map')
+        return results

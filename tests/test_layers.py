@@ -21,7 +21,7 @@ PLAIN = {*TORCH, 'packaging', 'cv2'}
 #: What a layer of mmgps may import of mmgps, beside itself and the helpers.
 BELOW = {
     **{layer: set(TORCH_ONLY[:at]) for at, layer in enumerate(TORCH_ONLY)},
-    **dict.fromkeys(HELPERS, set()),
+    **{helper: set() for helper in HELPERS},
     'registry': set(),
     'engine': {*TORCH_ONLY, 'registry'},
     **{layer: {*TORCH_ONLY, 'registry', 'engine'} for layer in TOP},
@@ -30,11 +30,11 @@ BELOW['visualization'] |= {'evaluation'}
 
 #: What it may import from outside, beside the standard library.
 OUTSIDE = {
-    **dict.fromkeys(TORCH_ONLY, TORCH),
-    **dict.fromkeys(HELPERS, {'torch', 'packaging'}),
+    **{layer: {*TORCH} for layer in TORCH_ONLY},
+    **{helper: {'torch', 'packaging'} for helper in HELPERS},
     'registry': {'mmengine'},
     'engine': {*TORCH, *ENGINE},
-    **dict.fromkeys(TOP, {*PLAIN, *MM, 'py_sod_metrics'}),
+    **{layer: {*PLAIN, *MM, 'py_sod_metrics'} for layer in TOP},
 }
 
 

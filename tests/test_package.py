@@ -134,9 +134,9 @@ def requirements(wheel: zipfile.ZipFile, extra: str) -> dict[str, Requirement]:
 
 def stacks(names: dict[str, Requirement]) -> set[str]:
     openmmlab = {'mmcv', 'mmcv-lite', 'mmengine', 'mmsegmentation', 'mmpretrain', 'mmdet'}
-    return {'onedl' for name in names if name.startswith('onedl-')} | {
-        'openmmlab' for name in names if name in openmmlab
-    }
+    forks = {f'onedl-{name}' for name in openmmlab}
+    kinds = {name: 'onedl' if name in forks else 'openmmlab' for name in {*forks, *openmmlab}}
+    return {kinds[name] for name in names if name in kinds}
 
 
 def test_no_mm_stack_is_required_and_an_extra_brings_one(wheel: zipfile.ZipFile) -> None:

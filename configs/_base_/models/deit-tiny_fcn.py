@@ -1,12 +1,11 @@
 # DeiT-Tiny/16 with four taps (blocks 3, 6, 9, 12) into a small FCN head. Set the weights in the leaf.
-crop_size = (224, 224)
 norm_cfg = dict(type='BN', requires_grad=True)
 data_preprocessor = dict(
     type='SegDataPreProcessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     bgr_to_rgb=True,
-    size=crop_size,
+    size=(224, 224),
     pad_val=0,
     seg_pad_val=255,
 )
@@ -15,7 +14,7 @@ model = dict(
     data_preprocessor=data_preprocessor,
     backbone=dict(
         type='VisionTransformer',
-        img_size=crop_size,
+        img_size=(224, 224),
         patch_size=16,
         embed_dims=192,
         num_layers=12,
@@ -40,7 +39,7 @@ model = dict(
         align_corners=False,
         loss_decode=[
             dict(type='CrossEntropyLoss', loss_weight=1.0, avg_non_ignore=True),
-            dict(type='DiceLoss', loss_weight=1.0),
+            dict(type='DiceLoss', use_sigmoid=False, loss_weight=1.0),
         ],
     ),
     train_cfg=dict(),

@@ -60,7 +60,7 @@ _FORMS = (_dome, _plaque, _stalked)
 def draw_lesion(rng: np.random.Generator, size: int) -> Lesion:
     """Choose a form, a place and a size, and draw the outline with its relief."""
     x, y = plane(size)
-    radius = float(np.exp(rng.uniform(np.log(0.13), np.log(0.6))))
+    radius = float(np.exp(rng.uniform(np.log(0.2), np.log(0.65))))
     reach, where = rng.uniform(0, 0.75), rng.uniform(0, 2 * np.pi)
     dx, dy = x - np.float32(reach * np.cos(where)), y - np.float32(reach * np.sin(where))
     turn, flat = rng.uniform(0, 2 * np.pi), rng.uniform(0.65, 1.0)

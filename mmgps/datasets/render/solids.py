@@ -109,7 +109,7 @@ def material(rng: np.random.Generator, size: int) -> Field:
 
 def _place(rng: np.random.Generator, size: int, shape: Shape) -> tuple[NDArray[np.bool_], Field]:
     x, y = plane(size)
-    angle, big = rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.55)
+    angle, big = rng.uniform(0, 2 * np.pi), rng.uniform(0.18, 0.65)
     scale = big * rng.uniform(0.6, 1.0, 2)
     cx, cy = rng.uniform(-0.95, 0.95, 2)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -124,7 +124,7 @@ def _pile(rng: np.random.Generator, size: int) -> tuple[Field, Field, NDArray[np
     labels = np.zeros((size, size), np.uint8)
     shapes = list(SHAPES.values())
     own = albedo
-    for _ in range(rng.integers(3, 9)):
+    for _ in range(rng.integers(4, 11)):
         label = int(rng.integers(len(shapes)))
         where, relief = _place(rng, size, shapes[label])
         if rng.random() < 0.75:  # the others wear what lies below them
@@ -148,7 +148,7 @@ def render_shapes(seed: int, index: int, size: int) -> tuple[NDArray[np.uint8], 
     normal = normals(height + 0.01 * rng.uniform(0, 1) * smooth_noise(rng, size, size / 4), rng.uniform(0.6, 1.2))
     ambient = rng.uniform(0.15, 0.45)
     lit = (ambient + (1.1 - ambient) * lambert(normal, light)) * (1.0 + 0.3 * smooth_noise(rng, size, 1.5))
-    image: Image = albedo * lit[..., None]
+    image: Field = albedo * lit[..., None]
     image = image + (rng.uniform(0, 0.8) * gloss(normal, light, rng.uniform(8, 80)))[..., None]
     image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.2)))
     image = image + rng.uniform(0, 0.04) * rng.standard_normal(image.shape, dtype=np.float32)

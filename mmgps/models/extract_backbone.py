@@ -1,0 +1,50 @@
+"""Take the backbone's weights out of a checkpoint, to start other runs from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def strip_prefix(state: Mapping[str, Tensor], prefix: str = 'backbone.') -> dict[str, Tensor]:
+    """Keep the entries whose names begin with ``prefix`` and take it off.
+
+    Raises:
+        ValueError: If no name begins with ``prefix``; names the first parts that there are.
+    """
+    kept = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if not kept:
+        parts = sorted({name.split('.')[0] + '.' for name in state})
+        near = get_close_matches(prefix, parts, 1)
+        hint = f'; did you mean {near[0]!r}?' if near else ''
+        raise ValueError(f'no weight begins with {prefix!r}; the checkpoint has {", ".join(parts) or "none"}{hint}')
+    return kept
+
+
+def extract_backbone(
+    checkpoint: str | Path, out: str | Path, prefix: str = 'backbone.', dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """Write the backbone of ``checkpoint`` to ``out`` as a plain dict of tensors, and return it.
+
+    mmseg loads the file by ``init_cfg=dict(type='Pretrained', checkpoint=out)``.
+
+    Args:
+        checkpoint: A file written by mmengine, or a bare state dict.
+        out: The file to write.
+        prefix: Where the backbone sits in the model.
+        dtype: Store floating point numbers in this type, for a smaller file; ``None`` keeps them as they are.
+
+    Raises:
+        ValueError: If nothing in the checkpoint begins with ``prefix``.
+    """
+    # mmengine's own message hub in the file is more than tensors; the file is the caller's own.
+    loaded = torch.load(checkpoint, map_location='cpu', weights_only=False)
+    weights = strip_prefix(loaded.get('state_dict', loaded), prefix)
+    # Cloned, because torch.save writes the whole storage that a view looks into.
+    cast = {k: v.to(dtype) if dtype and v.is_floating_point() else v.clone() for k, v in weights.items()}
+    torch.save(cast, out)
+    return cast

@@ -1,0 +1,22 @@
+"""Write the backbone of a checkpoint to a file of its own: CHECKPOINT OUT [--prefix backbone.] [--half]."""
+
+import argparse
+
+import torch
+
+from mmgps.models.extract_backbone import extract_backbone
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('checkpoint')
+    parser.add_argument('out')
+    parser.add_argument('--prefix', default='backbone.', help='where the backbone sits in the model')
+    parser.add_argument('--half', action='store_true', help='store float16, half the size')
+    args = parser.parse_args()
+    weights = extract_backbone(args.checkpoint, args.out, args.prefix, torch.float16 if args.half else None)
+    print(f'{args.out}: {len(weights)} tensors, {sum(w.numel() for w in weights.values()):,} numbers')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,6 +1,9 @@
 """Training of single connections. Needs only torch."""
 
+from .accounting import saved_bytes
 from .base import SparseTraining
+from .compact import CompactTraining
 from .masked import MaskedTraining
+from .routes import Route
 
-__all__ = ['MaskedTraining', 'SparseTraining']
+__all__ = ['CompactTraining', 'MaskedTraining', 'Route', 'SparseTraining', 'saved_bytes']

@@ -1,0 +1,121 @@
+"""``nn.MultiheadAttention``, which never calls its output projection and packs three weights into one.
+
+Its own code runs, with one name bound anew: what it calls ``linear`` also attaches the gradient of the values. So the
+mathematics, the masks, the dropout and the fast inference path are those of the installed torch.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attach import Plan, attach
+from .linear import linear_plan
+from .routes import Route
+from .weight import TrainedWeight
+
+
+def runs_natively(owner: nn.Module) -> bool:
+    """Whether ``owner`` is a ``nn.MultiheadAttention`` that computes as torch wrote it."""
+    native = nn.MultiheadAttention.forward
+    own = vars(owner).get('forward', native)
+    return isinstance(owner, nn.MultiheadAttention) and type(owner).forward is native is getattr(own, '__func__', own)
+
+
+class Projection:
+    """A weight of the attention, or some rows of it, and the plans for them."""
+
+    def __init__(self, weight: TrainedWeight) -> None:
+        self.weight = weight
+        self._parts: dict[tuple[int, int], tuple[slice, Plan] | None] = {}
+
+    def __call__(self, y: Tensor, x: Tensor, start: int) -> Tensor:
+        """``y`` of rows from ``start``, made to depend on the values in them."""
+        part = self.part(start, start + y.shape[-1])
+        if part is None:
+            return y
+        entries, plan = part
+        values: Tensor = self.weight.values
+        if entries != slice(0, len(self.weight)):
+            values = values.reshape(-1)[entries]
+        return attach(y, x, values, plan)
+
+    def part(self, start: int, stop: int) -> tuple[slice, Plan] | None:
+        """The values in some rows, which are consecutive, and their plan."""
+        key = (start, stop)
+        if key not in self._parts:
+            rows = self.weight.rows
+            first, last = int((rows < start).sum()), int((rows < stop).sum())
+            entries, columns = slice(first, last), self.weight.columns[first:last]
+            plan = linear_plan(rows[entries] - start, columns, stop - start, self.weight.layout.fan_in)
+            self._parts[key] = (entries, plan) if last > first else None
+        return self._parts[key]
+
+
+class AttentionForward:
+    """The forward of one ``nn.MultiheadAttention`` while weights of it are trained, from construction to ``remove``.
+
+    Args:
+        owner: The module.
+        weights: Those of its weights that are trained, among them that of its output projection.
+    """
+
+    def __init__(self, owner: nn.MultiheadAttention, weights: Sequence[TrainedWeight]) -> None:
+        self._owner = owner
+        self._projections = {id(weight.dense): Projection(weight) for weight in weights}
+        self._packed = self._projections.get(id(owner.in_proj_weight))
+        self._forward = _attention_code(self._linear)
+        self._before = vars(owner).get('forward')
+        vars(owner)['forward'] = self
+
+    def remove(self) -> None:
+        del vars(self._owner)['forward']
+        if self._before is not None:
+            vars(self._owner)['forward'] = self._before
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._forward(self._owner, *args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copied or pickled module gets its own native forward back."""
+        return (getattr, (self._owner, 'forward'))
+
+    def _linear(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        y = F.linear(x, w, b)
+        whole = self._projections.get(id(w))
+        if whole is not None:
+            return whole(y, x, 0)
+        packed = self._owner.in_proj_weight
+        if self._packed is None or w is self._owner.out_proj.weight:
+            return y
+        return self._packed(y, x, (w.storage_offset() - packed.storage_offset()) // packed.stride(0))
+
+    def routes(self) -> dict[str, Route]:
+        """Weight name to the route of a call with all its rows."""
+        plans = {p.weight.name: p.part(0, p.weight.layout.neurons) for p in self._projections.values()}
+        return {name: part[1].route for name, part in plans.items() if part is not None}
+
+
+def _attention_code(linear: Callable[..., Tensor]) -> Callable[..., Any]:
+    """torch's code of the attention's forward, calling ``linear``."""
+    inner = F.multi_head_attention_forward
+    names = {name: _rebound(getattr(F, name), linear=linear) for name in ('_in_projection_packed', '_in_projection')}
+    attention = _rebound(inner, linear=linear, **names)
+    functional = types.SimpleNamespace(**{**vars(F), inner.__name__: attention})
+    # the fast inference path would give the values no gradient
+    forward: Callable[..., Any] = _rebound(
+        nn.MultiheadAttention.forward, F=functional, _arg_requires_grad=lambda _: True
+    )
+    return forward
+
+
+def _rebound(function: Any, **names: Any) -> Any:
+    """``function`` with some of its global names bound to something else."""
+    scope = {**function.__globals__, **names}
+    copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy

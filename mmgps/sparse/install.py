@@ -1,0 +1,102 @@
+"""Which layer gets which plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import nn
+
+from mmgps.selection.roles import CONVOLUTIONS, TRANSPOSED
+
+from .attach import AttachHook, Plan
+from .attention import AttentionForward, runs_natively
+from .conv import conv_plan
+from .fallback import fallback_route, install_fallback
+from .linear import linear_plan
+from .readers import watch_readers
+from .routes import Route
+from .transposed import transposed_plan
+from .weight import TrainedWeight
+
+# Where a forward is defined that computes torch's operation on the layer's input as it comes.
+NATIVE_FORWARDS = {'torch.nn.modules.linear', 'torch.nn.modules.conv', 'mmcv.cnn.bricks.wrappers'}
+
+
+class Handle(Protocol):
+    """Something installed."""
+
+    def remove(self) -> None: ...
+
+
+class Installer:
+    """Installs on every owner of every weight what makes the gradient of its values.
+
+    Args:
+        weights: The trained weights.
+    """
+
+    def __init__(self, weights: Sequence[TrainedWeight]) -> None:
+        self._weights = {id(weight.dense): weight for weight in weights if len(weight)}
+        self.handles: list[Handle] = []
+        self.routes: dict[str, Route] = {}
+
+    def install(self, backbone: nn.Module) -> None:
+        served: set[int] = set()
+        layers = []
+        for owner in backbone.modules():
+            if runs_natively(owner):
+                assert isinstance(owner, nn.MultiheadAttention)
+                self._install_attention(owner)
+                served |= {id(owner), id(owner.out_proj)}
+        for owner in backbone.modules():
+            for attribute, value in owner.named_parameters(recurse=False):
+                weight = self._weights.get(id(value))
+                if weight is not None and id(owner) not in served:
+                    layers.append((owner, attribute, weight))
+                    self._install_layer(owner, attribute, weight)
+        self.handles += watch_readers(backbone, layers)
+
+    def _install_attention(self, owner: nn.MultiheadAttention) -> None:
+        values = [*owner.parameters(recurse=False), owner.out_proj.weight]
+        weights = [self._weights[id(value)] for value in values if id(value) in self._weights]
+        if weights:
+            forward = AttentionForward(owner, weights)
+            self.handles.append(forward)
+            self._note(forward.routes())
+
+    def _install_layer(self, owner: nn.Module, attribute: str, weight: TrainedWeight) -> None:
+        plan = plan_of(owner, attribute, weight)
+        if plan is None:
+            self.handles += install_fallback(owner, attribute, weight)
+            self._note({weight.name: fallback_route(weight)})
+        else:
+            self.handles.append(owner.register_forward_hook(AttachHook(weight.values, plan), with_kwargs=True))
+            self._note({weight.name: plan.route})
+
+    def _note(self, routes: dict[str, Route]) -> None:
+        for name, route in routes.items():
+            self.routes.setdefault(name, route)
+
+
+def plan_of(owner: nn.Module, attribute: str, weight: TrainedWeight) -> Plan | None:
+    """The plan for a weight of ``owner``, None where only the fallback is sure to be right.
+
+    A layer whose class computes with something else than its weight and its input, such as a standardised weight or
+    an input that it pads itself, is not planned for.
+    """
+    if attribute != 'weight' or not computes_natively(owner):
+        return None
+    if isinstance(owner, nn.Linear):
+        return linear_plan(weight.rows, weight.columns, weight.layout.neurons, weight.layout.fan_in)
+    if isinstance(owner, CONVOLUTIONS):
+        return conv_plan(owner, weight)
+    return transposed_plan(owner, weight)
+
+
+def computes_natively(owner: nn.Module) -> bool:
+    """Whether ``owner`` is a linear layer or convolution with torch's own forward."""
+    if not isinstance(owner, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)) or 'forward' in vars(owner):
+        return False
+    parts = [getattr(type(owner), name) for name in ('forward', '_conv_forward') if hasattr(type(owner), name)]
+    return all(part.__module__ in NATIVE_FORWARDS for part in parts)

@@ -1,0 +1,84 @@
+"""Which way the gradient of a layer's values is made, and what it costs.
+
+Costs are counted per output position in multiply-adds of a matrix product, the unit in which the device is fast:
+
+* ``columns``: keep the ``U`` distinct inputs that some neuron selects; product of the output's gradient with them,
+  then pick: ``neurons * (U + NARROW)``, since narrow products do not reach full speed.
+* ``gather``: for each chosen connection, multiply its neuron's gradient with its input and add up:
+  ``chosen * ENTRY``, bound by memory.
+* ``dense``: the layer's whole gradient, picked from at once and freed: ``neurons * fan_in``, times ``GROUPED`` for a
+  grouped convolution, whose products are narrow. It keeps all inputs, which counts ``KEPT`` for each.
+
+The constants are measured on the CPU (README); those of CUDA are estimates from its ratio of arithmetic to memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NARROW = 20
+ENTRY = {'cpu': 40, 'cuda': 200}
+KEPT = 20
+GROUPED = 4
+MOSTLY = 0.75
+"""The share of inputs from which on keeping all of them, by reference, beats a copy of the selected ones."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """The way of one layer.
+
+    Args:
+        kind: ``'columns'``, ``'gather'``, ``'dense'``, or ``'fallback'`` for an owner of which nothing is known.
+        kept: Numbers kept for backward per position, at most.
+        inputs: Numbers that the layer reads per position.
+        chosen: Trained numbers.
+    """
+
+    kind: str
+    kept: int
+    inputs: int
+    chosen: int
+
+    def __str__(self) -> str:
+        return f'{self.kind} ({self.kept}/{self.inputs} inputs kept)'
+
+
+@dataclass(frozen=True)
+class Work:
+    """What decides a route.
+
+    Args:
+        neurons: Outputs.
+        fan_in: Connections of each.
+        distinct: Selected inputs, which is what a product with them is wide.
+        chosen: Trained connections.
+        kept: Numbers to keep per position for them.
+        inputs: Numbers to keep per position for all inputs.
+        device: Type of the device.
+        grouped: Whether it is a grouped convolution.
+    """
+
+    neurons: int
+    fan_in: int
+    distinct: int
+    chosen: int
+    kept: int
+    inputs: int
+    device: str
+    grouped: bool = False
+
+    def costs(self) -> dict[str, float]:
+        """Kind to cost per position."""
+        whole = self.neurons * self.fan_in * (GROUPED if self.grouped else 1)
+        return {
+            'columns': self.neurons * (self.distinct + NARROW) + KEPT * self.kept,
+            'gather': self.chosen * ENTRY.get(self.device, ENTRY['cuda']) + KEPT * self.kept,
+            'dense': whole + KEPT * self.inputs,
+        }
+
+    def route(self) -> Route:
+        """The cheapest."""
+        costs = self.costs()
+        kind = min(costs, key=lambda name: costs[name])
+        return Route(kind, self.inputs if kind == 'dense' else self.kept, self.inputs, self.chosen)

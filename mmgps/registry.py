@@ -19,3 +19,4 @@ VISUALIZERS = Registry('visualizer', parent=root.VISUALIZERS, scope='mmgps', loc
 METHODS = Registry('tuning method', scope='mmgps', locations=['mmgps.engine'])
 SCORES = Registry('connection score', scope='mmgps', locations=['mmgps.engine'])
 CHOICES = Registry('connection choice', scope='mmgps', locations=['mmgps.engine'])
+SPARSE = Registry('sparse training', scope='mmgps', locations=['mmgps.engine'])

@@ -1,6 +1,6 @@
 """Registers the torch-only classes, so that configs can name them."""
 
-from mmgps import registry, selection, tuning
+from mmgps import registry, selection, sparse, tuning
 
 METHOD_NAMES = {
     'gps': 'GPS',
@@ -16,3 +16,5 @@ for _name in ('GradientScore', 'MagnitudeScore', 'RandomScore'):
     registry.SCORES.register_module(module=getattr(selection, _name))
 for _name in ('PerNeuron', 'PerLayer', 'NetworkWide'):
     registry.CHOICES.register_module(module=getattr(selection, _name))
+for _name in ('CompactTraining', 'MaskedTraining'):
+    registry.SPARSE.register_module(module=getattr(sparse, _name))

@@ -25,3 +25,7 @@ class SparseTraining(Protocol):
     def after_step(self) -> None:
         """Called after the optimizer changed the parameters that it holds."""
         ...
+
+    def report(self) -> str:
+        """What the table at the start of training says of it."""
+        ...

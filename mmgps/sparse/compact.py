@@ -72,6 +72,12 @@ class CompactTraining:
         for weight in self._weights:
             weight.write()
 
+    def report(self) -> str:
+        if not self._routes:
+            return ''
+        lines = [f'{name:<44} {route}' for name, route in self._routes.items()]
+        return '\n'.join(['compact training, route of each layer:', *lines])
+
     def close(self) -> None:
         """Leave the modules as :meth:`start` found them, with the numbers trained since."""
         for handle in self._handles:

@@ -47,3 +47,6 @@ class MaskedTraining:
         assert self._originals is not None, 'start() comes before the first step'
         for (weight, frozen), original in zip(self._frozen, self._originals, strict=True):
             weight.copy_(torch.where(frozen, original, weight))
+
+    def report(self) -> str:
+        return 'masked training: dense gradients and optimizer states, as in full fine-tuning' if self._frozen else ''

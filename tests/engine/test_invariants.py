@@ -43,10 +43,12 @@ def base_state(cfg) -> dict[str, torch.Tensor]:
     return state_of(train(cfg))
 
 
+@pytest.mark.parametrize('sparse', ['CompactTraining', 'MaskedTraining'])
 @pytest.mark.parametrize('ema', [False, True], ids=['plain', 'ema'])
 @pytest.mark.parametrize('wrapper', WRAPPERS)
-def test_frozen_numbers_are_bit_identical(wrapper: str, ema: bool, tmp_path: Path) -> None:
+def test_frozen_numbers_are_bit_identical(wrapper: str, ema: bool, sparse: str, tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path / 'run', optim_wrapper=dict(type='mmgps.GPSOptimWrapper', **WRAPPERS[wrapper]))
+    cfg.custom_hooks[0].sparse = dict(type=sparse)
     if ema:
         cfg.custom_hooks.append(dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.3))
     base = base_state(cfg)
@@ -156,3 +158,19 @@ def test_the_pass_sees_all_training_data_once_through_the_pipeline(
     cfg.custom_hooks[0].num_batches = 2
     train(cfg)
     assert len(set(drawn)) == 8
+
+
+@pytest.mark.parametrize('wrapper', WRAPPERS)
+def test_compact_equals_masked_in_a_runner(wrapper: str, tmp_path: Path) -> None:
+    states, bytes_ = [], []
+    for sparse in ('CompactTraining', 'MaskedTraining'):
+        options = dict(type='mmgps.GPSOptimWrapper', **WRAPPERS[wrapper])
+        cfg = tiny_config(tmp_path / sparse, optim_wrapper=options)
+        cfg.custom_hooks[0].sparse = dict(type=sparse)
+        runner = train(cfg)
+        states.append(state_of(runner))
+        moments = runner.optim_wrapper.optimizer.state.values()
+        bytes_.append(sum(value.numel() for state in moments for value in state.values() if torch.is_tensor(value)))
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], rtol=2e-4, atol=2e-5, msg=name)
+    assert bytes_[0] < 0.6 * bytes_[1]

@@ -24,6 +24,7 @@ class GPSHook(TuneHook):
         target: Path of the backbone within the model.
         num_batches: Batches of the selection pass on each process; None for all training data.
         selection: A file written by a former run, used instead of selecting.
+        sparse: Config of what trains the chosen connections, see :class:`TuneHook`.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class GPSHook(TuneHook):
         target: str = 'backbone',
         num_batches: int | None = None,
         selection: str | None = None,
+        sparse: dict | None = None,
     ) -> None:
         method = GPS(
             k,
@@ -42,4 +44,4 @@ class GPSHook(TuneHook):
             CHOICES.build({'_scope_': 'mmgps', 'type': 'PerNeuron', **(choice or {})}),
             whole,
         )
-        super().__init__(method, target, num_batches, selection)
+        super().__init__(method, target, num_batches, selection, sparse)

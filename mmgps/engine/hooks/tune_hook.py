@@ -12,9 +12,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from mmgps.registry import HOOKS, METHODS
+from mmgps.registry import HOOKS, METHODS, SPARSE
 from mmgps.selection import Selection, load_selection, pack_selection, save_selection, unpack_selection
-from mmgps.sparse import MaskedTraining, SparseTraining
+from mmgps.sparse import SparseTraining
 from mmgps.tuning import TuningMethod, format_report, freeze_unselected
 
 from ..optim import hold_only_trained, wrappers_of
@@ -36,6 +36,8 @@ class TuneHook(Hook):
         target: Path of the backbone within the model.
         num_batches: Batches of the selection pass on each process; None for all training data.
         selection: A file written by a former run, used instead of selecting.
+        sparse: Config of what trains the chosen connections: ``mmgps.CompactTraining``, the default, at about the
+            cost of bias tuning, or ``mmgps.MaskedTraining``, the slow obvious way.
 
     Raises:
         ValueError: When training starts, for a ``target`` that the model does not have.
@@ -47,11 +49,13 @@ class TuneHook(Hook):
         target: str = 'backbone',
         num_batches: int | None = None,
         selection: str | None = None,
+        sparse: dict | None = None,
     ) -> None:
         self.method: TuningMethod = (
             METHODS.build({'_scope_': 'mmgps', **method}) if isinstance(method, dict) else method
         )
         self.target, self.num_batches, self.selection_file = target, num_batches, selection
+        self.sparse = sparse or dict(type='CompactTraining')
         self.selection: Selection | None = None
         self.training: SparseTraining | None = None
 
@@ -79,7 +83,8 @@ class TuneHook(Hook):
         self.training.start()
         rewrap(runner)
         report = format_report(unwrapped(runner.model), self.target, self.selection)
-        runner.logger.info(f'fine-tuning by {self.method.name}\n{report}\n{origin}')
+        routes = self.training.report()
+        runner.logger.info('\n'.join([f'fine-tuning by {self.method.name}', report, *filter(None, [routes]), origin]))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if self.selection is not None:
@@ -94,7 +99,7 @@ class TuneHook(Hook):
 
     def _install(self, runner: Runner, selection: Selection) -> None:
         backbone = find_backbone(unwrapped(runner.model), self.target)
-        self.training = MaskedTraining(backbone, selection)
+        self.training = SPARSE.build({'_scope_': 'mmgps', **self.sparse, 'backbone': backbone, 'selection': selection})
         frozen = freeze_unselected(backbone, selection)
         for wrapper in wrappers_of(runner.optim_wrapper):
             hold_only_trained(wrapper, frozen, self.training, needed=bool(selection.connections))

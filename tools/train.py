@@ -12,7 +12,7 @@ require('mmseg')
 from mmengine.config import Config, DictAction  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
-from mmgps.engine import METHOD_NAMES, enable_amp, enable_auto_scale_lr, set_work_dir, tune_config  # noqa: E402
+from mmgps.engine import METHOD_NAMES, enable_amp, enable_auto_scale_lr, set_data_root, set_work_dir, tune_config  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,6 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--tune-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='arguments of METHOD, such as k=2'
     )
+    parser.add_argument('--data-root', help='read the data sets of the config from here')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -48,6 +49,8 @@ def main() -> None:
     cfg.launcher = args.launcher
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
+    if args.data_root:
+        set_data_root(cfg, args.data_root)
     set_work_dir(cfg, args.config, args.work_dir)
     if args.amp:
         enable_amp(cfg)

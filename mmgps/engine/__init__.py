@@ -5,12 +5,20 @@ from mmgps.requirements import require
 require('mmengine')
 
 from .components import METHOD_NAMES  # noqa: E402
-from .config import enable_amp, enable_auto_scale_lr, set_work_dir, show_predictions, tune_config  # noqa: E402
-from .hooks import ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
+from .config import (  # noqa: E402
+    enable_amp,
+    enable_auto_scale_lr,
+    set_data_root,
+    set_work_dir,
+    show_predictions,
+    tune_config,
+)
+from .hooks import BeforeAfterHook, ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
 from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
 
 __all__ = [
     'METHOD_NAMES',
+    'BeforeAfterHook',
     'ExactResumeHook',
     'GPSAmpOptimWrapper',
     'GPSHook',
@@ -19,6 +27,7 @@ __all__ = [
     'enable_amp',
     'enable_auto_scale_lr',
     'find_backbone',
+    'set_data_root',
     'set_work_dir',
     'show_predictions',
     'tune_config',

@@ -18,6 +18,7 @@ SELECTIVE = {
 }
 AMP_FORM = {'OptimWrapper': 'AmpOptimWrapper', 'mmgps.GPSOptimWrapper': 'mmgps.GPSAmpOptimWrapper'}
 TUNE_HOOKS = ('mmgps.GPSHook', 'mmgps.TuneHook')
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 RESUME_HOOK = 'mmgps.ExactResumeHook'
 
 
@@ -50,7 +51,8 @@ def tune_config(cfg: Config, method: str, options: Mapping[str, Any] | None = No
     hooks.append(
         dict(type='mmgps.TuneHook', method=dict(type=f'mmgps.{METHOD_NAMES[method]}', **(options or {})), **kept)
     )
-    if not any(_is(hook, (RESUME_HOOK,)) for hook in hooks):
+    defaults = (cfg.get('default_hooks') or {}).values()
+    if not any(_is(hook, (RESUME_HOOK,)) for hook in [*hooks, *defaults]):
         hooks.append(dict(type=RESUME_HOOK))
     cfg.custom_hooks = hooks
     _make_selective(cfg.optim_wrapper)
@@ -113,3 +115,27 @@ def show_predictions(cfg: Config, folder: str) -> None:
     cfg.default_hooks['visualization'] = dict(type='SegVisualizationHook', draw=True, interval=1)
     cfg.visualizer = {**cfg.get('visualizer', dict(type='SegLocalVisualizer')), 'save_dir': folder}
     cfg.visualizer['vis_backends'] = [dict(type='LocalVisBackend')]
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Read every data set of the config from ``root``.
+
+    Raises:
+        ValueError: If no data set of the config has a ``data_root``.
+    """
+    loaders = [cfg[name] for name in LOADERS if isinstance(cfg.get(name), Mapping)]
+    datasets = [data for loader in loaders for data in _with_root(loader.get('dataset'))]
+    if not datasets:
+        raise ValueError('--data-root needs a data set with a data_root, and the config has none')
+    for dataset in datasets:
+        dataset['data_root'] = root
+
+
+def _with_root(dataset: Any) -> list[Any]:
+    """The data sets within wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
+    if isinstance(dataset, list | tuple):
+        return [found for part in dataset for found in _with_root(part)]
+    if not isinstance(dataset, Mapping):
+        return []
+    inner = [*_with_root(dataset.get('dataset')), *_with_root(dataset.get('datasets'))]
+    return [dataset, *inner] if 'data_root' in dataset else inner

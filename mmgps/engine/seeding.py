@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,26 @@ def mixed_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
-def seed_generators(seed: int, devices: bool = True) -> None:
-    """Seed the global generators of Python, NumPy and torch; with ``devices`` those of all accelerators too."""
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch on every device."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
-    if devices:
-        torch.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the generators that augmentations draw from, and restore them: loading must not move those of the model."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.set_rng_state(cpu)
 
 
 class SeededIndex(int):
@@ -57,9 +70,10 @@ class SeededDataset:
         object.__setattr__(self, 'wrapped', dataset)
 
     def __getitem__(self, index: int) -> Any:
-        if isinstance(index, SeededIndex):
-            seed_generators(index.seed, devices=False)
-        return self.wrapped[int(index)]
+        if not isinstance(index, SeededIndex):
+            return self.wrapped[index]
+        with seeded(index.seed):
+            return self.wrapped[int(index)]
 
     def __len__(self) -> int:
         return len(self.wrapped)

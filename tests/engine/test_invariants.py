@@ -52,7 +52,7 @@ def test_frozen_numbers_are_bit_identical(wrapper: str, ema: bool, tmp_path: Pat
     base = base_state(cfg)
     runner = train(cfg)
     states = {'model': state_of(runner)}
-    checkpoint = torch.load(tmp_path / 'run/iter_6.pth', weights_only=False)
+    checkpoint = torch.load(tmp_path / 'run/iter_6.pth', weights_only=True)
     states['checkpoint'] = checkpoint['state_dict']
     if ema:
         states['ema'] = {

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from tiny import assert_same_bits, state_of, tiny_config, train
 
 import mmgps.engine.hooks.tune_hook as tune_hook
@@ -14,6 +15,7 @@ class Stop(Exception):
     pass
 
 
+@HOOKS.register_module(force=True)
 class StopAt(Hook):
     """Fails before an iteration that lies between two checkpoints."""
 
@@ -42,7 +44,7 @@ def accumulation_and_ema(cfg) -> None:
 
 
 def no_seed_in_the_config(cfg) -> None:
-    cfg.randomness = dict()
+    cfg.randomness = dict(seed=None)
 
 
 VARIANTS = [
@@ -71,7 +73,7 @@ def test_resumed_equals_uninterrupted(variant, workers: int, tmp_path: Path, mon
 
     cut = config('cut')
     stopped = cut.copy()
-    stopped.custom_hooks = [*cut.custom_hooks, dict(type=StopAt, at=7)]
+    stopped.custom_hooks = [*cut.custom_hooks, dict(type='StopAt', at=7)]
     with pytest.raises(Stop):
         train(stopped)
     resumed_cfg = config('cut')
@@ -80,12 +82,12 @@ def test_resumed_equals_uninterrupted(variant, workers: int, tmp_path: Path, mon
     assert len(selections) == 1
 
     whole_cfg = config('whole')
-    if not whole_cfg.randomness:
+    if whole_cfg.randomness.seed is None:
         whole_cfg.randomness = dict(seed=resumed.seed)
     whole = train(whole_cfg)
     assert_same_bits(state_of(resumed), state_of(whole))
     last = 'epoch_3.pth' if variant is epoch_based else 'iter_12.pth'
-    checkpoints = [torch.load(tmp_path / name / last, weights_only=False) for name in ('cut', 'whole')]
+    checkpoints = [torch.load(tmp_path / name / last, weights_only=True) for name in ('cut', 'whole')]
     states = [checkpoint['optimizer']['state'] for checkpoint in checkpoints]
     assert states[0].keys() == states[1].keys()
     for key in states[0]:
@@ -116,7 +118,7 @@ def test_resuming_under_other_settings_is_refused(tmp_path: Path) -> None:
 
 
 def test_resuming_without_a_selection_is_refused(tmp_path: Path) -> None:
-    cfg = tiny_config(tmp_path, custom_hooks=[])
+    cfg = tiny_config(tmp_path, custom_hooks=[dict(type='mmgps.ExactResumeHook')])
     cfg.optim_wrapper.type = 'OptimWrapper'
     train(cfg)
     with pytest.raises(ValueError, match='holds no selection'):
@@ -127,6 +129,13 @@ def test_loading_is_not_resuming(tmp_path: Path) -> None:
     """load_from starts a new run: it selects on the loaded weights."""
     train(tiny_config(tmp_path / 'a'))
     runner = train(tiny_config(tmp_path / 'b', max_iters=0, load_from=str(tmp_path / 'a/iter_6.pth')))
-    first = torch.load(tmp_path / 'a/iter_6.pth', weights_only=False)['state_dict']
+    first = torch.load(tmp_path / 'a/iter_6.pth', weights_only=True)['state_dict']
     assert_same_bits(state_of(runner), first)
     assert (tmp_path / 'b/selection.safetensors').is_file()
+
+
+def test_the_history_of_logged_values_is_resumed(tmp_path: Path) -> None:
+    train(tiny_config(tmp_path))
+    runner = train(tiny_config(tmp_path, max_iters=8, resume=True))
+    values, counts = runner.message_hub.get_scalar('train/loss').data
+    assert len(values) == len(counts) == 8

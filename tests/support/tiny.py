@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mmengine.config.config
 import numpy as np
 import torch
 import yapf.yapflib.yapf_api
@@ -19,7 +20,8 @@ from mmgps.requirements import require
 require('mmseg')
 
 # mmengine prints the config at every start and into every checkpoint; laying it out takes longer than a tiny run.
-yapf.yapflib.yapf_api.FormatCode = lambda text, **style: (text, True)
+for module in (yapf.yapflib.yapf_api, mmengine.config.config):
+    module.FormatCode = lambda text, **style: (text, True)
 
 
 @DATASETS.register_module(force=True)

@@ -11,6 +11,7 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from mmgps.registry import HOOKS
 
+from ..history import pack_history, unpack_history
 from ..loaders import ResumableIterator, seeded_loader
 from ..seeding import mixed_seed, run_seed, seed_generators
 
@@ -22,6 +23,9 @@ class ExactResumeHook(Hook):
     mmengine restores weights, optimizer and schedulers, but neither the random state nor that of the workers. Here
     they need no restoring: the seed travels in the checkpoint's meta data, and the iteration does too. Skipping what
     was trained before loads nothing. The order of the samples is that of the configured sampler.
+
+    The logged values in a checkpoint become plain lists, so that it loads without executing code: mmengine 0.10.7
+    cannot read its own objects back under torch 2.6 or later.
     """
 
     priority = 'VERY_LOW'
@@ -37,3 +41,9 @@ class ExactResumeHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         seed_generators(mixed_seed(self._seed, self._rank, runner.iter))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        pack_history(checkpoint)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        unpack_history(checkpoint)

@@ -38,8 +38,8 @@ class GPSHook(TuneHook):
     ) -> None:
         method = GPS(
             k,
-            SCORES.build(score or dict(type='GradientScore')),
-            CHOICES.build(choice or dict(type='PerNeuron')),
+            SCORES.build({'_scope_': 'mmgps', 'type': 'GradientScore', **(score or {})}),
+            CHOICES.build({'_scope_': 'mmgps', 'type': 'PerNeuron', **(choice or {})}),
             whole,
         )
         super().__init__(method, target, num_batches, selection)

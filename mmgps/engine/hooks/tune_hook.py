@@ -48,7 +48,9 @@ class TuneHook(Hook):
         num_batches: int | None = None,
         selection: str | None = None,
     ) -> None:
-        self.method: TuningMethod = METHODS.build(dict(method)) if isinstance(method, dict) else method
+        self.method: TuningMethod = (
+            METHODS.build({'_scope_': 'mmgps', **method}) if isinstance(method, dict) else method
+        )
         self.target, self.num_batches, self.selection_file = target, num_batches, selection
         self.selection: Selection | None = None
         self.training: SparseTraining | None = None

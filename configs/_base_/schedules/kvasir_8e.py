@@ -1,0 +1,15 @@
+# 8 epochs of 110 iterations (880 images, batch 8): AdamW, 50 iterations of warm-up, cosine to zero; the last epoch counts.
+optim_wrapper = dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=50, end=880),
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=8)
+auto_scale_lr = dict(enable=False, base_batch_size=8)
+log_processor = dict(by_epoch=True)
+default_hooks = dict(
+    logger=dict(type='LoggerHook', interval=55),
+    checkpoint=dict(type='CheckpointHook', by_epoch=True, interval=1, max_keep_ckpts=1),
+    resume=dict(type='mmgps.ExactResumeHook'),
+    overlays=dict(type='mmgps.OverlayHook'),
+)

@@ -1,0 +1,39 @@
+"""The logged values of a checkpoint as plain lists instead of objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mmengine.logging import HistoryBuffer
+
+KEY = 'mmgps_history'
+
+
+def pack_history(checkpoint: dict[str, Any]) -> None:
+    """Replace every ``HistoryBuffer`` of the message hub by its values and counts, and NumPy's numbers by Python's.
+
+    Without mmgps, mmengine resumes from the result too; it skips the logged values.
+    """
+    checkpoint['message_hub'] = _plain(checkpoint['message_hub'])
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with buffers and NumPy's numbers as lists and Python's numbers."""
+    if isinstance(value, HistoryBuffer):
+        return {KEY: [values.tolist() for values in value.data]}
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return value
+
+
+def unpack_history(checkpoint: dict[str, Any]) -> None:
+    """The inverse of :func:`pack_history`; leaves alone what it did not make."""
+    scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+    for name, packed in scalars.items():
+        if isinstance(packed, dict) and KEY in packed:
+            scalars[name] = HistoryBuffer(*packed[KEY])

@@ -1,0 +1,63 @@
+"""Scores of the validation set before and after training, side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmgps.registry import HOOKS
+from mmgps.selection import preserved
+
+CHECKPOINT_KEY = 'mmgps_scores_before'
+
+
+@HOOKS.register_module()
+class BeforeAfterHook(Hook):
+    """Validate before the first step, and print what training changed.
+
+    The scores before are those of the pre-trained backbone under a head that nobody trained yet. A resumed run takes
+    them from its checkpoint.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.before: dict[str, float] | None = None
+        self.after: dict[str, float] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        if self.before is None:
+            runner.logger.info('validating before training')
+            self.before = evaluate(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self.after = metrics or {}
+
+    def after_train(self, runner: Runner) -> None:
+        lines = [f'{"score":<12}{"before":>10}{"after":>10}']
+        for name, before in (self.before or {}).items():
+            if name in self.after:
+                lines.append(f'{name:<12}{before:>10.2f}{self.after[name]:>10.2f}')
+        runner.logger.info('validation set, before and after training\n' + '\n'.join(lines))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CHECKPOINT_KEY] = self.before
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        if runner._resume:
+            self.before = checkpoint.get(CHECKPOINT_KEY)
+
+
+@torch.no_grad()
+def evaluate(runner: Runner) -> dict[str, float]:
+    """Scores of the model as it is, without the hooks of a validation: EMA and the best checkpoint know nothing of it."""
+    loop = runner.val_loop
+    with preserved(runner.model):
+        runner.model.eval()
+        for batch in loop.dataloader:
+            loop.evaluator.process(data_samples=runner.model.val_step(batch), data_batch=batch)
+        metrics = loop.evaluator.evaluate(len(loop.dataloader.dataset))
+    return {name: float(value) for name, value in metrics.items()}

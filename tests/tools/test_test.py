@@ -1,0 +1,77 @@
+"""tools/test.py: scores a checkpoint and draws its predictions."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from polyp_files import frame
+from tiny import tiny_config, train
+
+from mmgps.requirements import require
+
+require('mmseg')
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = (96, 72)
+
+
+def write_pair(folder: Path, number: int) -> None:
+    """A dark disc, the polyp, on noise, and its mask."""
+    rng = np.random.default_rng(number)
+    centre, radius = (int(rng.integers(24, 72)), int(rng.integers(24, 48))), int(rng.integers(10, 20))
+    image = cv2.circle(frame(number, SIZE) // 2 + 120, centre, radius, (20, 20, 60), -1)
+    mask = cv2.circle(np.zeros(SIZE[::-1], np.uint8), centre, radius, 1, -1)
+    for kind, content in (('images', image), ('annotations', mask)):
+        (folder / kind / 'val').mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / kind / 'val' / f'{number}.png'), content)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A trained checkpoint, a set of three pictures, and tools/test.py for both in this process."""
+    for number in range(3):
+        write_pair(tmp_path / 'set', number)
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(32, 32), keep_ratio=False),
+        dict(type='LoadAnnotations'),
+        dict(type='PackSegInputs'),
+    ]
+    prefix = dict(img_path='images/val', seg_map_path='annotations/val')
+    data = dict(type='mmgps.PolypDataset', data_root='nowhere', data_prefix=prefix, pipeline=pipeline)
+    cfg = tiny_config(
+        tmp_path / 'trained',
+        max_iters=2,
+        test_dataloader=dict(batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False), dataset=data),
+        test_evaluator=[dict(type='mmgps.PolypMetric', structure=False, per_image_file=str(tmp_path / 'scores.csv'))],
+        test_cfg=dict(),
+    )
+    cfg.custom_imports = dict(imports=['tiny'])
+    cfg.dump(tmp_path / 'config.py')
+    cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
+    train(cfg)
+
+    def call(*args) -> None:
+        paths = [tmp_path / 'config.py', tmp_path / 'trained/iter_2.pth', '--data-root', tmp_path / 'set']
+        named = ['--work-dir', tmp_path / 'tested', '--cfg-options', f'experiment_name={tmp_path.name}-test']
+        monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, [*paths, *args, *named])])
+        runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
+
+    return call
+
+
+def test_scores_every_image_and_draws_none(run, tmp_path: Path) -> None:
+    run()
+    assert len((tmp_path / 'scores.csv').read_text().splitlines()) == 1 + 3
+    assert not list(tmp_path.rglob('vis_image'))
+
+
+def test_show_dir_draws_every_image(run, tmp_path: Path) -> None:
+    run('--show-dir', tmp_path / 'shown')
+    pictures = sorted((tmp_path / 'shown').rglob('*.png'))
+    assert len(pictures) >= 3
+    drawn = cv2.imread(str(pictures[0]))
+    assert drawn.std() > 10

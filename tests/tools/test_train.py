@@ -1,0 +1,158 @@
+"""tools/train.py: what each option does to a run."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import assert_same_bits, tiny_config
+
+import mmgps.engine.hooks.tune_hook as tune_hook
+from mmgps.selection import unpack_selection
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def config(tmp_path: Path):
+    """Write a config as a user would have it: of mmseg alone, without a method, six iterations."""
+
+    def write(name: str = 'plain', **changes) -> Path:
+        wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05))
+        cfg = tiny_config(tmp_path / 'unused', **{'optim_wrapper': wrapper, 'custom_hooks': [], **changes})
+        cfg.pop('work_dir')
+        cfg.custom_imports = dict(imports=['tiny'])
+        path = tmp_path / f'{name}.py'
+        cfg.dump(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run tools/train.py in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    runs = iter(range(100))
+
+    def run(*args) -> None:
+        named = [f'experiment_name={tmp_path.name}-{next(runs)}']  # mmengine keeps one logger per name in a process
+        arguments = list(map(str, args))
+        at = arguments.index('--cfg-options') + 1 if '--cfg-options' in arguments else len(arguments)
+        arguments[at:at] = named if at < len(arguments) else ['--cfg-options', *named]
+        monkeypatch.setattr(sys, 'argv', ['train.py', *arguments])
+        runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
+
+    return run
+
+
+def checkpoint(path: Path) -> dict:
+    return torch.load(path, weights_only=False)
+
+
+def test_work_dir(config, tool, tmp_path: Path) -> None:
+    path = config(train_cfg=dict(type='IterBasedTrainLoop', max_iters=2))
+    tool(path)
+    assert (tmp_path / 'work_dirs/plain/iter_2.pth').is_file()
+    tool(path, '--work-dir', 'elsewhere/run')
+    assert (tmp_path / 'elsewhere/run/iter_2.pth').is_file()
+
+
+def test_cfg_options(config, tool, tmp_path: Path) -> None:
+    tool(config(), '--cfg-options', 'train_cfg.max_iters=2', 'optim_wrapper.optimizer.lr=0.5', 'param_scheduler=None')
+    [group] = checkpoint(tmp_path / 'work_dirs/plain/iter_2.pth')['optimizer']['param_groups']
+    assert group['lr'] == 0.5
+
+
+def test_resume_from_the_last_checkpoint_and_from_a_path(config, tool, tmp_path: Path, monkeypatch) -> None:
+    selections = []
+    original = tune_hook.select
+    monkeypatch.setattr(tune_hook, 'select', lambda *args: (selections.append(1), original(*args))[1])
+    # mmengine ends a scheduler that names no end with the run, and keeps that in the checkpoint.
+    path = config(param_scheduler=[dict(type='CosineAnnealingLR', T_max=6, by_epoch=False, end=6)])
+    tool(path, '--tune', 'gps', '--work-dir', 'whole')
+    tool(path, '--tune', 'gps', '--work-dir', 'cut', '--cfg-options', 'train_cfg.max_iters=4')
+    assert len(selections) == 2
+    tool(path, '--tune', 'gps', '--work-dir', 'other', '--resume', 'cut/iter_2.pth')
+    tool(path, '--tune', 'gps', '--work-dir', 'cut', '--resume')
+    assert len(selections) == 2
+    expected = checkpoint(tmp_path / 'whole/iter_6.pth')
+    for folder in ('cut', 'other'):
+        found = checkpoint(tmp_path / folder / 'iter_6.pth')
+        assert found['meta']['iter'] == 6
+        assert_same_bits(found['state_dict'], expected['state_dict'])
+    # From iteration 2 on, so 4 is written anew; from iteration 4 on, it is not.
+    assert (tmp_path / 'other/iter_4.pth').is_file()
+
+
+#: What moves in the tiny ViT: 16 wide, 2 blocks, hidden 32, so 16 + 2 * (48 + 16 + 32 + 16) neurons,
+#: as many biases, and four norms.
+MOVES = {'gps': (240, 240), 'bias': (0, 240 + 4 * 16), 'linear': (0, 0)}
+
+
+@pytest.mark.parametrize('method', ['gps', 'full', 'linear', 'bias'])
+def test_every_method_on_a_config_that_knows_nothing_of_it(method: str, config, tool, tmp_path: Path) -> None:
+    tool(config(), '--tune', method, '--cfg-options', 'train_cfg.max_iters=2')
+    saved = checkpoint(tmp_path / 'work_dirs/plain/iter_2.pth')
+    selection = unpack_selection(saved['mmgps_selection'])
+    assert selection.method == method
+    backbone = {n.removeprefix('backbone.'): v for n, v in saved['state_dict'].items() if n.startswith('backbone.')}
+    if method == 'full':
+        assert set(selection.whole) == set(backbone)
+    else:
+        assert (len(selection), sum(backbone[name].numel() for name in selection.whole)) == MOVES[method]
+    assert (tmp_path / 'work_dirs/plain/selection.safetensors').is_file() == (method == 'gps')
+
+
+def test_a_method_replaces_that_of_the_config(config, tool, tmp_path: Path) -> None:
+    hooks = [dict(type='mmgps.GPSHook', k=1, num_batches=1), dict(type='mmgps.ExactResumeHook')]
+    path = config(
+        optim_wrapper=dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='SGD', lr=0.1)), custom_hooks=hooks
+    )
+    tool(path, '--tune', 'linear', '--cfg-options', 'train_cfg.max_iters=2')
+    saved = checkpoint(tmp_path / 'work_dirs/plain/iter_2.pth')
+    assert unpack_selection(saved['mmgps_selection']).method == 'linear'
+
+
+def test_tune_options(config, tool, tmp_path: Path) -> None:
+    tool(config(), '--tune', 'gps', '--tune-options', 'k=2', '--cfg-options', 'train_cfg.max_iters=2')
+    selection = unpack_selection(checkpoint(tmp_path / 'work_dirs/plain/iter_2.pth')['mmgps_selection'])
+    assert selection.settings['k'] == 2
+    assert len(selection) == 2 * 240
+
+
+def test_tune_options_need_a_method(config, tool, capsys) -> None:
+    with pytest.raises(SystemExit):
+        tool(config(), '--tune-options', 'k=2')
+    assert '--tune-options needs --tune METHOD' in capsys.readouterr().err
+
+
+def test_a_wrong_method_names_the_nearest(config, tool) -> None:
+    with pytest.raises(ValueError, match=r"unknown method 'gsp', expected one of gps, .*; did you mean 'gps'\?"):
+        tool(config(), '--tune', 'gsp')
+
+
+def test_an_option_that_the_method_does_not_have(config, tool) -> None:
+    with pytest.raises(TypeError, match='rank'):
+        tool(config(), '--tune', 'gps', '--tune-options', 'rank=8')
+
+
+def test_amp_without_a_cuda_device(config, tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(ValueError, match=r'--amp needs a CUDA device and none is available; leave it out'):
+        tool(config(), '--amp')
+
+
+def test_auto_scale_lr(config, tool, tmp_path: Path) -> None:
+    options = ('--cfg-options', 'train_cfg.max_iters=2', 'param_scheduler=None')
+    with pytest.raises(ValueError, match=r'--auto-scale-lr needs .* add auto_scale_lr = dict\(base_batch_size='):
+        tool(config(), '--auto-scale-lr', *options)
+    tool(config('scaled', auto_scale_lr=dict(base_batch_size=16)), '--auto-scale-lr', *options)
+    [group] = checkpoint(tmp_path / 'work_dirs/scaled/iter_2.pth')['optimizer']['param_groups']
+    assert group['lr'] == pytest.approx(1e-2 * 4 / 16)
+
+
+def test_data_root_needs_a_data_set_that_has_one(config, tool) -> None:
+    with pytest.raises(ValueError, match='--data-root needs a data set with a data_root'):
+        tool(config(), '--data-root', 'anywhere')

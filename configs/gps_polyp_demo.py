@@ -5,6 +5,7 @@ _base_ = [
     './_base_/datasets/synthetic_polyp.py',
     './_base_/models/vit-mini_fcn.py',
     './_base_/schedules/demo_400it.py',
+    './_base_/tuning/gps.py',
 ]
 model = dict(
     backbone=dict(

@@ -42,7 +42,7 @@ def count_parts(model: nn.Module, target: str, selection: Selection) -> list[Cou
     for part, values in (own, *((name, child.parameters()) for name, child in model.named_children())):
         fresh = [value for value in values if id(value) not in seen]
         seen.update(map(id, fresh))
-        trained = sum(chosen.get(id(value), value.numel()) for value in fresh if value.requires_grad)
+        trained = sum(chosen.get(id(value), value.numel() * value.requires_grad) for value in fresh)
         if fresh:
             counts.append(Count(part, trained, sum(value.numel() for value in fresh)))
     return counts

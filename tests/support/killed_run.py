@@ -1,4 +1,4 @@
-"""Train a config for a few iterations and, if told so, die like a killed process: python killed_run.py CONFIG DIR [AT]"""
+"""Train a config for a few iterations and, if told so, die as if killed: python killed_run.py CONFIG DIR [AT]"""
 
 import os
 import signal

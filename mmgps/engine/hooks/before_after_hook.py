@@ -53,7 +53,7 @@ class BeforeAfterHook(Hook):
 
 @torch.no_grad()
 def evaluate(runner: Runner) -> dict[str, float]:
-    """Scores of the model as it is, without the hooks of a validation: EMA and the best checkpoint know nothing of it."""
+    """Scores of the model as it is, without the hooks of a validation, such as those of EMA and the best checkpoint."""
     loop = runner.val_loop
     with preserved(runner.model):
         runner.model.eval()

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import torch
+from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 
@@ -41,8 +42,7 @@ def extract_backbone(
     Raises:
         ValueError: If nothing in the checkpoint begins with ``prefix``.
     """
-    # mmengine's own message hub in the file is more than tensors; the file is the caller's own.
-    loaded = torch.load(checkpoint, map_location='cpu', weights_only=False)
+    loaded = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
     weights = strip_prefix(loaded.get('state_dict', loaded), prefix)
     # Cloned, because torch.save writes the whole storage that a view looks into.
     cast = {k: v.to(dtype) if dtype and v.is_floating_point() else v.clone() for k, v in weights.items()}

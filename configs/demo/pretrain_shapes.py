@@ -29,5 +29,6 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=1
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=250, max_keep_ckpts=1),
+    resume=dict(type='mmgps.ExactResumeHook'),
 )
 log_processor = dict(by_epoch=False)

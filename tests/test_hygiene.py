@@ -100,7 +100,9 @@ def test_no_file_is_loaded_with_code_in_it() -> None:
 def test_modules_and_public_classes_say_what_they_are() -> None:
     missing = []
     for path in python_files('mmgps', 'tools'):
+        if not path.read_text().strip():
+            continue
         tree = ast.parse(path.read_text())
         public = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith('_')]
         missing += [f'{name_of(path)} {getattr(n, "name", "")}' for n in [tree, *public] if not ast.get_docstring(n)]
-    assert [name for name in missing if not name.startswith('mmgps/models/__init__')] == []
+    assert missing == []

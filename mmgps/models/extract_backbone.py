@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,18 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str = 'backbone.') -> dict
     return kept
 
 
+def _load_plain(checkpoint: str | Path) -> Mapping[str, Any]:
+    try:
+        return torch.load(checkpoint, map_location='cpu', weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch has a different one for every way in which a file can be wrong
+        raise ValueError(
+            f'{checkpoint} is damaged or holds more than tensors and plain values: {str(error).splitlines()[0]} '
+            "Runs with default_hooks.resume=dict(type='mmgps.ExactResumeHook') write checkpoints that load safely."
+        ) from error
+
+
 def extract_backbone(
     checkpoint: str | Path, out: str | Path, prefix: str = 'backbone.', dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
@@ -39,10 +52,10 @@ def extract_backbone(
         dtype: Store floating point numbers in this type, for a smaller file; ``None`` keeps them as they are.
 
     Raises:
-        ValueError: If nothing in the checkpoint begins with ``prefix``.
+        ValueError: If nothing in the checkpoint begins with ``prefix``, or the file is damaged or holds objects, as
+            those of mmengine do without :class:`mmgps.engine.ExactResumeHook`.
     """
-    # mmengine's own message hub in the file is more than tensors; the file is the caller's own.
-    loaded = torch.load(checkpoint, map_location='cpu', weights_only=False)
+    loaded = _load_plain(checkpoint)
     weights = strip_prefix(loaded.get('state_dict', loaded), prefix)
     # Cloned, because torch.save writes the whole storage that a view looks into.
     cast = {k: v.to(dtype) if dtype and v.is_floating_point() else v.clone() for k, v in weights.items()}

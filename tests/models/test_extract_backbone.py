@@ -36,3 +36,9 @@ def test_a_prefix_that_matches_nothing_is_named(tmp_path: Path, state: dict[str,
     with pytest.raises(ValueError, match=r"no weight begins with 'backbon\.'.*did you mean 'backbone\.'"):
         extract_backbone(tmp_path / 'whole.pth', tmp_path / 'part.pth', prefix='backbon.')
     assert not (tmp_path / 'part.pth').exists()
+
+
+def test_a_file_with_objects_is_refused(tmp_path: Path) -> None:
+    torch.save({'state_dict': {'backbone.a': torch.ones(1)}, 'object': Path('x')}, tmp_path / 'whole.pth')
+    with pytest.raises(ValueError, match='ExactResumeHook'):
+        extract_backbone(tmp_path / 'whole.pth', tmp_path / 'part.pth')

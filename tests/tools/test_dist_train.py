@@ -47,5 +47,5 @@ def test_two_processes_hold_the_same_selection_and_weights(tmp_path: Path) -> No
     states = [torch.load(tmp_path / f'state-{rank}.pth') for rank in range(2)]
     parameters = [{name: v for name, v in state.items() if 'running_' not in name} for state in states]
     assert_same_bits(parameters[0], parameters[1])
-    checkpoint = torch.load(tmp_path / 'run/iter_2.pth', weights_only=False)
+    checkpoint = torch.load(tmp_path / 'run/iter_2.pth', weights_only=True)
     assert_same_bits(checkpoint['state_dict'], states[0])

@@ -48,7 +48,7 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def checkpoint(path: Path) -> dict:
-    return torch.load(path, weights_only=False)
+    return torch.load(path, weights_only=True)
 
 
 def test_work_dir(config, tool, tmp_path: Path) -> None:
@@ -60,7 +60,8 @@ def test_work_dir(config, tool, tmp_path: Path) -> None:
 
 
 def test_cfg_options(config, tool, tmp_path: Path) -> None:
-    tool(config(), '--cfg-options', 'train_cfg.max_iters=2', 'optim_wrapper.optimizer.lr=0.5', 'param_scheduler=None')
+    options = ('train_cfg.max_iters=2', 'optim_wrapper.optimizer.lr=0.5', 'param_scheduler=None')
+    tool(config(), '--tune', 'full', '--cfg-options', *options)
     [group] = checkpoint(tmp_path / 'work_dirs/plain/iter_2.pth')['optimizer']['param_groups']
     assert group['lr'] == 0.5
 
@@ -145,7 +146,7 @@ def test_amp_without_a_cuda_device(config, tool, monkeypatch: pytest.MonkeyPatch
 
 
 def test_auto_scale_lr(config, tool, tmp_path: Path) -> None:
-    options = ('--cfg-options', 'train_cfg.max_iters=2', 'param_scheduler=None')
+    options = ('--tune', 'full', '--cfg-options', 'train_cfg.max_iters=2', 'param_scheduler=None')
     with pytest.raises(ValueError, match=r'--auto-scale-lr needs .* add auto_scale_lr = dict\(base_batch_size='):
         tool(config(), '--auto-scale-lr', *options)
     tool(config('scaled', auto_scale_lr=dict(base_batch_size=16)), '--auto-scale-lr', *options)

@@ -103,13 +103,13 @@ def material(rng: np.random.Generator, size: int) -> Field:
     mix = (0.5 + 0.5 * np.clip(texture, -1, 1))[..., None]
     first = rng.uniform(0.1, 1.0, 3).astype(np.float32)
     # Often close to the first colour, so that texture and shading must carry what colour does not.
-    second = np.clip(first + rng.normal(0, rng.choice([0.08, 0.3]), 3), 0.05, 1.0).astype(np.float32)
+    second = np.clip(first + rng.normal(0, rng.choice([0.05, 0.15]), 3), 0.05, 1.0).astype(np.float32)
     return first + mix * (second - first)
 
 
 def _place(rng: np.random.Generator, size: int, shape: Shape) -> tuple[NDArray[np.bool_], Field]:
     x, y = plane(size)
-    angle, big = rng.uniform(0, 2 * np.pi), rng.uniform(0.18, 0.65)
+    angle, big = rng.uniform(0, 2 * np.pi), rng.uniform(0.22, 0.65)
     scale = big * rng.uniform(0.6, 1.0, 2)
     cx, cy = rng.uniform(-0.95, 0.95, 2)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -120,14 +120,14 @@ def _place(rng: np.random.Generator, size: int, shape: Shape) -> tuple[NDArray[n
 
 
 def _pile(rng: np.random.Generator, size: int) -> tuple[Field, Field, NDArray[np.uint8]]:
-    albedo, height = material(rng, size), 0.15 * fractal_noise(rng, size, rng.uniform(1, 4))
+    albedo, height = material(rng, size), 0.06 * fractal_noise(rng, size, rng.uniform(1, 4))
     labels = np.zeros((size, size), np.uint8)
     shapes = list(SHAPES.values())
     own = albedo
-    for _ in range(rng.integers(4, 11)):
+    for _ in range(rng.integers(3, 9)):
         label = int(rng.integers(len(shapes)))
         where, relief = _place(rng, size, shapes[label])
-        if rng.random() < 0.75:  # the others wear what lies below them
+        if rng.random() < 0.85:  # the others wear what lies below them
             own = material(rng, size)
             albedo = np.where(where[..., None], own, albedo)
         height = np.where(where, height * 0.3 + relief, height)

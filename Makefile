@@ -1,0 +1,38 @@
+# The commands of continuous integration, one by one. `.ci/run` runs them in fresh environments.
+VENV ?= .venv
+OPENMMLAB_VENV ?= .venv-openmmlab
+# A wheel of mmcv spares an eleven-minute build: make test-openmmlab MMCV=path/to/mmcv-2.1.0-...whl
+MMCV ?= mmcv
+# What touches the mm packages; the rest is the same code on both stacks.
+MM_TESTS = tests/engine tests/datasets tests/evaluation tests/models tests/tools tests/visualization \
+	tests/selection/test_zoo_choice.py tests/test_layers.py tests/test_package.py tests/test_torchvision_ops.py
+
+.PHONY: install lint types test test-slow test-openmmlab demo ci
+
+install:
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install -c constraints.txt -e ".[onedl,test]"
+
+lint:
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types:
+	$(VENV)/bin/mypy
+
+test:
+	$(VENV)/bin/pytest
+
+test-slow:
+	$(VENV)/bin/pytest -m slow
+
+test-openmmlab:
+	python3 -m venv $(OPENMMLAB_VENV)
+	$(OPENMMLAB_VENV)/bin/pip install -c constraints.txt $(MMCV) -e ".[openmmlab,test]"
+	$(OPENMMLAB_VENV)/bin/pytest $(wildcard $(MM_TESTS))
+
+demo:
+	$(VENV)/bin/python tools/train.py configs/gps_polyp_demo.py
+
+ci:
+	.ci/run

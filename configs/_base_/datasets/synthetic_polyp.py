@@ -1,0 +1,31 @@
+# 144 px frames of mmgps.SyntheticPolypDataset: drawn, no clinical data. Train and val are different worlds.
+train_pipeline = [
+    dict(type='mmgps.RenderFrame'),
+    # each of the two flips with probability 0.5, independently
+    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='mmgps.RenderFrame'),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(type='mmgps.SyntheticPolypDataset', length=800, size=144, seed=0, pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='mmgps.SyntheticPolypDataset', length=120, size=144, seed=1, pipeline=test_pipeline),
+)
+test_dataloader = val_dataloader
+val_evaluator = [
+    dict(type='mmgps.PolypMetric', structure=False),
+    dict(type='IoUMetric', iou_metrics=['mDice', 'mIoU']),
+]
+test_evaluator = val_evaluator

@@ -1,0 +1,37 @@
+"""What README and the other documents hold, taken apart."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')]
+
+
+def documents() -> list[Path]:
+    return [*DOCUMENTS, *sorted((ROOT / 'docs').rglob('*.md'))]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The fenced blocks of ``language``, in order."""
+    return re.findall(rf'^```{language}\n(.*?)^```$', path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands(path: Path) -> list[list[str]]:
+    """Every single command of the blocks fenced as bash, in words, without variables set before it."""
+    lines = [line for block in blocks(path, 'bash') for line in block.replace('\\\n', ' ').splitlines()]
+    parts = [shlex.split(part, comments=True) for line in lines for part in line.split('&&')]
+    return [words[next(i for i, w in enumerate(words) if not re.match(r'[A-Z_]+=', w)) :] for words in parts if words]
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings."""
+    headings = re.findall(r'^#+ (.*)$', path.read_text(), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def links(path: Path) -> list[str]:
+    """Targets of the links that stay within the repository."""
+    return [link for link in re.findall(r'\]\(([^)\s]+)\)', path.read_text()) if '://' not in link]

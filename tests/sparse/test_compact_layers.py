@@ -124,11 +124,11 @@ ATTENTION = {
 
 
 @pytest.mark.parametrize('name', ATTENTION)
-def test_attention(name: str, k: int = 2) -> None:
+def test_attention(name: str) -> None:
     call, options = ATTENTION[name]
     network = Attention(call, **options).double()
     x = torch.randn(4, 4, 8, dtype=torch.float64)
-    assert_equal_training(network, random_selection(network, k), square(x))
+    assert_equal_training(network, random_selection(network, 2), square(x))
 
 
 def test_attention_computes_the_same_bits_and_trains_in_eval_mode_too() -> None:

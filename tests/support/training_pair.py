@@ -55,7 +55,9 @@ def assert_equal_training(
     base: nn.Module, selection: Selection, loss: Loss, steps: int = 20, optimizer: str = 'adamw', within: float = 1e-10
 ) -> None:
     """Compact training gives what masked training gives, moves what is selected, and keeps all else bit-identical."""
-    masked, compact = (train(kind, base, selection, loss, steps, optimizer) for kind in (MaskedTraining, CompactTraining))
+    masked, compact = (
+        train(kind, base, selection, loss, steps, optimizer) for kind in (MaskedTraining, CompactTraining)
+    )
     found, expected, before = compact.state_dict(), masked.state_dict(), base.state_dict()
     assert list(found) == list(before)
     for name, value in expected.items():

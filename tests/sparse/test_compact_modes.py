@@ -74,6 +74,7 @@ def gradients(kind: type, network: nn.Module, selection, loss, times: int = 1) -
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('k', [1, 20])
+@pytest.mark.filterwarnings('ignore:k=20 exceeds the fan-in')
 def test_autocast_gives_the_dense_gradient_within_its_rounding(dtype: torch.dtype, k: int) -> None:
     network, x = Net(), images(torch.float32)
     selection = random_selection(network, k)

@@ -14,7 +14,9 @@ from mmgps.sparse import CompactTraining
 BN = dict(type='BN')
 HR_STAGE = dict(num_modules=1, block='BASIC')
 BACKBONES = {
-    'vit': dict(type='VisionTransformer', img_size=32, patch_size=8, embed_dims=16, num_layers=2, num_heads=2, with_cp=True),
+    'vit': dict(
+        type='VisionTransformer', img_size=32, patch_size=8, embed_dims=16, num_layers=2, num_heads=2, with_cp=True,
+    ),
     'swin': dict(
         type='SwinTransformer', embed_dims=8, depths=(2, 2), num_heads=(2, 4), strides=(4, 2), window_size=4,
         out_indices=(0, 1), pretrain_img_size=32,
@@ -27,7 +29,9 @@ BACKBONES = {
         type='mmpretrain.ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[4, 8, 8, 8]), out_indices=(3,),
         gap_before_final_norm=False,
     ),
-    'resnet': dict(type='ResNetV1c', depth=18, base_channels=8, norm_cfg=BN, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
+    'resnet': dict(
+        type='ResNetV1c', depth=18, base_channels=8, norm_cfg=BN, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4),
+    ),
     'hrnet': dict(
         type='HRNet', norm_cfg=BN, extra=dict(
             stage1=dict(num_modules=1, num_branches=1, block='BOTTLENECK', num_blocks=(1,), num_channels=(4,)),

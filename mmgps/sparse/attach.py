@@ -16,40 +16,54 @@ class Plan(Protocol):
 
     route: Route
 
-    def keep(self, x: Tensor) -> Tensor:
-        """What has to be kept of the input ``x``, as it came into the layer."""
+    def keep(self, x: Tensor, bias: bool) -> Tensor:
+        """What has to be kept of the input ``x``, as it came into the layer.
+
+        Args:
+            x: The input.
+            bias: Whether the gradient of the layer's bias is wanted too.
+        """
         ...
 
-    def gradient(self, dy: Tensor, kept: Tensor) -> Tensor:
-        """The gradient of the values, ``[chosen]``, from that of the layer's output."""
+    def lay_out(self, dy: Tensor) -> Tensor:
+        """``dy`` in memory as :meth:`gradient` and the layer's own backward read it, so that it is copied once."""
+        ...
+
+    def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
+        """The gradient of the values, ``[chosen]``, and that of the bias, from that of the layer's output."""
         ...
 
 
 class _Attach(torch.autograd.Function):
-    """Identity in ``y`` whose backward also gives the gradient of ``values``.
+    """Identity in ``y`` whose backward also gives the gradients of ``values`` and ``bias``.
 
     The output is ``y`` under another handle: no copy, and operations that change it in place are allowed, which they
     would not be on a view that a Function returns.
     """
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, values: Tensor, plan: Plan) -> Tensor:
-        ctx.save_for_backward(plan.keep(x).to(y.dtype))
-        ctx.plan, ctx.shape = plan, values.shape
+    def forward(ctx: Any, y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+        ctx.save_for_backward(plan.keep(x, bias is not None).to(y.dtype))
+        ctx.plan, ctx.shape, ctx.bias = plan, values.shape, bias is not None
         return y.detach()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, Tensor, None]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         (kept,) = ctx.saved_tensors
-        return dy, None, ctx.plan.gradient(dy, kept).view(ctx.shape), None
+        dy = ctx.plan.lay_out(dy)
+        values, bias = ctx.plan.gradient(dy, kept, ctx.bias)
+        return dy, None, values.view(ctx.shape), bias, None
 
 
-def attach(y: Tensor, x: Tensor, values: Tensor, plan: Plan) -> Tensor:
-    """``y``, the output of a layer for ``x``, made to depend on ``values``; nothing is kept where no gradient flows."""
-    if not (torch.is_grad_enabled() and values.requires_grad):
-        return y
-    attached: Tensor = _Attach.apply(y, x, values, plan)  # type: ignore[no-untyped-call]
+def wanted(values: Tensor) -> bool:
+    """Whether the gradient of ``values`` is."""
+    return torch.is_grad_enabled() and values.requires_grad
+
+
+def attach(y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+    """``y``, the output of a layer for ``x``, made to depend on ``values``, and on ``bias`` where one is given."""
+    attached: Tensor = _Attach.apply(y, x, values, bias, plan)  # type: ignore[no-untyped-call]
     return attached
 
 
@@ -60,15 +74,18 @@ class AttachHook:
         self.values, self.plan = values, plan
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
-        return attach(output, args[0] if args else kwargs['input'], self.values, self.plan)
+        if not wanted(self.values):
+            return output
+        return attach(output, args[0] if args else kwargs['input'], self.values, None, self.plan)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_no_hook, ())
+        return (no_hook, ())
 
 
-def _no_hook() -> Any:
-    return ignore
-
-
-def ignore(*_: Any) -> None:
+def no_hook() -> Any:
     """The hook that a copied module has where its original had one."""
+    return _ignore
+
+
+def _ignore(*_: Any) -> None:
+    return None

@@ -13,17 +13,15 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attach import Plan, attach
-from .linear import linear_plan
+from .forward import OwnForward, runs_forward_of
+from .linear import LinearPlan, attached_linear, linear_plan
 from .routes import Route
 from .weight import TrainedWeight
 
 
 def runs_natively(owner: nn.Module) -> bool:
     """Whether ``owner`` is a ``nn.MultiheadAttention`` that computes as torch wrote it."""
-    native = nn.MultiheadAttention.forward
-    own = vars(owner).get('forward', native)
-    return isinstance(owner, nn.MultiheadAttention) and type(owner).forward is native is getattr(own, '__func__', own)
+    return isinstance(owner, nn.MultiheadAttention) and runs_forward_of(owner, {nn.MultiheadAttention.__module__})
 
 
 class Projection:
@@ -31,20 +29,20 @@ class Projection:
 
     def __init__(self, weight: TrainedWeight) -> None:
         self.weight = weight
-        self._parts: dict[tuple[int, int], tuple[slice, Plan] | None] = {}
+        self._parts: dict[tuple[int, int], tuple[slice, LinearPlan] | None] = {}
 
-    def __call__(self, y: Tensor, x: Tensor, start: int) -> Tensor:
-        """``y`` of rows from ``start``, made to depend on the values in them."""
-        part = self.part(start, start + y.shape[-1])
+    def __call__(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
+        """The linear map by ``w``, the rows of the weight from ``start``, that depends on the values in them."""
+        part = self.part(start, start + len(w))
         if part is None:
-            return y
+            return F.linear(x, w, b)
         entries, plan = part
         values: Tensor = self.weight.values
         if entries != slice(0, len(self.weight)):
             values = values.reshape(-1)[entries]
-        return attach(y, x, values, plan)
+        return attached_linear(x, w, b, values, plan)
 
-    def part(self, start: int, stop: int) -> tuple[slice, Plan] | None:
+    def part(self, start: int, stop: int) -> tuple[slice, LinearPlan] | None:
         """The values in some rows, which are consecutive, and their plan."""
         key = (start, stop)
         if key not in self._parts:
@@ -56,7 +54,7 @@ class Projection:
         return self._parts[key]
 
 
-class AttentionForward:
+class AttentionForward(OwnForward):
     """The forward of one ``nn.MultiheadAttention`` while weights of it are trained, from construction to ``remove``.
 
     Args:
@@ -65,34 +63,23 @@ class AttentionForward:
     """
 
     def __init__(self, owner: nn.MultiheadAttention, weights: Sequence[TrainedWeight]) -> None:
-        self._owner = owner
+        super().__init__(owner)
+        self._owner: nn.MultiheadAttention = owner
         self._projections = {id(weight.dense): Projection(weight) for weight in weights}
         self._packed = self._projections.get(id(owner.in_proj_weight))
         self._forward = _attention_code(self._linear)
-        self._before = vars(owner).get('forward')
-        vars(owner)['forward'] = self
-
-    def remove(self) -> None:
-        del vars(self._owner)['forward']
-        if self._before is not None:
-            vars(self._owner)['forward'] = self._before
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._forward(self._owner, *args, **kwargs)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copied or pickled module gets its own native forward back."""
-        return (getattr, (self._owner, 'forward'))
-
     def _linear(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-        y = F.linear(x, w, b)
         whole = self._projections.get(id(w))
         if whole is not None:
-            return whole(y, x, 0)
+            return whole(x, w, b, 0)
         packed = self._owner.in_proj_weight
         if self._packed is None or w is self._owner.out_proj.weight:
-            return y
-        return self._packed(y, x, (w.storage_offset() - packed.storage_offset()) // packed.stride(0))
+            return F.linear(x, w, b)
+        return self._packed(x, w, b, (w.storage_offset() - packed.storage_offset()) // packed.stride(0))
 
     def routes(self) -> dict[str, Route]:
         """Weight name to the route of a call with all its rows."""

@@ -133,60 +133,67 @@ class SelectedInputs:
         return chosen.read(self.source, slice(None)).flatten(2)
 
 
-class ConvColumns:
+class ConvPlan(Plan):
+    """A plan of a convolution. The gradient of the bias is left to the native operation."""
+
+    def lay_out(self, dy: Tensor) -> Tensor:
+        return dy
+
+
+class ConvColumns(ConvPlan):
     """One product of the output's gradient with the selected inputs."""
 
     def __init__(self, route: Route, source: Source, rows: Tensor, places: Tensor) -> None:
         self.route, self._source, self._rows, self._places = route, source, rows, places
         self._count = len(source.taps.channels)
 
-    def keep(self, x: Tensor) -> Tensor:
+    def keep(self, x: Tensor, bias: bool) -> Tensor:
         return self._source.keep(x)
 
-    def gradient(self, dy: Tensor, kept: Tensor) -> Tensor:
+    def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy = batched(dy, self._source.geometry)
         inputs = self._source.reader(kept, dy.shape[2:])
         flat = dy.flatten(2)
         each = flat.shape[0] * flat.shape[2] // FEW
         parts = [summed_product(inputs.part(p), flat) for p in chunks(self._count, each, dy.device.type)]
-        return torch.cat(parts)[self._places, self._rows]
+        return torch.cat(parts)[self._places, self._rows], None
 
 
-class ConvGather:
+class ConvGather(ConvPlan):
     """Multiplies and adds up connection by connection: the way of depthwise convolutions."""
 
     def __init__(self, route: Route, source: Source, rows: Tensor, places: Tensor) -> None:
         self.route, self._source, self._rows, self._places = route, source, rows, places
 
-    def keep(self, x: Tensor) -> Tensor:
+    def keep(self, x: Tensor, bias: bool) -> Tensor:
         return self._source.keep(x)
 
-    def gradient(self, dy: Tensor, kept: Tensor) -> Tensor:
+    def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy = batched(dy, self._source.geometry)
         inputs, flat = self._source.reader(kept, dy.shape[2:]), dy.flatten(2)
         total = [dy.new_zeros(0, dtype=wide_type(dy))]
         for part in chunks(len(self._rows), flat.shape[0] * flat.shape[2], dy.device.type):
             total.append(dots(flat.index_select(1, self._rows[part]), inputs.pick(self._places[part])))
-        return torch.cat(total)
+        return torch.cat(total), None
 
 
-class ConvDense:
+class ConvDense(ConvPlan):
     """Makes the whole gradient, picks, and frees it."""
 
     def __init__(self, route: Route, geometry: Geometry, groups: int, weight: TrainedWeight) -> None:
         self.route, self._geometry, self._groups = route, geometry, groups
         self._shape, self._flat = weight.layout.shape, weight.flat
 
-    def keep(self, x: Tensor) -> Tensor:
+    def keep(self, x: Tensor, bias: bool) -> Tensor:
         return x
 
-    def gradient(self, dy: Tensor, kept: Tensor) -> Tensor:
+    def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy, x = batched(dy, self._geometry), batched(kept, self._geometry)
         padding = one_padding(self._geometry.padding) if self._geometry.mode == 'constant' else None
         if padding is None:
             x, padding = self._geometry.padded(x), [0] * len(self._geometry.kernel)
         whole = weight_gradient(dy, x, self._shape, self._geometry, padding, self._groups, transposed=False)
-        return whole.reshape(-1).index_select(0, self._flat)
+        return whole.reshape(-1).index_select(0, self._flat), None
 
 
 def weight_gradient(
@@ -194,12 +201,19 @@ def weight_gradient(
 ) -> Tensor:
     """The gradient of a convolution's weight of ``shape``, by the native operation."""
     stand_in = dy.new_empty(1).expand(shape)
-    zeros = [0] * len(padding)
+    outputs = _outputs_of_transposed(x, geometry, padding) if transposed else list(dy.shape[2:])
+    beyond = [found - least for found, least in zip(dy.shape[2:], outputs, strict=True)]
     stride, dilation, mask = list(geometry.stride), list(geometry.dilation), [False, True, False]
     native = torch.ops.aten.convolution_backward
-    _, whole, _ = native(dy, x, stand_in, None, stride, padding, dilation, transposed, zeros, groups, mask)
+    _, whole, _ = native(dy, x, stand_in, None, stride, padding, dilation, transposed, beyond, groups, mask)
     gradient: Tensor = whole
     return gradient
+
+
+def _outputs_of_transposed(x: Tensor, geometry: Geometry, padding: list[int]) -> list[int]:
+    """The least size of the output: a caller may have asked for more, by ``output_padding`` or ``output_size``."""
+    sizes = zip(x.shape[2:], geometry.kernel, geometry.stride, geometry.dilation, padding, strict=True)
+    return [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, d, p in sizes]
 
 
 def batched(x: Tensor, geometry: Geometry) -> Tensor:

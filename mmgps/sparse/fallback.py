@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
-from .attach import ignore
+from .attach import no_hook, wanted
 from .routes import Route
 from .weight import TrainedWeight
 
@@ -30,7 +30,7 @@ class _Stand(torch.autograd.Function):
 
 def stand_in(weight: TrainedWeight) -> Tensor | None:
     """A tensor to compute with in place of the weight, None where no gradient flows."""
-    if not (torch.is_grad_enabled() and weight.values.requires_grad):
+    if not wanted(weight.values):
         return None
     stand: Tensor = _Stand.apply(weight.values, weight)  # type: ignore[no-untyped-call]
     return stand
@@ -90,8 +90,4 @@ class Call:
         self._action()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_no_hook, ())
-
-
-def _no_hook() -> Any:
-    return ignore
+        return (no_hook, ())

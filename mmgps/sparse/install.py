@@ -9,11 +9,12 @@ from torch import nn
 
 from mmgps.selection.roles import CONVOLUTIONS, TRANSPOSED
 
-from .attach import AttachHook, Plan
+from .attach import AttachHook
 from .attention import AttentionForward, runs_natively
 from .conv import conv_plan
 from .fallback import fallback_route, install_fallback
-from .linear import linear_plan
+from .forward import runs_forward_of
+from .linear import LinearForward
 from .readers import watch_readers
 from .routes import Route
 from .transposed import transposed_plan
@@ -66,11 +67,15 @@ class Installer:
             self._note(forward.routes())
 
     def _install_layer(self, owner: nn.Module, attribute: str, weight: TrainedWeight) -> None:
-        plan = plan_of(owner, attribute, weight)
-        if plan is None:
+        if attribute != 'weight' or not computes_natively(owner):
             self.handles += install_fallback(owner, attribute, weight)
             self._note({weight.name: fallback_route(weight)})
+        elif isinstance(owner, nn.Linear):
+            forward = LinearForward(owner, weight)
+            self.handles.append(forward)
+            self._note({weight.name: forward.plan.route})
         else:
+            plan = transposed_plan(owner, weight) if isinstance(owner, TRANSPOSED) else conv_plan(owner, weight)
             self.handles.append(owner.register_forward_hook(AttachHook(weight.values, plan), with_kwargs=True))
             self._note({weight.name: plan.route})
 
@@ -79,24 +84,9 @@ class Installer:
             self.routes.setdefault(name, route)
 
 
-def plan_of(owner: nn.Module, attribute: str, weight: TrainedWeight) -> Plan | None:
-    """The plan for a weight of ``owner``, None where only the fallback is sure to be right.
-
-    A layer whose class computes with something else than its weight and its input, such as a standardised weight or
-    an input that it pads itself, is not planned for.
-    """
-    if attribute != 'weight' or not computes_natively(owner):
-        return None
-    if isinstance(owner, nn.Linear):
-        return linear_plan(weight.rows, weight.columns, weight.layout.neurons, weight.layout.fan_in)
-    if isinstance(owner, CONVOLUTIONS):
-        return conv_plan(owner, weight)
-    return transposed_plan(owner, weight)
-
-
 def computes_natively(owner: nn.Module) -> bool:
-    """Whether ``owner`` is a linear layer or convolution with torch's own forward."""
-    if not isinstance(owner, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)) or 'forward' in vars(owner):
-        return False
-    parts = [getattr(type(owner), name) for name in ('forward', '_conv_forward') if hasattr(type(owner), name)]
-    return all(part.__module__ in NATIVE_FORWARDS for part in parts)
+    """Whether ``owner`` is a linear layer or convolution that runs torch's operation on its weight and its input.
+
+    One that computes with a standardised weight, or pads its input itself, does not: only the fallback is right there.
+    """
+    return isinstance(owner, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)) and runs_forward_of(owner, NATIVE_FORWARDS)

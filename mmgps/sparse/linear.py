@@ -1,16 +1,49 @@
-"""Plans of linear layers."""
+"""Linear layers."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from .attach import Plan
+from .attach import Plan, attach, wanted
+from .forward import OwnForward
 from .picking import RowPick, chunks, wide_type
 from .routes import MOSTLY, Route, Work
+from .weight import TrainedWeight
 
 
-def linear_plan(rows: Tensor, columns: Tensor, neurons: int, fan_in: int) -> Plan:
+class LinearForward(OwnForward):
+    """The forward of one ``nn.Linear`` while numbers of its weight are trained.
+
+    Args:
+        owner: The layer.
+        weight: Its weight.
+    """
+
+    def __init__(self, owner: nn.Linear, weight: TrainedWeight) -> None:
+        super().__init__(owner)
+        self._layer, self._values = owner, weight.values
+        self.plan = linear_plan(weight.rows, weight.columns, weight.layout.neurons, weight.layout.fan_in)
+
+    def __call__(self, input: Tensor) -> Tensor:
+        return attached_linear(input, self._layer.weight, self._layer.bias, self._values, self.plan)
+
+
+def attached_linear(x: Tensor, w: Tensor, b: Tensor | None, values: Tensor, plan: LinearPlan) -> Tensor:
+    """``F.linear(x, w, b)`` that depends on ``values``.
+
+    The gradient of the bias is a sum over the same positions as that of the values. Where it can be made on the way,
+    the native operation does not read the output's gradient once more for it.
+    """
+    if not wanted(values):
+        return F.linear(x, w, b)
+    if b is None or not b.requires_grad or not plan.makes_bias:
+        return attach(F.linear(x, w, b), x, values, None, plan)
+    return attach(F.linear(x, w, b.detach()), x, values, b, plan)
+
+
+def linear_plan(rows: Tensor, columns: Tensor, neurons: int, fan_in: int) -> LinearPlan:
     """The cheapest plan for ``y = x w^T``.
 
     Args:
@@ -21,63 +54,83 @@ def linear_plan(rows: Tensor, columns: Tensor, neurons: int, fan_in: int) -> Pla
     """
     distinct, places = torch.unique(columns, return_inverse=True)
     work = Work(neurons, fan_in, len(distinct), len(rows), len(distinct), fan_in, rows.device.type)
-    return linear_plan_of(work.route(), rows, columns, distinct, places)
-
-
-def linear_plan_of(route: Route, rows: Tensor, columns: Tensor, distinct: Tensor, places: Tensor) -> Plan:
-    """The plan of a given route; ``columns = distinct[places]``."""
+    route = work.route()
     if route.kind == 'columns':
-        return LinearColumns(route, rows, distinct, places)
+        return LinearColumns(route, rows + places * neurons, distinct)
     if route.kind == 'dense':
-        return LinearDense(route, rows, columns)
-    if len(distinct) > MOSTLY * route.inputs:
+        return LinearDense(route, rows * fan_in + columns)
+    if len(distinct) > MOSTLY * fan_in:
         return LinearGather(route, rows, None, columns)
     return LinearGather(route, rows, distinct, places)
 
 
-class LinearColumns:
-    """Keeps the selected columns, transposed: both factors of the product then lie in memory as it reads them."""
+class LinearPlan(Plan):
+    """A plan of a linear layer."""
 
-    def __init__(self, route: Route, rows: Tensor, distinct: Tensor, places: Tensor) -> None:
-        self.route, self._rows, self._distinct, self._places = route, rows, distinct, places
+    makes_bias = True
 
-    def keep(self, x: Tensor) -> Tensor:
-        """``[distinct, positions]``."""
-        return x.reshape(-1, x.shape[-1]).t().index_select(0, self._distinct)
-
-    def gradient(self, dy: Tensor, kept: Tensor) -> Tensor:
-        product = kept @ dy.reshape(-1, dy.shape[-1])
-        return product.view(-1).index_select(0, self._places * dy.shape[-1] + self._rows)
+    def lay_out(self, dy: Tensor) -> Tensor:
+        return dy.reshape(-1, dy.shape[-1]).view(dy.shape)
 
 
-class LinearGather:
+class LinearColumns(LinearPlan):
+    """Keeps the selected columns, transposed: both factors of the product then lie in memory as it reads them.
+
+    A row of ones beside them gives the gradient of the bias.
+    """
+
+    def __init__(self, route: Route, flat: Tensor, distinct: Tensor) -> None:
+        self.route, self._flat, self._distinct = route, flat, distinct
+
+    def keep(self, x: Tensor, bias: bool) -> Tensor:
+        """``[distinct + bias, positions]``."""
+        columns = x.reshape(-1, x.shape[-1]).t()
+        if not bias:
+            return columns.index_select(0, self._distinct)
+        kept = x.new_empty(len(self._distinct) + 1, columns.shape[1])
+        torch.index_select(columns, 0, self._distinct, out=kept[:-1])
+        kept[-1] = 1
+        return kept
+
+    def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
+        product = kept @ dy.view(-1, dy.shape[-1])
+        return product.view(-1).index_select(0, self._flat), product[-1] if bias else None
+
+
+class LinearGather(LinearPlan):
     """Multiplies and adds up connection by connection."""
 
     def __init__(self, route: Route, rows: Tensor, distinct: Tensor | None, places: Tensor) -> None:
         self.route, self._distinct, self._places = route, distinct, places
         self._pick = RowPick(rows)
 
-    def keep(self, x: Tensor) -> Tensor:
+    def keep(self, x: Tensor, bias: bool) -> Tensor:
         """``[..., distinct]``, or ``x`` itself."""
         return x if self._distinct is None else x.index_select(-1, self._distinct)
 
-    def gradient(self, dy: Tensor, kept: Tensor) -> Tensor:
-        dy, x = dy.reshape(-1, dy.shape[-1]), kept.reshape(-1, kept.shape[-1])
+    def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
+        dy, x = dy.view(-1, dy.shape[-1]), kept.reshape(-1, kept.shape[-1])
         total = dy.new_zeros(len(self._places), dtype=wide_type(dy))
-        for part in chunks(len(dy), len(self._places), dy.device.type):
-            total += (self._pick(dy[part], 1) * x[part].index_select(1, self._places)).sum(0, dtype=total.dtype)
-        return total
+        offset = dy.new_zeros(dy.shape[-1], dtype=wide_type(dy)) if bias else None
+        for part in chunks(len(dy), max(len(self._places), dy.shape[-1]), dy.device.type):
+            picked = x[part].index_select(1, self._places).to(total.dtype)
+            total += picked.mul_(self._pick(dy[part], 1)).sum(0)
+            if offset is not None:
+                offset += dy[part].sum(0, dtype=total.dtype)
+        return total, offset
 
 
-class LinearDense:
+class LinearDense(LinearPlan):
     """Makes the whole gradient, picks, and frees it."""
 
-    def __init__(self, route: Route, rows: Tensor, columns: Tensor) -> None:
-        self.route, self._flat = route, rows * route.inputs + columns
+    makes_bias = False
 
-    def keep(self, x: Tensor) -> Tensor:
+    def __init__(self, route: Route, flat: Tensor) -> None:
+        self.route, self._flat = route, flat
+
+    def keep(self, x: Tensor, bias: bool) -> Tensor:
         return x
 
-    def gradient(self, dy: Tensor, kept: Tensor) -> Tensor:
-        whole = dy.reshape(-1, dy.shape[-1]).t() @ kept.reshape(-1, kept.shape[-1])
-        return whole.view(-1).index_select(0, self._flat)
+    def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
+        whole = dy.view(-1, dy.shape[-1]).t() @ kept.reshape(-1, kept.shape[-1])
+        return whole.view(-1).index_select(0, self._flat), None

@@ -35,8 +35,11 @@ def wide_type(x: Tensor) -> torch.dtype:
 
 
 def dots(a: Tensor, b: Tensor) -> Tensor:
-    """``[batch, count, positions]`` twice to the inner products over batch and positions, ``[count]``."""
-    return (a * b).sum((0, 2), dtype=wide_type(a))
+    """``[batch, count, positions]`` twice to the inner products over batch and positions, ``[count]``.
+
+    ``b`` is overwritten.
+    """
+    return b.to(wide_type(a)).mul_(a).sum((0, 2))
 
 
 def summed_product(a: Tensor, b: Tensor) -> Tensor:

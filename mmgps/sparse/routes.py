@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-NARROW = 20
-ENTRY = {'cpu': 40, 'cuda': 200}
+NARROW = 15
+ENTRY = {'cpu': 30, 'cuda': 200}
 KEPT = 20
 GROUPED = 4
 MOSTLY = 0.75

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .attach import Plan
-from .conv import Kept, Taps, batched, weight_gradient
+from .conv import ConvPlan, Kept, Taps, batched, weight_gradient
 from .picking import chunks, dots, wide_type
 from .routes import Route, Work
 from .weight import TrainedWeight
@@ -31,7 +31,7 @@ def transposed_plan(owner: nn.Module, weight: TrainedWeight) -> Plan:
     return TransposedProduct(route, geometry, kept if route.kind == 'columns' else None, weight, groups)
 
 
-class TransposedGather:
+class TransposedGather(ConvPlan):
     """Multiplies and adds up connection by connection."""
 
     def __init__(self, route: Route, geometry: Geometry, kept: Kept, weight: TrainedWeight) -> None:
@@ -39,20 +39,20 @@ class TransposedGather:
         offsets = torch.unravel_index(weight.columns % prod(geometry.kernel), geometry.kernel)
         self._taps = Taps(weight.rows, offsets)
 
-    def keep(self, x: Tensor) -> Tensor:
+    def keep(self, x: Tensor, bias: bool) -> Tensor:
         return self._kept.of(batched(x, self._geometry))
 
-    def gradient(self, dy: Tensor, kept: Tensor) -> Tensor:
+    def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy = batched(dy, self._geometry)
         windows, flat = self._geometry.windows(self._geometry.padded(dy), kept.shape[2:]), kept.flatten(2)
         total = [dy.new_zeros(0, dtype=wide_type(dy))]
         for part in chunks(len(self._kept.places), flat.shape[0] * flat.shape[2], dy.device.type):
             picked = flat.index_select(1, self._kept.places[part])
             total.append(dots(self._taps.read(windows, part).flatten(2), picked))
-        return torch.cat(total)
+        return torch.cat(total), None
 
 
-class TransposedProduct:
+class TransposedProduct(ConvPlan):
     """The native gradient of the kept channels, which are all of them on the dense route; picks, and frees it."""
 
     def __init__(self, route: Route, geometry: Geometry, kept: Kept | None, weight: TrainedWeight, groups: int) -> None:
@@ -63,12 +63,12 @@ class TransposedProduct:
         if kept is not None:
             self._flat = kept.places * prod(shape[1:]) + weight.flat % prod(shape[1:])
 
-    def keep(self, x: Tensor) -> Tensor:
+    def keep(self, x: Tensor, bias: bool) -> Tensor:
         return x if self._kept is None else self._kept.of(batched(x, self._geometry))
 
-    def gradient(self, dy: Tensor, kept: Tensor) -> Tensor:
+    def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy, x = batched(dy, self._geometry), batched(kept, self._geometry)
         padding = one_padding(self._geometry.padding)
         assert padding is not None, 'a transposed convolution pads both sides alike'
         whole = weight_gradient(dy, x, self._shape, self._geometry, padding, self._groups, transposed=True)
-        return whole.reshape(-1).index_select(0, self._flat)
+        return whole.reshape(-1).index_select(0, self._flat), None

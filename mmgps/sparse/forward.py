@@ -1,0 +1,35 @@
+"""A forward of one module only, in place of that of its class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+class OwnForward:
+    """Stands for the forward of ``owner`` from construction to :meth:`remove`.
+
+    The class of the module stays as it is. A copied or pickled module gets its native forward back.
+
+    Args:
+        owner: The module.
+    """
+
+    def __init__(self, owner: nn.Module) -> None:
+        self._owner = owner
+        vars(owner)['forward'] = self
+
+    def remove(self) -> None:
+        del vars(self._owner)['forward']
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (getattr, (self._owner, 'forward'))
+
+
+def runs_forward_of(owner: nn.Module, modules: set[str]) -> bool:
+    """Whether the forward that ``owner`` runs is defined in one of ``modules`` and not of its own."""
+    parts = [getattr(type(owner), name) for name in ('forward', '_conv_forward') if hasattr(type(owner), name)]
+    own = vars(owner).get('forward')
+    copied = own is None or getattr(own, '__func__', None) is type(owner).forward
+    return copied and all(part.__module__ in modules for part in parts)

@@ -1,0 +1,84 @@
+"""Whole backbones of the installed model zoo, made small by their configs, trained compactly and masked."""
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip('mmseg')
+
+from mmengine.registry import MODELS, init_default_scope
+from training_pair import assert_equal_training, random_selection
+
+from mmgps.sparse import CompactTraining
+
+BN = dict(type='BN')
+HR_STAGE = dict(num_modules=1, block='BASIC')
+BACKBONES = {
+    'vit': dict(
+        type='VisionTransformer', img_size=32, patch_size=8, embed_dims=16, num_layers=2, num_heads=2, with_cp=True,
+    ),
+    'swin': dict(
+        type='SwinTransformer', embed_dims=8, depths=(2, 2), num_heads=(2, 4), strides=(4, 2), window_size=4,
+        out_indices=(0, 1), pretrain_img_size=32,
+    ),
+    'mit': dict(
+        type='MixVisionTransformer', embed_dims=8, num_stages=2, num_layers=(1, 1), num_heads=(1, 2),
+        patch_sizes=(7, 3), strides=(4, 2), sr_ratios=(2, 1), out_indices=(0, 1),
+    ),
+    'convnext': dict(
+        type='mmpretrain.ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[4, 8, 8, 8]), out_indices=(3,),
+        gap_before_final_norm=False,
+    ),
+    'resnet': dict(
+        type='ResNetV1c', depth=18, base_channels=8, norm_cfg=BN, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4),
+    ),
+    'hrnet': dict(
+        type='HRNet', norm_cfg=BN, extra=dict(
+            stage1=dict(num_modules=1, num_branches=1, block='BOTTLENECK', num_blocks=(1,), num_channels=(4,)),
+            stage2=dict(**HR_STAGE, num_branches=2, num_blocks=(1, 1), num_channels=(4, 8)),
+            stage3=dict(**HR_STAGE, num_branches=3, num_blocks=(1, 1, 1), num_channels=(4, 8, 8)),
+            stage4=dict(**HR_STAGE, num_branches=4, num_blocks=(1, 1, 1, 1), num_channels=(4, 8, 8, 8)),
+        ),
+    ),
+    'mobilenetv2': dict(type='MobileNetV2', widen_factor=0.25, norm_cfg=BN),
+    'mscan': dict(
+        type='MSCAN', embed_dims=[4, 8, 8, 8], mlp_ratios=[2, 2, 2, 2], depths=[1, 1, 1, 1], norm_cfg=BN,
+        attention_kernel_sizes=[5, [1, 7], [1, 11], [1, 21]], attention_kernel_paddings=[2, [0, 3], [0, 5], [0, 10]],
+    ),
+    'beit': dict(type='BEiT', img_size=32, patch_size=8, embed_dims=16, num_layers=2, num_heads=2, qv_bias=True),
+}  # fmt: skip
+
+SIZES = {'vit': (32, 32), 'beit': (32, 32)}
+QUICK = ('vit', 'beit')
+SWEEP = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
+
+
+def build(name: str) -> nn.Module:
+    init_default_scope('mmseg')
+    if name == 'convnext':
+        pytest.importorskip('mmpretrain').models  # noqa: B018
+    return MODELS.build(dict(BACKBONES[name])).double()
+
+
+@pytest.mark.parametrize('name', SWEEP)
+@pytest.mark.filterwarnings('ignore:k=2 exceeds the fan-in')
+def test_compact_equals_masked(name: str) -> None:
+    backbone = build(name).train()
+    x = torch.randn(2, 3, *SIZES.get(name, (64, 64))).double()
+
+    def loss(network: nn.Module, step: int) -> torch.Tensor:
+        return sum((level - 0.3).square().mean() for level in network(x + 0.01 * step))
+
+    selection = random_selection(backbone, 2)
+    assert_equal_training(backbone, selection, loss, steps=20 if name in QUICK else 5, optimizer='sgd')
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.filterwarnings('ignore:k=1 exceeds the fan-in')
+def test_no_layer_of_the_zoo_needs_the_fallback(name: str) -> None:
+    backbone = build(name)
+    selection = random_selection(backbone)
+    with CompactTraining(backbone, selection) as training:
+        routes = training.routes()
+        assert routes.keys() == selection.connections.keys()
+        assert {route.kind for route in routes.values()} <= {'columns', 'gather', 'dense'}

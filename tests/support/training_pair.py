@@ -1,0 +1,72 @@
+"""Masked and compact training of the same network, side by side."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mmgps.selection import RandomScore, Selection
+from mmgps.sparse import CompactTraining, MaskedTraining, SparseTraining
+from mmgps.tuning import GPS, freeze_unselected
+
+Loss = Callable[[nn.Module, int], Tensor]
+OPTIMIZERS = {
+    'adamw': lambda values: torch.optim.AdamW(values, lr=1e-2, weight_decay=0.05),
+    'sgd': lambda values: torch.optim.SGD(values, lr=1e-2, momentum=0.9, weight_decay=0.05),
+}
+
+
+def random_selection(backbone: nn.Module, k: int = 1, **options) -> Selection:
+    return GPS(k, score=RandomScore(), **options).select(backbone)
+
+
+def prepare(
+    kind: type, backbone: nn.Module, selection: Selection, optimizer: str = 'adamw'
+) -> tuple[SparseTraining, torch.optim.Optimizer]:
+    """As the hook does it: build, freeze, start, and give the optimizer what it shall hold."""
+    training = kind(backbone, selection)
+    dropped = {id(value) for value in freeze_unselected(backbone, selection)}
+    replaced = {id(old): new for old, new in training.replacements().items()}
+    held = [replaced.get(id(value), value) for value in backbone.parameters() if id(value) not in dropped]
+    training.start()
+    return training, OPTIMIZERS[optimizer](held)
+
+
+def train(
+    kind: type, base: nn.Module, selection: Selection, loss: Loss, steps: int = 20, optimizer: str = 'adamw'
+) -> nn.Module:
+    """A copy of ``base`` after ``steps`` of training; ``loss`` gets the network and the number of the step."""
+    network = copy.deepcopy(base)
+    training, optim = prepare(kind, network, selection, optimizer)
+    for step in range(steps):
+        torch.manual_seed(step)
+        optim.zero_grad()
+        loss(network, step).backward()
+        training.before_step()
+        optim.step()
+        training.after_step()
+    return network
+
+
+def assert_equal_training(
+    base: nn.Module, selection: Selection, loss: Loss, steps: int = 20, optimizer: str = 'adamw', within: float = 1e-10
+) -> None:
+    """Compact training gives what masked training gives, moves what is selected, and keeps all else bit-identical."""
+    masked, compact = (
+        train(kind, base, selection, loss, steps, optimizer) for kind in (MaskedTraining, CompactTraining)
+    )
+    found, expected, before = compact.state_dict(), masked.state_dict(), base.state_dict()
+    assert list(found) == list(before)
+    for name, value in expected.items():
+        if value.is_floating_point() and value.numel():
+            error = (found[name] - value).abs().max() / value.abs().max().clamp_min(1e-30)
+            assert error <= within, (name, float(error))
+    for parameter, connections in selection.resolve(base):
+        mask = connections.mask(parameter.neurons)
+        after, start = found[parameter.name], before[parameter.name]
+        assert torch.equal(after[~mask], start[~mask]), parameter.name
+    moved = sum(int((found[p.name] != before[p.name]).sum()) for p, _ in selection.resolve(base))
+    assert moved > 0.5 * len(selection)

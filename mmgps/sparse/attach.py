@@ -68,7 +68,7 @@ def attach(y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan
 
 
 class AttachHook:
-    """Forward hook of a layer that calls :func:`attach`. A copy or a pickle of the layer gets none of it."""
+    """Forward hook of a layer that calls :func:`attach`. A copy of the layer gets none of it."""
 
     def __init__(self, values: nn.Parameter, plan: Plan) -> None:
         self.values, self.plan = values, plan

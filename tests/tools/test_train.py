@@ -114,6 +114,7 @@ def test_a_method_replaces_that_of_the_config(config, tool, tmp_path: Path) -> N
     tool(path, '--tune', 'linear', '--cfg-options', 'train_cfg.max_iters=2')
     saved = checkpoint(tmp_path / 'work_dirs/plain/iter_2.pth')
     assert unpack_selection(saved['mmgps_selection']).method == 'linear'
+    assert not (tmp_path / 'work_dirs/plain/selection.safetensors').exists()
 
 
 def test_tune_options(config, tool, tmp_path: Path) -> None:

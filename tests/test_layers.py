@@ -24,6 +24,7 @@ BELOW = {
     **{helper: set() for helper in HELPERS},
     'registry': set(),
     'engine': {*TORCH_ONLY, 'registry'},
+    'benchmark': {*TORCH_ONLY, 'registry', 'engine'},
     **{layer: {*TORCH_ONLY, 'registry', 'engine'} for layer in TOP},
 }
 BELOW['visualization'] |= {'evaluation'}
@@ -34,6 +35,7 @@ OUTSIDE = {
     **{helper: {'torch', 'packaging'} for helper in HELPERS},
     'registry': {'mmengine'},
     'engine': {*TORCH, *ENGINE},
+    'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib'},
     **{layer: {*PLAIN, *MM, 'py_sod_metrics'} for layer in TOP},
 }
 

@@ -1,0 +1,123 @@
+"""LoRA (Hu et al., ICLR 2022) by HF ``peft``, on every linear layer of a plain ViT.
+
+``peft`` merges the factors into the weight of an ``nn.MultiheadAttention`` before each forward and takes them out
+after it: autograd then makes the whole gradient of that weight. :class:`Lora` takes ``peft`` as it is, and
+:class:`UnmergedLora` keeps its factors and lets the attention compute ``w x + b (a x)``, as ``peft`` does in linear
+layers: the cheaper opponent wherever there are many more tokens than the rank.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from mmgps.requirements import require
+from mmgps.selection import Role, Selection, architecture_fingerprint, describe
+from mmgps.selection.roles import CONVOLUTIONS, TRANSPOSED
+from mmgps.sparse import CompactTraining, SparseTraining
+
+from .attention import LowRank, LowRankAttention
+
+
+class LeftOutError(RuntimeError):
+    """A method cannot be measured here; the message says why."""
+
+
+class Lora:
+    """LoRA as ``peft`` does it.
+
+    Args:
+        rank: Of the factors.
+    """
+
+    name = 'lora'
+
+    def __init__(self, rank: int = 8) -> None:
+        self.rank = rank
+
+    def apply(self, backbone: nn.Module) -> Selection:
+        """Inject the factors and train nothing else of the backbone.
+
+        Raises:
+            LeftOutError: Without ``peft``, or for a backbone that is no plain ViT.
+        """
+        peft = import_peft()
+        if not is_plain_vit(backbone):
+            raise LeftOutError(
+                f'{type(backbone).__name__} is no plain ViT (linear layers behind one convolution that makes patches)'
+            )
+        targets = linear_layers(backbone)
+        options = peft.LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=targets)
+        peft.inject_adapter_in_model(options, backbone)
+        self._rework(backbone)
+        whole = tuple(name for name, _ in backbone.named_parameters() if _is_factor(name))
+        return Selection(self.name, {}, whole, architecture_fingerprint(backbone), {'rank': self.rank})
+
+    def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
+        return CompactTraining(backbone, selection)
+
+    def _rework(self, backbone: nn.Module) -> None:
+        """Nothing: ``peft`` as it is."""
+
+
+class UnmergedLora(Lora):
+    """LoRA with the same numbers, whose attention merges nothing."""
+
+    def _rework(self, backbone: nn.Module) -> None:
+        for path, module in list(backbone.named_modules()):
+            if hasattr(module, 'lora_A') and isinstance(module.get_base_layer(), nn.MultiheadAttention):
+                parent, _, name = path.rpartition('.')
+                setattr(backbone.get_submodule(parent), name, _unmerged(module))
+
+
+def _unmerged(module: Any) -> LowRankAttention:
+    """The attention within peft's ``module``, with the factors beside it."""
+    inner, projection = module.get_base_layer(), module.get_base_layer().out_proj
+    factors = _factors(module), _factors(projection)
+    inner.out_proj = projection.get_base_layer()
+    return LowRankAttention(inner, *factors)
+
+
+def _factors(module: Any) -> LowRank:
+    name = 'default'
+    a, b = (copy.deepcopy(getattr(module, kind)[name].weight) for kind in ('lora_A', 'lora_B'))
+    return LowRank(a, b, module.scaling[name])
+
+
+def _is_factor(name: str) -> bool:
+    return any(part in ('lora_A', 'lora_B') for part in name.split('.'))
+
+
+def import_peft() -> Any:
+    """The package.
+
+    Raises:
+        LeftOutError: If it is not installed.
+    """
+    require('mmengine')  # also declares the operators that torchvision, which peft loads, may lack
+    try:
+        import peft
+    except ModuleNotFoundError as error:
+        if error.name != 'peft':
+            raise
+        raise LeftOutError('peft is not installed; run: pip install -c constraints.txt peft') from error
+    return peft
+
+
+def is_plain_vit(backbone: nn.Module) -> bool:
+    """Whether all weights of layers are linear but that of one convolution, the patch embedding."""
+    owners = [entry.owner for entry in describe(backbone).values() if entry.role is Role.CONNECTION]
+    convolutions = [owner for owner in owners if isinstance(owner, (*CONVOLUTIONS, *TRANSPOSED))]
+    attention = any(isinstance(owner, nn.MultiheadAttention) for owner in owners)
+    others = [o for o in owners if not isinstance(o, (nn.Linear, nn.MultiheadAttention, *CONVOLUTIONS, *TRANSPOSED))]
+    return attention and len(convolutions) == 1 and not others
+
+
+def linear_layers(backbone: nn.Module) -> list[str]:
+    """Paths of what holds the linear maps; the projections of an attention are reached through it."""
+    attentions = {n: m for n, m in backbone.named_modules() if isinstance(m, nn.MultiheadAttention)}
+    inner = {id(part) for module in attentions.values() for part in module.modules()}
+    linear = [n for n, m in backbone.named_modules() if isinstance(m, nn.Linear) and id(m) not in inner]
+    return [*attentions, *linear]

@@ -1,0 +1,107 @@
+"""What a method keeps in memory and sends to other processes."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import resource
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmgps.sparse import saved_bytes
+
+from .lora import LeftOutError, import_peft
+from .recipes import Recipe
+from .rigs import Rig
+from .setup import Setup
+
+STATUS = Path('/proc/self/status')
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """Size of the numbers in ``tensors``."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def reduced_bytes(rig: Rig) -> int:
+    """Bytes of gradients that data-parallel processes exchange in a step."""
+    return bytes_of(rig.values)
+
+
+def optimizer_bytes(rig: Rig) -> int:
+    """Bytes of the optimizer's state; none before the first step."""
+    states = rig.wrapper.optimizer.state.values()
+    return bytes_of(value for state in states for value in state.values() if isinstance(value, Tensor))
+
+
+def activation_bytes(rig: Rig, batch: Any) -> int:
+    """Bytes that the forward pass of a step keeps for its backward, without parameters and buffers."""
+    lasting = [*rig.model.parameters(), *rig.model.buffers(), *rig.values]
+    return saved_bytes(lambda: rig.loss(copy.deepcopy(batch)), lasting)
+
+
+def peak_bytes(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
+    """Most memory in use while a method is set up and takes a step on each of ``batches``.
+
+    On CUDA that of the allocator, with the method alone on the device. On the CPU the resident set of a process of
+    its own, which includes the interpreter and all libraries: the same ones for every method.
+    """
+    if torch.device(setup.device).type == 'cuda':
+        return _peak_on_cuda(setup, recipe, batches)
+    return _peak_of_child(setup, recipe, batches)
+
+
+def _peak_on_cuda(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(setup.device)
+    before = torch.cuda.memory_allocated(setup.device)
+    _steps(setup, recipe, batches)
+    return torch.cuda.max_memory_allocated(setup.device) - before
+
+
+def _peak_of_child(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
+    context = multiprocessing.get_context('spawn')
+    mine, its = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(setup, recipe, batches, its, torch.get_num_threads()))
+    child.start()
+    its.close()
+    try:
+        return int(mine.recv())
+    except EOFError as error:
+        raise RuntimeError('the process that measures peak memory failed; its error stands above') from error
+    finally:
+        child.join()
+
+
+def _child(setup: Setup, recipe: Recipe, batches: Sequence[Any], answer: Connection, threads: int) -> None:
+    torch.set_num_threads(threads)
+    with suppress(LeftOutError):
+        import_peft()  # in every child, so that its size burdens no method alone
+    _steps(setup, recipe, batches)
+    answer.send(peak_resident())
+
+
+def _steps(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> None:
+    rig = Rig(setup, setup.build(), recipe)
+    for batch in batches:
+        rig.step(copy.deepcopy(batch))
+
+
+def peak_resident() -> int:
+    """Most bytes that this process had resident.
+
+    Linux hands ``ru_maxrss`` down from the process that started this one, so a small child of a large parent would
+    report the parent; ``VmHWM`` of proc(5) starts anew.
+    """
+    if STATUS.is_file():
+        fields = dict(line.split(':', 1) for line in STATUS.read_text().splitlines())
+        return int(fields['VmHWM'].split()[0]) * 1024
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

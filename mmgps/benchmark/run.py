@@ -1,0 +1,134 @@
+"""The whole benchmark."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmgps.engine import find_backbone
+from mmgps.tuning import GPS
+
+from .bars import bars_for
+from .figures import Figures
+from .lora import LeftOutError
+from .machine import machine_header
+from .memory import activation_bytes, optimizer_bytes, peak_bytes, reduced_bytes
+from .names import connections_per_neuron, default_names, recipe_of
+from .recipes import Recipe
+from .report import Report
+from .rigs import Rig
+from .selecting import selection_cost
+from .setup import Setup
+from .timing import Clock, interleaved
+
+PEAK_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure, and how long.
+
+    Args:
+        methods: Their names; all of them, at the values of K in ``ks``, if None.
+        ks: Connections per neuron.
+        steps: Timed steps of each method.
+        warmup: Steps before them.
+        batch_size: That of the config if None.
+        selection_batches: Batches whose summed gradients decide the selections.
+        peak: Whether peak memory is measured, on the CPU by a process per method.
+        selection_cost: Whether to time the selection too.
+        clock: ``time.process_time`` leaves out what other programs take of the CPU, and what a GPU does.
+    """
+
+    methods: Sequence[str] | None = None
+    ks: Sequence[int] = (1, 2, 5, 20)
+    steps: int = 20
+    warmup: int = 2
+    batch_size: int | None = None
+    selection_batches: int = 20
+    peak: bool = True
+    selection_cost: bool = False
+    clock: Clock = time.perf_counter
+
+
+def run_benchmark(setup: Setup, options: Options, name: str) -> Report:
+    """Select by the gradients of the config's own data and weights, then measure every method.
+
+    Args:
+        setup: Config, device and seed.
+        options: What to measure.
+        name: Of the config, for the header.
+
+    Raises:
+        ValueError: For an unknown method.
+    """
+    names = list(options.methods or default_names(options.ks))
+    ks = connections_per_neuron(names)
+    _say(f'benchmark of {name}, weights: {setup.weights()}')
+    header = {'config': name, **machine_header(setup.device), 'seed': setup.seed, 'weights': setup.weights()}
+    model = setup.build()
+    batches = setup.batches(options.selection_batches, options.batch_size)
+    gradients: Mapping[str, Tensor] = {}
+    if ks:
+        _say(f'selection pass over {len(batches)} batches')
+        gradients = setup.gradients(model, batches)
+    backbone = find_backbone(model, setup.target)
+    selections = {k: GPS(k).select(backbone, gradients) for k in ks}
+    recipes = {method: recipe_of(method, selections) for method in names}
+    rigs, left_out = build_rigs(setup, model, recipes)
+    _say(f'timing {", ".join(rigs)}: {options.warmup} + {options.steps} rounds')
+    steps = {method: rig.step for method, rig in rigs.items()}
+    times = interleaved(steps, batches, options.steps, options.warmup, setup.device, setup.seed, options.clock)
+    found = {method: figures_of(rig, times[method], batches[0]) for method, rig in rigs.items()}
+    rigs.clear()
+    steps.clear()
+    if options.peak:
+        found = {method: _with_peak(setup, recipes, method, own, batches) for method, own in found.items()}
+    cost = (
+        selection_cost(setup, model, batches, gradients, ks, options.clock) if options.selection_cost and ks else None
+    )
+    size = options.batch_size or setup.cfg.train_dataloader.batch_size
+    header.update(batch_size=size, steps=options.steps, selection_batches=len(batches), clock=options.clock.__name__)
+    return Report(header, found, times, bars_for(backbone), left_out, cost)
+
+
+def build_rigs(setup: Setup, model: nn.Module, recipes: Mapping[str, Recipe]) -> tuple[dict[str, Rig], list[str]]:
+    """A rig for each method on its own copy of ``model``, and a sentence for each that cannot be measured."""
+    rigs, left_out = {}, []
+    for name, recipe in recipes.items():
+        try:
+            rigs[name] = Rig(setup, copy.deepcopy(model), recipe)
+        except LeftOutError as error:
+            left_out.append(f'{name} is left out: {error}')
+    return rigs, left_out
+
+
+def figures_of(rig: Rig, seconds: Sequence[float], batch: Any) -> Figures:
+    """The figures of a rig that has taken steps, all but its peak memory."""
+    return Figures(
+        step_s=median(seconds),
+        saved_bytes=activation_bytes(rig, batch),
+        peak_bytes=None,
+        optimizer_bytes=optimizer_bytes(rig),
+        reduced_bytes=reduced_bytes(rig),
+        trained=rig.trained,
+    )
+
+
+def _with_peak(
+    setup: Setup, recipes: Mapping[str, Recipe], name: str, figures: Figures, batches: Sequence[Any]
+) -> Figures:
+    _say(f'peak memory of {name}')
+    peak = peak_bytes(setup, recipes[name], batches[:PEAK_STEPS])
+    return Figures(**{**vars(figures), 'peak_bytes': peak})
+
+
+def _say(message: str) -> None:
+    print_log(message, logger='current')

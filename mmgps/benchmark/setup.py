@@ -1,0 +1,131 @@
+"""The model, the optimizer wrapper and the batches of a config, without a runner."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner, load_checkpoint
+from mmengine.utils import import_modules_from_strings
+from torch import Tensor, nn
+
+from mmgps.engine import GPSAmpOptimWrapper, GPSOptimWrapper, find_backbone
+from mmgps.engine.loaders import selection_loader
+from mmgps.engine.seeding import seed_generators
+from mmgps.engine.selection_pass import TrainingLoss
+from mmgps.selection import sum_gradients
+from mmgps.tuning import GPS
+
+LEARNING_RATE = 1e-4
+AMP_WRAPPERS = ('AmpOptimWrapper', 'mmgps.GPSAmpOptimWrapper')
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every method starts from. Travels to child processes.
+
+    Args:
+        cfg: The config.
+        target: Path of the backbone within the model.
+        device: Where to train.
+        seed: Of the weights that no file gives, the order of the data, augmentation and dropout.
+    """
+
+    cfg: Config
+    target: str = 'backbone'
+    device: str = 'cpu'
+    seed: int = 0
+
+    def prepare(self) -> None:
+        """Make the names in the config known in this process."""
+        if 'custom_imports' in self.cfg:
+            import_modules_from_strings(**self.cfg.custom_imports)
+        init_default_scope(self.cfg.get('default_scope', 'mmengine'))
+
+    def build(self) -> nn.Module:
+        """The model of the config with its weights, in training mode on the device. SyncBN becomes BN.
+
+        Raises:
+            ValueError: If it has no ``target``.
+        """
+        self.prepare()
+        seed_generators(self.seed)
+        model: Any = MODELS.build(copy.deepcopy(self.cfg.model))
+        with quiet():
+            model.init_weights()
+        if self.cfg.get('load_from'):
+            load_checkpoint(model, self.cfg.load_from, map_location='cpu')
+        find_backbone(model, self.target)
+        model = revert_sync_batchnorm(model).to(self.device).train()
+        assert isinstance(model, nn.Module)
+        return model
+
+    def optimize(self, values: Sequence[nn.Parameter]) -> GPSOptimWrapper | GPSAmpOptimWrapper:
+        """AdamW over ``values`` in the precision of the config."""
+        optimizer = torch.optim.AdamW(values, lr=LEARNING_RATE)
+        given = self.cfg.get('optim_wrapper') or {}
+        if given.get('type') in AMP_WRAPPERS:
+            options = {name: given[name] for name in ('loss_scale', 'dtype') if name in given}
+            return GPSAmpOptimWrapper(optimizer=optimizer, **options)
+        return GPSOptimWrapper(optimizer=optimizer)
+
+    def batches(self, count: int, batch_size: int | None = None) -> list[Any]:
+        """The first batches of the selection pass over the training data, loaded and augmented.
+
+        Args:
+            count: How many, at most.
+            batch_size: That of the config by default.
+        """
+        self.prepare()
+        options = copy.deepcopy(self.cfg.train_dataloader)
+        options.update(num_workers=0, persistent_workers=False)
+        options.pop('prefetch_factor', None)
+        if batch_size is not None:
+            options.batch_size = batch_size
+        return list(selection_loader(Runner.build_dataloader(options, seed=self.seed), count, self.seed))
+
+    def gradients(self, model: nn.Module, batches: Sequence[Any]) -> dict[str, Tensor]:
+        """The selection pass of GPS over ``batches``; see :func:`mmgps.selection.sum_gradients`."""
+        candidates = GPS().candidates(find_backbone(model, self.target))
+        parameters = {name: entry.value for name, entry in candidates.items()}
+        wrapper = self.optimize(list(parameters.values()))
+        scaler = getattr(wrapper, 'loss_scaler', None)
+        scale = float(scaler.get_scale()) if scaler else None
+        return sum_gradients(model, parameters, map(copy.deepcopy, batches), TrainingLoss(model, wrapper), scale)
+
+    def weights(self) -> str:
+        """Where the weights come from, as a phrase."""
+        if self.cfg.get('load_from'):
+            return str(self.cfg.load_from)
+        found = _checkpoint(self.cfg.model)
+        return found or f'random (seed {self.seed}), the config names no file'
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without mmengine's line for each initialised parameter."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _checkpoint(part: Any) -> str | None:
+    """The first file that an ``init_cfg`` or ``pretrained`` within a config of a model names."""
+    if isinstance(part, dict):
+        own = part.get('checkpoint') if part.get('type') == 'Pretrained' else part.get('pretrained')
+        return own or next(filter(None, map(_checkpoint, part.values())), None)
+    if isinstance(part, list | tuple):
+        return next(filter(None, map(_checkpoint, part)), None)
+    return None

@@ -1,0 +1,82 @@
+"""Step times of several methods, taken in turns so that the machine's moods meet all of them."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from mmgps.engine.seeding import mixed_seed, seed_generators
+
+Step = Callable[[Any], Any]
+Clock = Callable[[], float]
+
+
+def interleaved(
+    steps: Mapping[str, Step],
+    batches: Sequence[Any],
+    rounds: int,
+    warmup: int,
+    device: str = 'cpu',
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each step, ``rounds`` for every name.
+
+    A round lets each method take one step on the same batch with the same random state, and the next round goes the
+    other way round, so that no method always follows the same other one. Copying the batch, which a step may change,
+    and collecting garbage are not timed.
+
+    Args:
+        steps: Name to what is timed.
+        batches: Used in turn.
+        rounds: Timed rounds.
+        warmup: Rounds before them.
+        device: ``torch.cuda.synchronize`` stands around each step where this is a CUDA device.
+        seed: Of dropout.
+        clock: Gives seconds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    with _no_collection():
+        for number in range(warmup + rounds):
+            for name in list(steps)[:: -1 if number % 2 else 1]:
+                seed_generators(mixed_seed(seed, number))
+                seconds = timed(steps[name], batches[number % len(batches)], device, clock)
+                if number >= warmup:
+                    times[name].append(seconds)
+            gc.collect()
+    return times
+
+
+def timed(step: Step, batch: Any, device: str, clock: Clock) -> float:
+    """Seconds of ``step`` on a copy of ``batch``."""
+    own = copy.deepcopy(batch)
+    _synchronize(device)
+    began = clock()
+    step(own)
+    _synchronize(device)
+    return clock() - began
+
+
+def _synchronize(device: str) -> None:
+    if torch.device(device).type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    gc.collect()
+    gc.freeze()  # so that collecting between rounds looks at what is new alone
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()

@@ -1,0 +1,70 @@
+"""LoRA by peft, and with an attention that merges nothing."""
+
+import copy
+
+import pytest
+import torch
+
+pytest.importorskip('mmseg')
+
+from torch import nn
+
+from mmgps.benchmark import Setup
+from mmgps.benchmark.lora import Lora, UnmergedLora, is_plain_vit
+from mmgps.benchmark.rigs import Rig
+
+#: Rank 8 on two blocks, 16 wide, hidden 32: packed input projection, output projection, two linear layers.
+FACTORS = 2 * 8 * ((16 + 48) + (16 + 16) + (16 + 32) + (32 + 16))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _peft() -> None:
+    pytest.importorskip('peft')
+
+
+@pytest.mark.parametrize('kind', [Lora, UnmergedLora])
+def test_factors_on_every_linear_layer_move_and_nothing_else(kind, setup: Setup) -> None:
+    rig = Rig(setup, setup.build(), kind(8))
+    head = sum(value.numel() for value in rig.model.decode_head.parameters())
+    assert rig.trained == sum(value.numel() for value in rig.values) == head + FACTORS
+    before = [value.detach().clone() for value in rig.values]
+    batches = setup.batches(2)
+    for batch in batches:
+        rig.step(copy.deepcopy(batch))
+    moved = [not torch.equal(value, old) for value, old in zip(rig.values, before, strict=True)]
+    assert moved.count(False) == 0
+
+
+def test_both_start_as_the_base(setup: Setup) -> None:
+    base = setup.build().backbone
+    base.eval()
+    x = torch.randn(2, 3, 32, 32)
+    expected = base(x)[0]
+    for kind in (Lora, UnmergedLora):
+        tuned = copy.deepcopy(base)
+        kind(8).apply(tuned)
+        tuned.eval()
+        assert torch.allclose(tuned(x)[0], expected, atol=1e-6)
+
+
+def test_the_unmerged_attention_equals_one_with_merged_weights(setup: Setup) -> None:
+    tuned = setup.build().backbone
+    UnmergedLora(8).apply(tuned)
+    tuned.eval()
+    low = tuned.layers[0].attn.attn
+    torch.nn.init.normal_(low.inputs.lora_B)
+    torch.nn.init.normal_(low.output.lora_B)
+    merged = copy.deepcopy(low.attention)
+    with torch.no_grad():
+        merged.in_proj_weight += low.inputs.scale * low.inputs.lora_B @ low.inputs.lora_A
+        merged.out_proj.weight += low.output.scale * low.output.lora_B @ low.output.lora_A
+    x = torch.randn(5, 2, 16)
+    for query, key in ((x, x), (x, x.clone()), (torch.randn(3, 2, 16), x)):
+        assert torch.allclose(low(query, key, key.clone())[0], merged(query, key, key)[0], atol=1e-5)
+        assert torch.allclose(low(query, key, key)[0], merged(query, key, key)[0], atol=1e-5)
+
+
+def test_what_is_a_plain_vit(setup: Setup) -> None:
+    assert is_plain_vit(setup.build().backbone)
+    assert not is_plain_vit(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 4)))
+    assert not is_plain_vit(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.MultiheadAttention(4, 1)))

@@ -1,0 +1,67 @@
+"""Measure what each fine-tuning method costs on a config: time, memory, and bytes to exchange. See mmgps/benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from mmgps.requirements import require
+
+require('mmseg')
+
+from mmengine.config import Config, DictAction  # noqa: E402
+
+from mmgps.benchmark import Options, Setup, draw_chart, run_benchmark  # noqa: E402
+from mmgps.engine import set_data_root  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file, of mmgps or of any mm library')
+    parser.add_argument('--data-root', help='read the data sets of the config from here')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override the config')
+    parser.add_argument('--target', default='backbone', help='path of the backbone within the model')
+    parser.add_argument('--batch-size', type=int, help='default: that of the config')
+    parser.add_argument('--steps', type=int, default=20, metavar='N', help='timed steps of each method')
+    parser.add_argument('--warmup', type=int, default=2, metavar='N', help='steps before them')
+    parser.add_argument('--methods', nargs='+', metavar='NAME', help='such as bias or gps-compact-k1; default: all')
+    parser.add_argument('--k', nargs='+', type=int, default=[1, 2, 5, 20], help='connections per neuron')
+    parser.add_argument('--selection-batches', type=int, default=20, metavar='N', help='batches to select by')
+    parser.add_argument('--selection-cost', action='store_true', help='time the selection too')
+    parser.add_argument('--no-rss', action='store_true', help='leave out peak memory, a process per method on the CPU')
+    parser.add_argument('--cpu-time', action='store_true', help='time of this process alone, for a busy machine')
+    parser.add_argument('--device', default='cpu', help='cpu (the default), cuda or cuda:N')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--json', metavar='FILE', help='write the figures')
+    parser.add_argument('--png', metavar='FILE', help='draw the figures')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.data_root:
+        set_data_root(cfg, args.data_root)
+    options = Options(
+        methods=args.methods,
+        ks=args.k,
+        steps=args.steps,
+        warmup=args.warmup,
+        batch_size=args.batch_size,
+        selection_batches=args.selection_batches,
+        peak=not args.no_rss,
+        selection_cost=args.selection_cost,
+        clock=time.process_time if args.cpu_time else time.perf_counter,
+    )
+    report = run_benchmark(Setup(cfg, args.target, args.device, args.seed), options, args.config)
+    print(report.text())
+    if args.json:
+        report.write_json(args.json)
+    if args.png:
+        draw_chart(report, args.png)
+
+
+if __name__ == '__main__':
+    main()

@@ -11,7 +11,7 @@ DOCUMENTS = [ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG
 
 
 def documents() -> list[Path]:
-    return [*DOCUMENTS, *sorted((ROOT / 'docs').rglob('*.md'))]
+    return [*DOCUMENTS, *sorted((ROOT / 'docs').rglob('*.md')), *sorted((ROOT / 'configs').rglob('*.md'))]
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -20,8 +20,12 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def commands(path: Path) -> list[list[str]]:
-    """Every single command of the blocks fenced as bash, in words, without variables set before it."""
-    lines = [line for block in blocks(path, 'bash') for line in block.replace('\\\n', ' ').splitlines()]
+    """Every single command of the blocks fenced as bash, in words, without variables set before it.
+
+    ``METHOD`` in a command stands for any method.
+    """
+    text = '\n'.join(blocks(path, 'bash')).replace('\\\n', ' ').replace('METHOD', 'gps')
+    lines = text.splitlines()
     parts = [shlex.split(part, comments=True) for line in lines for part in line.split('&&')]
     return [words[next(i for i, w in enumerate(words) if not re.match(r'[A-Z_]+=', w)) :] for words in parts if words]
 

@@ -153,6 +153,16 @@ def test_peak_memory_of_a_process_of_its_own(setup: Setup) -> None:
     del ballast
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_on_cuda(benchmark_config) -> None:
+    options = Options(['full', 'bias', 'gps-compact-k1'], steps=1, warmup=1, selection_batches=1)
+    found = run_benchmark(Setup(benchmark_config, device='cuda'), options, 'tiny.py')
+    peaks = {name: figures.peak_bytes for name, figures in found.figures.items()}
+    assert all(peak and peak >= found.figures[name].saved_bytes for name, peak in peaks.items())
+    assert peaks['bias'] < peaks['full']
+
+
 def test_tool(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(sys, 'argv', ['benchmark.py', str(config_file), '--methods', 'bias', 'gps-compact-k1'])
     sys.argv += ['--steps', '1', '--warmup', '1', '--selection-batches', '1', '--no-rss', '--batch-size', '2']

@@ -12,6 +12,9 @@ from .picking import RowPick, chunks, wide_type
 from .routes import MOSTLY, Route, Work
 from .weight import TrainedWeight
 
+NARROW_COPY = 32
+"""The number of columns up to which copying them transposed is the faster way."""
+
 
 class LinearForward(OwnForward):
     """The forward of one ``nn.Linear`` while numbers of its weight are trained.
@@ -56,7 +59,8 @@ def linear_plan(rows: Tensor, columns: Tensor, neurons: int, fan_in: int) -> Lin
     work = Work(neurons, fan_in, len(distinct), len(rows), len(distinct), fan_in, rows.device.type)
     route = work.route()
     if route.kind == 'columns':
-        return LinearColumns(route, rows + places * neurons, distinct)
+        kind = LinearColumns if len(distinct) <= NARROW_COPY else LinearManyColumns
+        return kind(route, rows + places * neurons, distinct)
     if route.kind == 'dense':
         return LinearDense(route, rows * fan_in + columns)
     if len(distinct) > MOSTLY * fan_in:
@@ -95,6 +99,20 @@ class LinearColumns(LinearPlan):
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         product = kept @ dy.view(-1, dy.shape[-1])
         return product.view(-1).index_select(0, self._flat), product[-1] if bias else None
+
+
+class LinearManyColumns(LinearColumns):
+    """Keeps the selected columns as they lie: transposing many of them takes longer than the product gains."""
+
+    makes_bias = False
+
+    def keep(self, x: Tensor, bias: bool) -> Tensor:
+        """``[..., distinct]``."""
+        return x.index_select(-1, self._distinct)
+
+    def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
+        product = kept.view(-1, kept.shape[-1]).t() @ dy.view(-1, dy.shape[-1])
+        return product.view(-1).index_select(0, self._flat), None
 
 
 class LinearGather(LinearPlan):

@@ -11,6 +11,7 @@ from mmgps.sparse.routes import Work
 
 LAYERS = {
     'linear': (lambda: nn.Linear(12, 7), (3, 5, 12)),
+    'linear-wide': (lambda: nn.Linear(80, 60), (3, 5, 80)),
     'linear-without-bias': (lambda: nn.Linear(12, 7, bias=False), (3, 12)),
     'conv1d': (lambda: nn.Conv1d(4, 6, 3, padding=1), (2, 4, 9)),
     'conv2d': (lambda: nn.Conv2d(4, 6, 3, padding=1), (2, 4, 7, 8)),

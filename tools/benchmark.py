@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, help='default: that of the config')
     parser.add_argument('--steps', type=int, default=20, metavar='N', help='timed steps of each method')
     parser.add_argument('--warmup', type=int, default=2, metavar='N', help='steps before them')
-    parser.add_argument('--methods', nargs='+', metavar='NAME', help='such as bias or gps-compact-k1; default: all')
+    parser.add_argument('--methods', nargs='+', metavar='NAME', help='such as bias or gps-compact-k1')
     parser.add_argument('--k', nargs='+', type=int, default=[1, 2, 5, 20], help='connections per neuron')
     parser.add_argument('--selection-batches', type=int, default=20, metavar='N', help='batches to select by')
     parser.add_argument('--selection-cost', action='store_true', help='time the selection too')

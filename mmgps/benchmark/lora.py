@@ -1,9 +1,9 @@
 """LoRA (Hu et al., ICLR 2022) by HF ``peft``, on every linear layer of a plain ViT.
 
 ``peft`` merges the factors into the weight of an ``nn.MultiheadAttention`` before each forward and takes them out
-after it: autograd then makes the whole gradient of that weight. :class:`Lora` takes ``peft`` as it is, and
-:class:`UnmergedLora` keeps its factors and lets the attention compute ``w x + b (a x)``, as ``peft`` does in linear
-layers: the cheaper opponent wherever there are many more tokens than the rank.
+after it: autograd then makes the whole gradient of that weight. :class:`Lora` takes ``peft`` as it is. To show that
+this does not make LoRA look worse than it is, :class:`UnmergedLora` keeps its factors and lets the attention compute
+``w x + b (a x)``, as ``peft`` does in linear layers; it is measured where it is asked for by name.
 """
 
 from __future__ import annotations

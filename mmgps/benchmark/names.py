@@ -20,13 +20,14 @@ FIXED: dict[str, Callable[[], Recipe]] = {
     'lora-r8': lambda: Lora(8),
     'lora-r8-unmerged': lambda: UnmergedLora(8),
 }
+DEFAULT = ('full', 'linear', 'bias', 'lora-r8')
 SPARSE: dict[str, SparseClass] = {'masked': MaskedTraining, 'compact': CompactTraining}
 GPS_NAME = re.compile(r'gps-(masked|compact)-k([1-9]\d*)')
 
 
 def default_names(ks: Sequence[int]) -> list[str]:
-    """All methods: GPS compact at every K of ``ks``, and masked at the first."""
-    return [*FIXED, f'gps-masked-k{ks[0]}', *(f'gps-compact-k{k}' for k in ks)]
+    """What is measured if nothing else is said: GPS compact at every K of ``ks``, and masked at the first."""
+    return [*DEFAULT, f'gps-masked-k{ks[0]}', *(f'gps-compact-k{k}' for k in ks)]
 
 
 def connections_per_neuron(names: Sequence[str]) -> list[int]:
@@ -37,7 +38,7 @@ def connections_per_neuron(names: Sequence[str]) -> list[int]:
     """
     for name in names:
         if name not in FIXED and not GPS_NAME.fullmatch(name):
-            known = default_names([1])
+            known = [*FIXED, 'gps-masked-k1', 'gps-compact-k1']
             raise ValueError(
                 f'unknown method {name!r}, expected one of {", ".join(known)}, with any K; '
                 f'nearest: {get_close_matches(name, known, 1, 0.0)[0]}'

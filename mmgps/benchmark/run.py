@@ -36,7 +36,7 @@ class Options:
     """What to measure, and how long.
 
     Args:
-        methods: Their names; all of them, at the values of K in ``ks``, if None.
+        methods: Their names; :func:`default_names` of ``ks`` if None.
         ks: Connections per neuron.
         steps: Timed steps of each method.
         warmup: Steps before them.

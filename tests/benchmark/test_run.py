@@ -11,6 +11,7 @@ import torch
 import mmgps.benchmark.rigs
 from mmgps.benchmark import Options, Report, Setup, draw_chart, run_benchmark
 from mmgps.benchmark.memory import peak_bytes, peak_resident
+from mmgps.benchmark.names import default_names
 from mmgps.benchmark.recipes import Tuned
 from mmgps.tuning import GPS, FullTuning
 
@@ -112,6 +113,11 @@ def test_text(report: Report) -> None:
 def test_chart(report: Report, tmp_path: Path) -> None:
     draw_chart(report, tmp_path / 'chart.png')
     assert (tmp_path / 'chart.png').read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
+
+
+def test_default_names() -> None:
+    names = default_names([1, 5])
+    assert names == ['full', 'linear', 'bias', 'lora-r8', 'gps-masked-k1', 'gps-compact-k1', 'gps-compact-k5']
 
 
 def test_unknown_method(setup: Setup) -> None:

@@ -9,17 +9,13 @@ from mmgps.requirements import require
 
 require('mmseg')
 
-from mmengine.config import Config, DictAction  # noqa: E402
-
 from mmgps.benchmark import Options, Setup, draw_chart, run_benchmark  # noqa: E402
-from mmgps.engine import set_data_root  # noqa: E402
+from mmgps.engine import add_config_arguments, read_config  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file, of mmgps or of any mm library')
-    parser.add_argument('--data-root', help='read the data sets of the config from here')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override the config')
+    add_config_arguments(parser)
     parser.add_argument('--target', default='backbone', help='path of the backbone within the model')
     parser.add_argument('--batch-size', type=int, help='default: that of the config')
     parser.add_argument('--steps', type=int, default=20, metavar='N', help='timed steps of each method')
@@ -39,11 +35,6 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    if args.data_root:
-        set_data_root(cfg, args.data_root)
     options = Options(
         methods=args.methods,
         ks=args.k,
@@ -55,7 +46,7 @@ def main() -> None:
         selection_cost=args.selection_cost,
         clock=time.process_time if args.cpu_time else time.perf_counter,
     )
-    report = run_benchmark(Setup(cfg, args.target, args.device, args.seed), options, args.config)
+    report = run_benchmark(Setup(read_config(args), args.target, args.device, args.seed), options, args.config)
     print(report.text())
     if args.json:
         report.write_json(args.json)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from mmgps.requirements import require
 
 require('mmseg')
 
-from mmengine.config import Config, DictAction  # noqa: E402
+from mmengine.config import DictAction  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
-from mmgps.engine import METHOD_NAMES, enable_amp, enable_auto_scale_lr, set_data_root, set_work_dir, tune_config  # noqa: E402
+from mmgps.engine import (  # noqa: E402
+    METHOD_NAMES,
+    add_config_arguments,
+    add_launcher_arguments,
+    enable_amp,
+    enable_auto_scale_lr,
+    read_config,
+    set_work_dir,
+    tune_config,
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file, of mmgps or of any mm library')
+    add_config_arguments(parser)
     parser.add_argument('--work-dir', help='where logs and checkpoints go; default: work_dirs/<config name>')
     parser.add_argument(
         '--resume',
@@ -32,12 +40,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--tune-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='arguments of METHOD, such as k=2'
     )
-    parser.add_argument('--data-root', help='read the data sets of the config from here')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override the config')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add_launcher_arguments(parser)
     args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.tune_options and not args.tune:
         parser.error('--tune-options needs --tune METHOD')
     return args
@@ -45,12 +49,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    if args.data_root:
-        set_data_root(cfg, args.data_root)
+    cfg = read_config(args)
     set_work_dir(cfg, args.config, args.work_dir)
     if args.amp:
         enable_amp(cfg)

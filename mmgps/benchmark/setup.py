@@ -18,14 +18,14 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
 from mmgps.engine import GPSAmpOptimWrapper, GPSOptimWrapper, find_backbone
+from mmgps.engine.config import AMP_FORM
 from mmgps.engine.loaders import selection_loader
 from mmgps.engine.seeding import seed_generators
-from mmgps.engine.selection_pass import TrainingLoss
+from mmgps.engine.selection_pass import TrainingLoss, loss_scale
 from mmgps.selection import sum_gradients
 from mmgps.tuning import GPS
 
 LEARNING_RATE = 1e-4
-AMP_WRAPPERS = ('AmpOptimWrapper', 'mmgps.GPSAmpOptimWrapper')
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Setup:
         """AdamW over ``values`` in the precision of the config."""
         optimizer = torch.optim.AdamW(values, lr=LEARNING_RATE)
         given = self.cfg.get('optim_wrapper') or {}
-        if given.get('type') in AMP_WRAPPERS:
+        if given.get('type') in AMP_FORM.values():
             options = {name: given[name] for name in ('loss_scale', 'dtype') if name in given}
             return GPSAmpOptimWrapper(optimizer=optimizer, **options)
         return GPSOptimWrapper(optimizer=optimizer)
@@ -97,9 +97,8 @@ class Setup:
         candidates = GPS().candidates(find_backbone(model, self.target))
         parameters = {name: entry.value for name, entry in candidates.items()}
         wrapper = self.optimize(list(parameters.values()))
-        scaler = getattr(wrapper, 'loss_scaler', None)
-        scale = float(scaler.get_scale()) if scaler else None
-        return sum_gradients(model, parameters, map(copy.deepcopy, batches), TrainingLoss(model, wrapper), scale)
+        copies = map(copy.deepcopy, batches)
+        return sum_gradients(model, parameters, copies, TrainingLoss(model, wrapper), loss_scale(wrapper))
 
     def weights(self) -> str:
         """Where the weights come from, as a phrase."""

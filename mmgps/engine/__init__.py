@@ -4,11 +4,11 @@ from mmgps.requirements import require
 
 require('mmengine')
 
+from .command_line import add_config_arguments, add_launcher_arguments, read_config  # noqa: E402
 from .components import METHOD_NAMES  # noqa: E402
 from .config import (  # noqa: E402
     enable_amp,
     enable_auto_scale_lr,
-    set_data_root,
     set_work_dir,
     show_predictions,
     tune_config,
@@ -24,10 +24,12 @@ __all__ = [
     'GPSHook',
     'GPSOptimWrapper',
     'TuneHook',
+    'add_config_arguments',
+    'add_launcher_arguments',
     'enable_amp',
     'enable_auto_scale_lr',
     'find_backbone',
-    'set_data_root',
+    'read_config',
     'set_work_dir',
     'show_predictions',
     'tune_config',

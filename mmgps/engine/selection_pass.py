@@ -16,7 +16,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmgps.selection import Selection, sum_gradients
+from mmgps.selection import Selection, preserved, sum_gradients
 from mmgps.tuning import TuningMethod
 
 from .loaders import selection_loader
@@ -78,16 +78,16 @@ def _gradients(
     loader = selection_loader(runner.train_dataloader, num_batches, run_seed(runner.seed), rank, world_size)
     model = unwrapped(runner.model)
     parameters = {name: entry.value for name, entry in method.candidates(backbone).items()}
-    model.train()
 
     def work() -> dict[str, Tensor]:
-        return sum_gradients(
-            model,
-            parameters,
-            _with_progress(loader, len(loader), runner.logger),
-            TrainingLoss(model, runner.optim_wrapper),
-            _loss_scale(runner.optim_wrapper),
-        )
+        with preserved(model):
+            return sum_gradients(
+                model.train(),
+                parameters,
+                _with_progress(loader, len(loader), runner.logger),
+                TrainingLoss(model, runner.optim_wrapper),
+                loss_scale(runner.optim_wrapper),
+            )
 
     gradients = _together(work)
     for name in gradients:
@@ -129,7 +129,7 @@ def _samples(batch: Any) -> int:
     return len(inputs)
 
 
-def _loss_scale(optim_wrapper: Any) -> float | None:
+def loss_scale(optim_wrapper: Any) -> float | None:
     """The scale of a wrapper that trains in float16, else None."""
     scaler = getattr(optim_wrapper, 'loss_scaler', None)
     half = getattr(optim_wrapper, 'cast_dtype', None) in (None, torch.float16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -47,7 +48,7 @@ def trainable(backbone: nn.Module) -> dict[str, Parameter]:
     return {name: entry for name, entry in describe(backbone).items() if entry.value.requires_grad}
 
 
-class WholeParameters:
+class WholeParameters(ABC):
     """Base of the methods that train some parameters in full and no single connections."""
 
     name: str
@@ -63,6 +64,6 @@ class WholeParameters:
         whole = tuple(name for name, entry in trainable(backbone).items() if self.trains(entry))
         return Selection(self.name, {}, whole, architecture_fingerprint(backbone))
 
+    @abstractmethod
     def trains(self, parameter: Parameter) -> bool:
         """Whether the method trains ``parameter``."""
-        raise NotImplementedError

@@ -79,8 +79,8 @@ class GPS:
     def settings(self) -> dict[str, object]:
         return {
             'k': self.k,
-            'score': type(self.score).__name__,
-            'choice': type(self.choice).__name__,
+            'score': _described(self.score),
+            'choice': _described(self.choice),
             'whole': [role.value for role in self.whole],
         }
 
@@ -93,6 +93,12 @@ class GPS:
                 f'fan-in {least}): every connection of those neurons is trained',
                 stacklevel=3,
             )
+
+
+def _described(component: Score | Choice) -> str:
+    """The class and the arguments of a component, as ``RandomScore(seed=0)``."""
+    arguments = ', '.join(f'{name}={value!r}' for name, value in vars(component).items())
+    return type(component).__name__ + (f'({arguments})' if arguments else '')
 
 
 class _Rows(Mapping[str, Tensor]):

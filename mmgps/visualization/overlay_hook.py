@@ -14,7 +14,9 @@ from mmengine.structures import BaseDataElement
 
 from mmgps.registry import HOOKS
 
-from .sample_view import SampleView, view_sample, write_views
+from .sample_view import SampleView, view_sample, write_sheet, write_view
+
+MAX_ON_SHEET = 40
 
 
 @HOOKS.register_module()
@@ -27,7 +29,7 @@ class OverlayHook(Hook):
     those of its own share of the set.
 
     Args:
-        num_images: How many images to draw. No more are ever kept.
+        num_images: How many images to draw; None draws all of them. The contact sheet shows at most 40 of them.
         columns: Images in a row of the contact sheet.
         out_dir: Folder for the pictures; a relative one lies in the run's log folder ``<work_dir>/<timestamp>``.
 
@@ -37,15 +39,16 @@ class OverlayHook(Hook):
 
     priority = 'LOW'
 
-    def __init__(self, num_images: int = 8, columns: int = 4, out_dir: str = 'overlays') -> None:
-        if num_images < 1 or columns < 1:
+    def __init__(self, num_images: int | None = 8, columns: int = 4, out_dir: str = 'overlays') -> None:
+        if (num_images is not None and num_images < 1) or columns < 1:
             raise ValueError(
                 f'{num_images=} and {columns=} are to be 1 or more; to draw nothing, leave the hook out of the config'
             )
         self.num_images, self.columns, self.out_dir = num_images, columns, out_dir
         self._views: dict[str, list[SampleView]] = {}
         self._wanted: set[int] = set()
-        self._seen = 0
+        self._on_sheet: set[int] = set()
+        self._seen = self._drawn = 0
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Forget the validation before."""
@@ -58,35 +61,44 @@ class OverlayHook(Hook):
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[BaseDataElement] | None = None
     ) -> None:
-        """Keep those of the batch's images that are to be drawn."""
-        self._keep('val', data_batch, outputs or ())
+        """Draw those of the batch's images that are wanted."""
+        self._draw(runner, 'val', data_batch, outputs or ())
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[BaseDataElement] | None = None
     ) -> None:
-        """Keep those of the batch's images that are to be drawn."""
-        self._keep('test', data_batch, outputs or ())
+        """Draw those of the batch's images that are wanted."""
+        self._draw(runner, 'test', data_batch, outputs or ())
 
     def after_run(self, runner: Runner) -> None:
-        """Draw what is kept, and say where."""
+        """Write the contact sheet, and say where."""
         for phase, views in self._views.items():
             if views:
-                sheet = write_views(Path(runner.log_dir) / self.out_dir / phase, views, self.columns)
-                runner.logger.info(f'overlays of {len(views)} {phase} images: {sheet}')
+                sheet = write_sheet(self._folder(runner, phase), views, self.columns)
+                runner.logger.info(f'overlays of {self._drawn} {phase} images: {sheet}')
         self._views.clear()
 
     def _start(self, phase: str, size: int) -> None:
         self._views[phase] = []
-        self._wanted = evenly_spaced(size, self.num_images)
-        self._seen = 0
+        self._wanted = evenly_spaced(size, size if self.num_images is None else self.num_images)
+        self._on_sheet = evenly_spaced(len(self._wanted), MAX_ON_SHEET)
+        self._seen = self._drawn = 0
 
-    def _keep(self, phase: str, data_batch: Any, outputs: Sequence[BaseDataElement]) -> None:
+    def _draw(self, runner: Runner, phase: str, data_batch: Any, outputs: Sequence[BaseDataElement]) -> None:
         first, self._seen = self._seen, self._seen + len(outputs)
         if not is_main_process():
             return
         for index, sample in enumerate(outputs):
-            if first + index in self._wanted:
-                self._views[phase].append(view_sample(sample, data_batch['inputs'][index]))
+            if first + index not in self._wanted:
+                continue
+            view = view_sample(sample, data_batch['inputs'][index])
+            if self._drawn in self._on_sheet:
+                self._views[phase].append(view)
+            self._drawn += 1
+            write_view(self._folder(runner, phase), self._drawn, view)
+
+    def _folder(self, runner: Runner, phase: str) -> Path:
+        return Path(runner.log_dir) / self.out_dir / phase
 
 
 def evenly_spaced(size: int, count: int) -> set[int]:

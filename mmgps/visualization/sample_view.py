@@ -74,16 +74,18 @@ def view_sample(sample: BaseDataElement, network_input: Tensor) -> SampleView:
     return SampleView(Path(path).stem, image, prediction, target, valid)
 
 
-def write_views(folder: Path, views: Sequence[SampleView], columns: int) -> Path:
-    """Write each overlay, numbered in the order given, and all of them on ``contact_sheet.png``, whose path returns."""
-    drawn = [view.draw() for view in views]
-    for number, (view, image) in enumerate(zip(views, drawn, strict=True), start=1):
-        write_png(folder / f'{number:02d}_{view.name}.png', image)
+def write_view(folder: Path, number: int, view: SampleView) -> None:
+    """Write the overlay of one image into ``folder``, under its number and name."""
+    write_png(folder / f'{number:02d}_{view.name}.png', view.draw())
+
+
+def write_sheet(folder: Path, views: Sequence[SampleView], columns: int) -> Path:
+    """Write all overlays on ``contact_sheet.png``, whose path returns."""
     legend = [('prediction', PREDICTION)]
     if any(view.target is not None for view in views):
         legend = [('truth, filled where missed', TRUTH), ('prediction, filled where wrong', PREDICTION)]
     sheet = folder / 'contact_sheet.png'
-    write_png(sheet, contact_sheet(drawn, [view.caption for view in views], columns, legend))
+    write_png(sheet, contact_sheet([view.draw() for view in views], [view.caption for view in views], columns, legend))
     return sheet
 
 

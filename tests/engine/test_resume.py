@@ -109,12 +109,17 @@ def test_augmentation_differs_between_epochs_and_seeds(tmp_path: Path) -> None:
     assert not torch.equal(a['decode_head.conv_seg.weight'], b['decode_head.conv_seg.weight'])
 
 
-def test_resuming_under_other_settings_is_refused(tmp_path: Path) -> None:
-    train(tiny_config(tmp_path))
-    cfg = tiny_config(tmp_path, max_iters=8, resume=True)
-    cfg.custom_hooks[0].k = 2
-    with pytest.raises(ValueError, match=r"trained by gps with .*'k': 1.*asks for gps with .*'k': 2"):
-        train(cfg)
+@pytest.mark.parametrize(
+    ('before', 'now', 'message'),
+    [
+        (dict(k=1), dict(k=2), r"trained by gps with .*'k': 1.*asks for gps with .*'k': 2"),
+        (dict(score=dict(type='RandomScore', seed=1)), dict(score=dict(type='RandomScore', seed=2)), 'seed=1.*seed=2'),
+    ],
+)
+def test_resuming_under_other_settings_is_refused(before: dict, now: dict, message: str, tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, custom_hooks=[dict(type='mmgps.GPSHook', **before)]))
+    with pytest.raises(ValueError, match=message):
+        train(tiny_config(tmp_path, max_iters=8, resume=True, custom_hooks=[dict(type='mmgps.GPSHook', **now)]))
 
 
 def test_resuming_without_a_selection_is_refused(tmp_path: Path) -> None:

@@ -54,7 +54,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
     train(cfg)
 
-    def call(*args) -> None:
+    def call(*args, **dataset) -> None:
+        if dataset:
+            cfg.test_dataloader = dict(
+                batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False), dataset={**data, **dataset}
+            )
+            cfg.test_evaluator, cfg.test_cfg = [dict(type='IoUMetric')], dict()
+            cfg.dump(tmp_path / 'config.py')
         paths = [tmp_path / 'config.py', tmp_path / 'trained/iter_2.pth', '--data-root', tmp_path / 'set']
         named = ['--work-dir', tmp_path / 'tested', '--cfg-options', f'experiment_name={tmp_path.name}-test']
         monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, [*paths, *args, *named])])
@@ -71,7 +77,22 @@ def test_scores_every_image_and_draws_none(run, tmp_path: Path) -> None:
 
 def test_show_dir_draws_every_image(run, tmp_path: Path) -> None:
     run('--show-dir', tmp_path / 'shown')
-    pictures = sorted((tmp_path / 'shown').rglob('*.png'))
-    assert len(pictures) >= 3
-    drawn = cv2.imread(str(pictures[0]))
-    assert drawn.std() > 10
+    pictures = sorted((tmp_path / 'shown/test').glob('*.png'))
+    assert [path.name for path in pictures] == ['01_0.png', '02_1.png', '03_2.png', 'contact_sheet.png']
+    assert cv2.imread(str(pictures[0])).std() > 10
+
+
+def test_show_dir_draws_frames_that_lie_in_no_file(run, tmp_path: Path) -> None:
+    drawn = dict(type='mmgps.SyntheticPolypDataset', length=3, size=32, data_prefix={})
+    run(
+        '--show-dir', tmp_path / 'shown', **drawn, pipeline=[dict(type='mmgps.RenderFrame'), dict(type='PackSegInputs')]
+    )
+    pictures = sorted((tmp_path / 'shown/test').glob('*.png'))
+    assert len(pictures) == 3 + 1
+    assert cv2.imread(str(pictures[0])).std() > 10
+
+
+def test_show_dir_draws_a_set_of_three_classes_as_mmseg_does(run, tmp_path: Path) -> None:
+    classes = dict(metainfo=dict(classes=('background', 'polyp', 'tool')), img_suffix='.png', reduce_zero_label=False)
+    run('--show-dir', tmp_path / 'shown', type='BaseSegDataset', **classes)
+    assert len(list((tmp_path / 'shown').rglob('vis_image/*.png'))) == 3

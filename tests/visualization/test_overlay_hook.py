@@ -153,13 +153,17 @@ def test_frames_without_files_come_from_the_networks_input(folder):
     np.testing.assert_allclose(drawn[310, 10].astype(int), (120, 0, 0), atol=2)
 
 
-def test_only_what_will_be_drawn_is_kept(folder, monkeypatch):
-    kept = []
+def test_all_are_drawn_and_the_sheet_shows_some(folder, monkeypatch):
+    sheets = []
+    monkeypatch.setattr('mmgps.visualization.overlay_hook.MAX_ON_SHEET', 2)
     monkeypatch.setattr(
-        'mmgps.visualization.overlay_hook.write_views', lambda folder, views, columns: kept.extend(views)
+        'mmgps.visualization.overlay_hook.write_sheet',
+        lambda folder, views, columns: sheets.append([view.name for view in views]),
     )
-    runner(folder, {'num_images': 2}, 'few').test()
-    assert [view.name for view in kept] == ['0', '6']
+    made = runner(folder, {'num_images': None}, 'all')
+    made.test()
+    assert list(pictures(made, 'test')) == [f'{index + 1:02d}_{index}.png' for index in range(COUNT)]
+    assert sheets == [['0', '6']]
 
 
 def test_other_ranks_keep_and_write_nothing(folder, monkeypatch):

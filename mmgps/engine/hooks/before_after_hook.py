@@ -19,7 +19,7 @@ class BeforeAfterHook(Hook):
     """Validate before the first step, and print what training changed.
 
     The scores before are those of the pre-trained backbone under a head that nobody trained yet. A resumed run takes
-    them from its checkpoint.
+    them from its checkpoint; where that has none, they are shown as unknown.
     """
 
     priority = 'LOWEST'
@@ -38,9 +38,9 @@ class BeforeAfterHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         lines = [f'{"score":<12}{"before":>10}{"after":>10}']
-        for name, before in (self.before or {}).items():
-            if name in self.after:
-                lines.append(f'{name:<12}{before:>10.2f}{self.after[name]:>10.2f}')
+        for name, after in self.after.items():
+            before = f'{self.before[name]:.2f}' if self.before and name in self.before else '-'
+            lines.append(f'{name:<12}{before:>10}{after:>10.2f}')
         runner.logger.info('validation set, before and after training\n' + '\n'.join(lines))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ class BeforeAfterHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if runner._resume:
-            self.before = checkpoint.get(CHECKPOINT_KEY)
+            self.before = checkpoint.get(CHECKPOINT_KEY, {})
 
 
 @torch.no_grad()

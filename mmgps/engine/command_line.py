@@ -1,0 +1,44 @@
+"""What the tools' command lines share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from mmengine.config import Config, DictAction
+
+from .config import set_data_root
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """The config, and what changes it."""
+    parser.add_argument('config', help='config file, of mmgps or of any mm library')
+    parser.add_argument('--data-root', help='read the data sets of the config from here')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override the config')
+
+
+def add_launcher_arguments(parser: argparse.ArgumentParser) -> None:
+    """How processes are started, as in every mm tool."""
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config that ``args`` ask for.
+
+    Args:
+        args: Parsed from :func:`add_config_arguments`, and :func:`add_launcher_arguments` where the tool has them.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If ``--data-root`` is given and no data set of the config has one.
+    """
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.data_root:
+        set_data_root(cfg, args.data_root)
+    if 'launcher' in args:
+        cfg.launcher = args.launcher
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return cfg

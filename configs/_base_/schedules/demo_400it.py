@@ -1,5 +1,5 @@
 # 400 iterations of AdamW, linear warm-up, then cosine; scored in the middle and at the end.
-optim_wrapper = dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01))
+optim_wrapper = dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.01))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=40),
     dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=40, end=400),

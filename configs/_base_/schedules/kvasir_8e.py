@@ -1,5 +1,5 @@
 # 8 epochs of 110 iterations (880 images, batch 8): AdamW, 50 iterations of warm-up, cosine to zero; the last epoch counts.
-optim_wrapper = dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01))
+optim_wrapper = dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.01))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=50, end=880),

@@ -12,10 +12,6 @@ from .picking import RowPick, chunks, wide_type
 from .routes import MOSTLY, Route, Work
 from .weight import TrainedWeight
 
-NARROW_COPY = 32
-"""The number of columns up to which copying them transposed is the faster way."""
-
-
 class LinearForward(OwnForward):
     """The forward of one ``nn.Linear`` while numbers of its weight are trained.
 
@@ -59,10 +55,9 @@ def linear_plan(rows: Tensor, columns: Tensor, neurons: int, fan_in: int) -> Lin
     work = Work(neurons, fan_in, len(distinct), len(rows), len(distinct), fan_in, rows.device.type)
     route = work.route()
     if route.kind == 'columns':
-        kind = LinearColumns if len(distinct) <= NARROW_COPY else LinearManyColumns
-        return kind(route, rows + places * neurons, distinct)
+        return LinearColumns(route, rows + places * neurons, distinct)
     if route.kind == 'dense':
-        return LinearDense(route, rows * fan_in + columns)
+        return LinearDense(route, rows, columns, neurons, fan_in)
     if len(distinct) > MOSTLY * fan_in:
         return LinearGather(route, rows, None, columns)
     return LinearGather(route, rows, distinct, places)
@@ -101,20 +96,6 @@ class LinearColumns(LinearPlan):
         return product.view(-1).index_select(0, self._flat), product[-1] if bias else None
 
 
-class LinearManyColumns(LinearColumns):
-    """Keeps the selected columns as they lie: transposing many of them takes longer than the product gains."""
-
-    makes_bias = False
-
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
-        """``[..., distinct]``."""
-        return x.index_select(-1, self._distinct)
-
-    def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
-        product = kept.view(-1, kept.shape[-1]).t() @ dy.view(-1, dy.shape[-1])
-        return product.view(-1).index_select(0, self._flat), None
-
-
 class LinearGather(LinearPlan):
     """Multiplies and adds up connection by connection."""
 
@@ -139,16 +120,21 @@ class LinearGather(LinearPlan):
 
 
 class LinearDense(LinearPlan):
-    """Makes the whole gradient, picks, and frees it."""
+    """Makes the whole gradient, picks, and frees it.
+
+    It is made with the smaller of its two sizes as rows, which is the faster way round.
+    """
 
     makes_bias = False
 
-    def __init__(self, route: Route, flat: Tensor) -> None:
-        self.route, self._flat = route, flat
+    def __init__(self, route: Route, rows: Tensor, columns: Tensor, neurons: int, fan_in: int) -> None:
+        self.route, self._neurons_first = route, neurons <= fan_in
+        self._flat = rows * fan_in + columns if self._neurons_first else columns * neurons + rows
 
     def keep(self, x: Tensor, bias: bool) -> Tensor:
         return x
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
-        whole = dy.view(-1, dy.shape[-1]).t() @ kept.reshape(-1, kept.shape[-1])
+        dy, x = dy.view(-1, dy.shape[-1]), kept.reshape(-1, kept.shape[-1])
+        whole = dy.t() @ x if self._neurons_first else x.t() @ dy
         return whole.view(-1).index_select(0, self._flat), None

@@ -12,6 +12,7 @@ from .picking import RowPick, chunks, wide_type
 from .routes import MOSTLY, Route, Work
 from .weight import TrainedWeight
 
+
 class LinearForward(OwnForward):
     """The forward of one ``nn.Linear`` while numbers of its weight are trained.
 

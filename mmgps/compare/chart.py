@@ -3,81 +3,122 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from .metrics import Metric
+from .places import label_points
 from .table import Comparison, Summary
 
-COLOURS = {'gps': '#1b7f5c', 'full': '#333333', 'linear': '#8a8f98', 'bias': '#b5651d'}
-OTHER = '#7a5ea8'
+FIXED = {'gps': ('#1b7f5c', '*'), 'full': ('#222222', 's'), 'linear': ('#8a8f98', 'o'), 'bias': ('#b5651d', 'o')}
+COLOURS = ('#1f77b4', '#d62728', '#9467bd', '#e377c2', '#17becf', '#8c564b', '#bcbd22', '#ff7f0e', '#3b3bb3', '#c51b7d')
 MIB = 2**20
-MILLION = 1e6
-#: Where a label may stand beside its point, in points, the best place first.
-PLACES = [(7, 4), (7, -11), (-7, 4), (-7, -11), (0, 11), (0, -18), (7, 16), (7, -23), (-7, 16), (-7, -23)]
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is drawn of a method.
+
+    Args:
+        label: Of the method.
+        score: Mean over seeds.
+        bar: Deviation over seeds; None for a single one.
+        colour: In both panels.
+        marker: In both panels.
+        trained: Numbers of the backbone.
+        memory: In MiB; None if it was not measured.
+    """
+
+    label: str
+    score: float
+    bar: float | None
+    colour: str
+    marker: str
+    trained: int
+    memory: float | None
+
+    @classmethod
+    def of(cls, own: Summary, metric: Metric, colour: str) -> Point:
+        """The point of a summary; ``colour`` where the method has none of its own."""
+        colour, marker = FIXED.get(own.label.partition(':')[0], (colour, 'o'))
+        memory = own.costs['peak_bytes'] / MIB if 'peak_bytes' in own.costs else None
+        scores = own.scores(metric)
+        return cls(
+            own.label, mean(scores), own.deviation(metric), colour, marker, own.rows[0]['backbone_trained'], memory
+        )
 
 
 def draw_comparison(found: Comparison, path: str | Path) -> None:
-    """Draw two panels of points, one for each method, with the deviation over seeds as a bar."""
+    """Draw two panels of points, one for each method, with the deviation over seeds as a bar.
+
+    A method that trains nothing of the backbone has no place on a logarithmic axis; its score is a dashed line there.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     metric = found.metrics[0]
-    summaries = [summary for summary in found.summaries() if summary.scores(metric)]
-    figure = Figure(figsize=(12, 5.2), layout='constrained')
+    points = points_of(found, metric)
+    figure = Figure(figsize=(13, 5.6), dpi=130, layout='constrained')
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
-    trained = {summary.label: summary.rows[0]['trained'] / MILLION for summary in summaries}
-    memory = {s.label: s.costs['peak_bytes'] / MIB for s in summaries if 'peak_bytes' in s.costs}
-    left.set_xscale('log')
-    _panel(left, summaries, metric, trained)
-    _panel(right, summaries, metric, memory)
-    left.set_xlabel('trained numbers with the head, millions (log scale)')
-    left.set_ylabel(f'{metric.title}, %')
+    trained = {point.label: point.trained for point in points if point.trained}
+    memory = {point.label: point.memory for point in points if point.memory}
+    _logarithmic(left)
+    _lines(left, [point for point in points if not point.trained])
+    left.set(xlabel='trained numbers of the backbone, without the head (log scale)', ylabel=f'{metric.title}, %')
     right.set_xlabel('peak memory of training, MiB')
+    figure.suptitle(_title(found, metric))
+    for axes, values in ((left, trained), (right, memory)):
+        _panel(axes, [point for point in points if point.label in values], values)
+    figure.draw_without_rendering()
+    figure.set_layout_engine('none')  # labels are placed in pixels, so nothing may shift any more
+    for axes, values in ((left, trained), (right, memory)):
+        label_points(axes, [(p.label, values[p.label], p.score, p.bar, p.colour) for p in points if p.label in values])
+    figure.savefig(path)
+
+
+def points_of(found: Comparison, metric: Metric) -> list[Point]:
+    """A point for each method that has a score."""
+    summaries = [summary for summary in found.summaries() if summary.scores(metric)]
+    others = [s.label for s in summaries if s.label.partition(':')[0] not in FIXED]
+    colours = {label: COLOURS[at % len(COLOURS)] for at, label in enumerate(others)}
+    return [Point.of(summary, metric, colours.get(summary.label, '')) for summary in summaries]
+
+
+def _title(found: Comparison, metric: Metric) -> str:
     seeds = len(found.settings['seeds'])
     over = f'mean of {seeds} seeds, bars: standard deviation' if seeds > 1 else 'one seed'
-    figure.suptitle(f'{found.settings["config"]}: {metric.title} on the validation set ({over}). Better: up and left')
-    figure.draw_without_rendering()
-    for axes, values in ((left, trained), (right, memory)):
-        _label(axes, [(s, values[s.label], mean(s.scores(metric))) for s in summaries if s.label in values])
-    figure.savefig(path, dpi=130)
+    return f'{found.settings["config"]}: {metric.title} on the validation set ({over}). Better: up and left'
 
 
-def _panel(axes: Any, summaries: Sequence[Summary], metric: Metric, values: Mapping[str, float]) -> None:
-    for summary in summaries:
-        if summary.label in values:
-            score, bar = mean(summary.scores(metric)), summary.deviation(metric)
-            colour = _colour(summary.label)
-            axes.errorbar(values[summary.label], score, bar, color=colour, marker='o', capsize=3, elinewidth=1)
-    axes.grid(alpha=0.25, which='both')
+def _panel(axes: Any, points: Sequence[Point], values: Mapping[str, float]) -> None:
+    for point in points:
+        size = 13 if point.marker == '*' else 7
+        style = dict(color=point.colour, marker=point.marker, markersize=size, capsize=3, elinewidth=0.8)
+        axes.errorbar(values[point.label], point.score, point.bar, **style)
+    axes.grid(alpha=0.25)
     axes.margins(x=0.2, y=0.15)
     axes.spines[['top', 'right']].set_visible(False)
 
 
-def _label(axes: Any, points: Sequence[tuple[Summary, float, float]]) -> None:
-    """Write each label at the first place beside its point where it covers no other label and no point."""
-    from matplotlib.transforms import Bbox
-
-    spots = [axes.transData.transform((x, y)) for _, x, y in points]
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in spots]
-    for (summary, x, y), own in zip(points, list(taken), strict=True):
-        others = [box for box in taken if box is not own]
-        for place in PLACES:
-            text = _write(axes, summary.label, (x, y), place)
-            box = text.get_window_extent()
-            if not any(box.overlaps(other) for other in others) or place == PLACES[-1]:
-                taken.append(box)
-                break
-            text.remove()
+def _logarithmic(axes: Any) -> None:
+    axes.set_xscale('log')
+    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.xaxis.set_minor_formatter(lambda value, _: _short(value) if f'{value:e}'[0] == '3' else '')
 
 
-def _write(axes: Any, label: str, point: tuple[float, float], place: tuple[int, int]) -> Any:
-    side = 'left' if place[0] > 0 else 'right' if place[0] < 0 else 'center'
-    options = dict(textcoords='offset points', ha=side, fontsize=9, color=_colour(label))
-    return axes.annotate(label, point, place, **options)
+def _lines(axes: Any, points: Sequence[Point]) -> None:
+    for point in points:
+        axes.axhline(point.score, color=point.colour, linestyle='--', linewidth=1)
+        where = dict(xycoords=axes.get_yaxis_transform(), textcoords='offset points', ha='right', fontsize=9)
+        axes.annotate(f'{point.label} (backbone frozen)', (1, point.score), (0, 3), color=point.colour, **where)
 
 
-def _colour(label: str) -> str:
-    return COLOURS.get(label.partition(':')[0], OTHER)
+def _short(value: float) -> str:
+    """A number of a few signs, such as 30k."""
+    for unit, sign in ((1e6, 'M'), (1e3, 'k')):
+        if value >= unit:
+            return f'{value / unit:g}{sign}'
+    return f'{value:g}'

@@ -5,9 +5,7 @@ It goes on from the last checkpoint in the folder, and ends as soon as the proce
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 from pathlib import Path
 
 from mmgps.requirements import require
@@ -18,20 +16,19 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from .files import read_json  # noqa: E402
+from .lifeline import end_with_parent  # noqa: E402
 from .record import RecordHook  # noqa: E402
 
 
-def main(folder: Path) -> None:
-    """Train the config in ``folder`` and write its result."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def train(folder: Path) -> None:
+    """Train the config in ``folder``, from its last checkpoint if it has one, and write its result."""
     facts = read_json(folder / 'run.json')
     cfg = Config.fromfile(folder / 'config.py')
     cfg.work_dir = str(folder)
     if has_checkpoint(folder):
         cfg.resume, cfg.load_from = True, None
     runner = Runner.from_cfg(cfg)
-    written = dict(digest=facts['digest'])
-    runner.register_hook(RecordHook(folder / 'result.json', facts['target'], written, facts['backbone_lr']))
+    runner.register_hook(RecordHook(folder / 'result.json', facts['target'], facts, facts['backbone_lr']))
     runner.train()
 
 
@@ -41,12 +38,6 @@ def has_checkpoint(folder: Path) -> bool:
     return note.is_file() and bool(name := note.read_text().strip()) and Path(name).is_file()
 
 
-def _end_with_parent() -> None:
-    """The other end of standard input is held by the parent alone; when it dies, however that may be, reading ends."""
-    while os.read(0, 1):
-        pass
-    os._exit(1)
-
-
 if __name__ == '__main__':
-    main(Path(sys.argv[1]))
+    end_with_parent()
+    train(Path(sys.argv[1]))

@@ -15,6 +15,7 @@ from .runs import Run
 
 POLL_S = 0.1
 LINE = 300
+CHILD = ('-m', 'mmgps.compare.child')
 
 
 class RunFailedError(RuntimeError):
@@ -69,8 +70,8 @@ def start(run: Run, threads: int, lock: int) -> subprocess.Popen:
     environment = {**os.environ, 'OMP_NUM_THREADS': str(threads)}
     with run.log.open('a') as log:
         return subprocess.Popen(
-            [sys.executable, '-m', 'mmgps.compare.child', str(run.folder)],
-            stdin=subprocess.PIPE,  # see child.py: it ends when this end is gone
+            [sys.executable, *CHILD, str(run.folder)],
+            stdin=subprocess.PIPE,  # see lifeline.py: the process ends when this end is gone
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,

@@ -94,7 +94,8 @@ class Run:
             cfg.dump(unfinished)
             os.replace(unfinished, path)
         rate = None if self.candidate.name in ON_THE_HEAD else self.lr
-        write_json(self.folder / 'run.json', dict(digest=self.digest, target=self.target, backbone_lr=rate))
+        facts = dict(digest=self.digest, method=self.candidate.label, trial=self.trial, lr=self.lr, seed=self.seed)
+        write_json(self.folder / 'run.json', {**facts, 'target': self.target, 'backbone_lr': rate})
 
     def discard_checkpoints(self) -> None:
         """Free the space of a finished trial."""

@@ -15,13 +15,13 @@ LED = 20
 
 
 def label_points(axes: Any, points: Sequence[tuple[str, float, float, float | None, str]]) -> None:
-    """Write the label of each point near it, at the place that covers least of other points and labels.
+    """Write the label of each point near it, at the place that covers least of other points and texts.
 
     Args:
         axes: Drawn before, so that places in pixels are known.
         points: Label, x, y, half the length of its bar, and colour of each.
     """
-    taken = [_box_of(axes, x, y, bar or 0) for _, x, y, bar, _ in points]
+    taken = [_extent(text) for text in axes.texts] + [_box_of(axes, x, y, bar or 0) for _, x, y, bar, _ in points]
     for label, x, y, _, colour in points:
         tried = []
         for order, place in enumerate(_places()):

@@ -42,7 +42,7 @@ class RecordHook(Hook):
         backbone_lr: The rate that all trained numbers of the backbone are meant to have; None for no check.
     """
 
-    priority = 'VERY_LOW'
+    priority = 'BELOW_NORMAL'  # after TuneHook has decided what is trained, before CheckpointHook saves the times
 
     def __init__(self, path: Path, target: str, facts: dict[str, Any], backbone_lr: float | None = None) -> None:
         self.path, self.target, self.facts, self.backbone_lr = path, target, facts, backbone_lr

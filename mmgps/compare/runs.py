@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,7 +100,6 @@ class Run:
         """Free the space of a finished trial."""
         for path in self.folder.glob('*.pth'):
             path.unlink()
-        shutil.rmtree(self.folder / 'vis_data', ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ BELOW = {
     'registry': set(),
     'engine': {*TORCH_ONLY, 'registry'},
     'benchmark': {*TORCH_ONLY, 'registry', 'engine'},
+    'compare': {*TORCH_ONLY, 'registry', 'engine', 'benchmark'},
     **{layer: {*TORCH_ONLY, 'registry', 'engine'} for layer in TOP},
 }
 BELOW['visualization'] |= {'evaluation'}
@@ -36,6 +37,7 @@ OUTSIDE = {
     'registry': {'mmengine'},
     'engine': {*TORCH, *ENGINE},
     'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib'},
+    'compare': {*TORCH, *ENGINE, 'matplotlib'},
     **{layer: {*PLAIN, *MM, 'py_sod_metrics'} for layer in TOP},
 }
 

@@ -1,0 +1,90 @@
+"""The methods to compare, as the command line names them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from mmgps.engine import METHOD_NAMES
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method with its options.
+
+    Args:
+        label: As it was asked for, such as ``gps:k=5``; names its row.
+        name: Out of ``METHOD_NAMES``.
+        options: Its arguments, as pairs.
+    """
+
+    label: str
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """The label as the name of a folder."""
+        return re.sub(r'[^\w.=,-]+', '_', self.label)
+
+
+def parse_candidate(text: str) -> Candidate:
+    """Read ``NAME`` or ``NAME:KEY=VALUE,KEY=VALUE``.
+
+    Raises:
+        ValueError: For an unknown name, with the nearest, or for an option without a value.
+    """
+    name, _, options = text.partition(':')
+    if name not in METHOD_NAMES:
+        near = get_close_matches(name, METHOD_NAMES, 1)
+        hint = f'; did you mean {near[0]!r}?' if near else ''
+        raise ValueError(f'unknown method {name!r}, expected one of {", ".join(METHOD_NAMES)}{hint}')
+    return Candidate(text, name, tuple(map(_option, filter(None, options.split(',')))))
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition('=')
+    if not sign or not key:
+        raise ValueError(f'{text!r} is no option of a method; write KEY=VALUE, such as gps:k=5')
+    try:
+        return key, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return key, value
+
+
+def parse_assignments(texts: Iterable[str], candidates: Sequence[Candidate]) -> dict[str, tuple[float, ...]]:
+    """Read ``METHOD=a,b,c``: the label of a candidate, or a name that stands for all candidates of that name.
+
+    Args:
+        texts: As on the command line. What names a label counts more than what names its method.
+        candidates: What is compared.
+
+    Returns:
+        Labels to numbers.
+
+    Raises:
+        ValueError: For a method that is not compared, or for numbers that are not positive.
+    """
+    given = dict(map(_assignment, texts))
+    known = {part for candidate in candidates for part in (candidate.label, candidate.name)}
+    for label in given.keys() - known:
+        near = get_close_matches(label, known, 1)
+        hint = f'; did you mean {near[0]!r}?' if near else ''
+        raise ValueError(f'a rate is given for {label!r}, which is not among the methods compared{hint}')
+    found = {c.label: given.get(c.label, given.get(c.name)) for c in candidates}
+    return {label: values for label, values in found.items() if values}
+
+
+def _assignment(text: str) -> tuple[str, tuple[float, ...]]:
+    label, _, values = text.rpartition('=')
+    try:
+        rates = tuple(sorted({float(value) for value in values.split(',')}))
+    except ValueError:
+        rates = ()
+    if not label or not rates or not all(0 < rate < float('inf') for rate in rates):
+        raise ValueError(f'{text!r}: expected METHOD=RATE, or METHOD=RATE,RATE,... with positive numbers')
+    return label, rates

@@ -1,0 +1,93 @@
+"""Runs as processes of their own, a few at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from mmengine.logging import print_log
+
+from .runs import Run
+
+POLL_S = 0.1
+LINE = 300
+CHILD = ('-m', 'mmgps.compare.child')
+
+
+class RunFailedError(RuntimeError):
+    """Some runs failed; the message names their logs."""
+
+
+def run_all(runs: Sequence[Run], jobs: int, threads: int, lock: int, finished: Callable[[Run], object]) -> list[str]:
+    """Run what has no result yet; the others go on where one fails.
+
+    Args:
+        runs: In this order.
+        jobs: How many at a time.
+        threads: ``OMP_NUM_THREADS`` of each.
+        lock: A file descriptor that each inherits.
+        finished: Called with each that has ended well.
+
+    Returns:
+        A sentence for each that failed.
+    """
+    waiting = deque(run for run in runs if run.result() is None)
+    if len(runs) > len(waiting):
+        say(f'{len(runs) - len(waiting)} of {len(runs)} runs were finished before')
+    running: dict[Run, subprocess.Popen] = {}
+    failures = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run = waiting.popleft()
+                running[run] = start(run, threads, lock)
+            time.sleep(POLL_S)
+            for run in [run for run, process in running.items() if process.poll() is not None]:
+                failure = _failure(run, running.pop(run).returncode)
+                say(failure or f'{run}: done, {len(waiting) + len(running)} to go')
+                if failure:
+                    failures.append(failure)
+                else:
+                    finished(run)
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+    return failures
+
+
+def start(run: Run, threads: int, lock: int) -> subprocess.Popen:
+    """The process that trains ``run``."""
+    stale = run.under_other_settings()
+    if stale and not run.folder.exists():
+        say(f'{run}: the settings have changed, so it is run anew; {stale[0].name} is left as it is')
+    run.prepare()
+    say(f'{run}: training in {run.folder}')
+    environment = {**os.environ, 'OMP_NUM_THREADS': str(threads)}
+    with run.log.open('a') as log:
+        return subprocess.Popen(
+            [sys.executable, *CHILD, str(run.folder)],
+            stdin=subprocess.PIPE,  # see lifeline.py: the process ends when this end is gone
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=[lock],
+        )
+
+
+def _failure(run: Run, code: int) -> str | None:
+    """What to say of a run that ended; None if it wrote its result."""
+    if code == 0 and run.result() is not None:
+        return None
+    lines = [line for line in run.log.read_text(errors='replace').splitlines() if line.strip()]
+    ended = f'was ended by signal {-code}' if code < 0 else f'exited with {code}'
+    return f'{run}: {ended}; its log is {run.log}, which ends: {(lines or ["(empty)"])[-1].strip()[:LINE]}'
+
+
+def say(message: str) -> None:
+    """Tell the user how it goes."""
+    print_log(message, logger='current')

@@ -1,0 +1,147 @@
+"""Write down what a training run reached and what it cost."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import mmcv
+import mmengine
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+
+from mmgps.benchmark.machine import machine_header
+from mmgps.benchmark.memory import peak_resident
+from mmgps.engine import TuneHook, find_backbone
+from mmgps.engine.selection_pass import unwrapped
+from mmgps.selection import Selection
+
+from .files import write_json
+
+CHECKPOINT_KEY = 'mmgps_cost'
+LIBRARIES = ('mmseg', 'mmpretrain')
+"""Whose versions are written down where a run uses them; this layer does not import them."""
+
+
+class RecordHook(Hook):
+    """Writes one JSON file when training has ended, atomically, with the scores of the last step.
+
+    Steps are timed without loading of data. The times, and the peak of memory, travel in the checkpoints, so that a
+    resumed run reports all of its steps. Memory is that of selecting and training, without validation.
+
+    Args:
+        path: The file.
+        target: Path of the backbone within the model.
+        facts: Written beside the results.
+        backbone_lr: The rate that all trained numbers of the backbone are meant to have; None for no check.
+    """
+
+    priority = 'BELOW_NORMAL'  # after TuneHook has decided what is trained, before CheckpointHook saves the times
+
+    def __init__(self, path: Path, target: str, facts: dict[str, Any], backbone_lr: float | None = None) -> None:
+        self.path, self.target, self.facts, self.backbone_lr = path, target, facts, backbone_lr
+        self.times: list[float] = []
+        self.peak, self.measured = 0, False
+        self.metrics: dict[str, float] | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        if runner._resume and CHECKPOINT_KEY in checkpoint:
+            self.times, self.peak = checkpoint[CHECKPOINT_KEY]['times'], checkpoint[CHECKPOINT_KEY]['peak']
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        self._measure()
+        checkpoint[CHECKPOINT_KEY] = dict(times=list(self.times), peak=self.peak)
+
+    def before_train(self, runner: Runner) -> None:
+        if self.backbone_lr is not None:
+            check_rates(runner, self.target, self.backbone_lr)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        _synchronize()
+        self._started = time.perf_counter()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        _synchronize()
+        self.times.append(time.perf_counter() - self._started)
+
+    def before_val(self, runner: Runner) -> None:
+        self._measure()
+        self.measured = True
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self.metrics = metrics
+
+    def after_train(self, runner: Runner) -> None:
+        if self.metrics is None:  # resumed from the last checkpoint: nothing is left to train, but it was not scored
+            runner.val_loop.run()
+        backbone = find_backbone(unwrapped(runner.model), self.target)
+        [hook] = [hook for hook in runner.hooks if isinstance(hook, TuneHook)]
+        assert hook.selection is not None
+        found = dict(
+            metrics={name: float(value) for name, value in (self.metrics or {}).items()},
+            **count(unwrapped(runner.model), backbone, hook.selection),
+            step_s=median(self.times) if self.times else None,
+            peak_bytes=self.peak,
+            iterations=runner.iter,
+            **_circumstances(runner),
+        )
+        write_json(self.path, {**self.facts, **found})
+
+    def _measure(self) -> None:
+        """Take the peak so far, unless a validation has raised it."""
+        if not self.measured:
+            cuda = torch.cuda.is_available()
+            self.peak = max(self.peak, torch.cuda.max_memory_allocated() if cuda else peak_resident())
+
+
+def check_rates(runner: Runner, target: str, expected: float) -> None:
+    """Every trained number of the backbone learns at the rate ``expected``, where schedules leave it alone.
+
+    Raises:
+        ValueError: If a group of the optimizer has another rate.
+    """
+    model = unwrapped(runner.model)
+    inside = {id(value) for value in find_backbone(model, target).parameters()}
+    outside = {id(value) for value in model.parameters()} - inside
+    for group in runner.optim_wrapper.optimizer.param_groups:
+        rate = group.get('initial_lr', group['lr'])
+        # What trains chosen connections stands in for weights of the backbone, and is no parameter of the model.
+        if any(id(value) not in outside for value in group['params']) and abs(rate / expected - 1) > 1e-6:
+            raise ValueError(
+                f'numbers of {target} are trained at {rate:g} where {expected:g} is compared: another entry of '
+                f'paramwise_cfg in the config sets it; let the entries for the backbone begin with {target!r}'
+            )
+
+
+def count(model: nn.Module, backbone: nn.Module, selection: Selection) -> dict[str, int]:
+    """Trained numbers and all numbers, of the model and of its backbone."""
+    chosen = {name: len(item) for name, item in selection.connections.items()}
+    named = dict(backbone.named_parameters())
+    inner = sum(chosen.get(name, value.numel() * value.requires_grad) for name, value in named.items())
+    ids = set(map(id, named.values()))
+    outer = sum(v.numel() for v in model.parameters() if v.requires_grad and id(v) not in ids)
+    return dict(
+        trained=inner + outer,
+        total=sum(value.numel() for value in model.parameters()),
+        backbone_trained=inner,
+        backbone_total=sum(value.numel() for value in named.values()),
+    )
+
+
+def _circumstances(runner: Runner) -> dict[str, Any]:
+    """Machine, commit, threads and versions."""
+    device = str(next(runner.model.parameters()).device)
+    versions = dict(python=platform.python_version(), mmengine=mmengine.__version__, mmcv=mmcv.__version__)
+    loaded = {name: sys.modules[name].__version__ for name in LIBRARIES if name in sys.modules}
+    return {**machine_header(device), **versions, **loaded}
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

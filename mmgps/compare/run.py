@@ -1,0 +1,92 @@
+"""The whole comparison: choose rates on training images, then train by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .chart import draw_comparison
+from .collect import collect
+from .files import write_json, write_text
+from .lock import locked
+from .markdown import text_of
+from .metrics import leading
+from .processes import RunFailedError, run_all, say
+from .runs import Run
+from .settings import Settings
+from .table import Comparison
+
+
+def run_comparison(settings: Settings) -> Comparison:
+    """Run what has no result yet in the work dir, and write ``table.md``, ``table.json`` and ``table.png`` there.
+
+    The tables are written anew after each run that counts. Trials see training images only.
+
+    Raises:
+        RunFailedError: After all others have ended, if a run failed. The tables then lack it.
+        ValueError: For a config that cannot be compared on.
+    """
+    _check(settings)
+    recipe = settings.recipe()
+    with locked(settings.work_dir) as lock:
+        trials = {c.label: [recipe.trial(c, lr) for lr in settings.grids.get(c.label, ())] for c in settings.candidates}
+        failures = run_all(
+            [run for runs in trials.values() for run in runs],
+            settings.jobs,
+            settings.threads,
+            lock,
+            Run.discard_checkpoints,
+        )
+        rates = {**settings.fixed, **{label: best_rate(runs) for label, runs in trials.items() if _complete(runs)}}
+        finals = [
+            recipe.final(c, rates[c.label], seed)
+            for seed in settings.seeds
+            for c in settings.candidates
+            if c.label in rates
+        ]
+
+        def write(_: Run | None = None) -> Comparison:
+            return _write(settings, trials, finals)
+
+        failures += run_all(finals, settings.jobs, settings.threads, lock, write)
+        comparison = write()
+    if failures:
+        listed = '\n'.join(failures)
+        raise RunFailedError(f'{len(failures)} runs failed, the same command tries them again:\n{listed}')
+    return comparison
+
+
+def best_rate(trials: Sequence[Run]) -> float:
+    """The rate with the highest score on the held-out images; of equal ones the lowest."""
+    results = {run.lr: run.result() for run in trials}
+    metric = leading(found['metrics'] for found in results.values() if found)
+    scores = {lr: metric.of(found['metrics']) for lr, found in sorted(results.items()) if found}
+    best = max(scores, key=lambda lr: float('-inf') if scores[lr] is None else float(scores[lr] or 0))
+    listed = ', '.join(f'{lr:g}: {score}' for lr, score in scores.items())
+    say(f'{trials[0].candidate.label}: {metric.title} on held-out training images by rate: {listed}; taking {best:g}')
+    return best
+
+
+def _complete(trials: Sequence[Run]) -> bool:
+    return bool(trials) and all(run.result() for run in trials)
+
+
+def _write(settings: Settings, trials: Mapping[str, Sequence[Run]], finals: Sequence[Run]) -> Comparison:
+    found = collect(settings, trials, finals)
+    write_json(settings.work_dir / 'table.json', found.content())
+    write_text(settings.work_dir / 'table.md', text_of(found))
+    if found.rows:
+        draw_comparison(found, settings.work_dir / 'table.png')
+    return found
+
+
+def _check(settings: Settings) -> None:
+    labels = [candidate.label for candidate in settings.candidates]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f'a method is named twice in {", ".join(labels)}; name each once')
+    if len(set(settings.seeds)) < len(settings.seeds):
+        raise ValueError(f'a seed is named twice in {settings.seeds}; name each once')
+    missing = [key for key in ('val_dataloader', 'val_evaluator', 'val_cfg') if settings.cfg.get(key) is None]
+    if missing:
+        raise ValueError(f'the config has no {" and no ".join(missing)}; a comparison needs a validation set')
+    if settings.jobs < 1 or settings.threads < 1:
+        raise ValueError(f'jobs={settings.jobs} and threads={settings.threads} are to be 1 or more')

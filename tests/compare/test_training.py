@@ -1,0 +1,186 @@
+"""Runs that train: what they read, what they write, how they go on after a kill."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import tiny
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import IterBasedTrainLoop
+
+from mmgps.compare import parse_candidate
+from mmgps.compare.child import has_checkpoint, train
+from mmgps.compare.runs import Recipe, Run
+
+HEAD = 8 * 16 * 9 + 2 * 8 + (8 + 1) * 2
+NEURONS = 240
+
+
+@pytest.fixture
+def run(config: Config, tmp_path: Path):
+    """Make a run, in an own folder for each ``name``."""
+
+    def make(method: str = 'gps', trial: bool = False, name: str = 'runs', rate: float = 3e-3, **changes) -> Run:
+        config.experiment_name = f'{tmp_path.name}-{name}-{method}'  # one logger per name in a process
+        recipe = Recipe(config, tmp_path / name, share=0.25, **changes)
+        candidate = parse_candidate(method)
+        found = recipe.trial(candidate, rate) if trial else recipe.final(candidate, rate, 0)
+        found.prepare()
+        return found
+
+    return make
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL, which the process of the tests would not survive."""
+
+
+def stop_before(iteration: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = IterBasedTrainLoop.run_iter
+
+    def stopping(self, batch) -> None:
+        if self._iter == iteration:
+            raise Killed
+        original(self, batch)
+
+    monkeypatch.setattr(IterBasedTrainLoop, 'run_iter', stopping)
+
+
+def test_a_trial_reads_no_image_of_the_validation_set(run, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built or not: here that set cannot even be built. And what scores the trial was not trained on, nor chosen by."""
+    seen: list[int] = []
+    transform = tiny.DrawTiny.transform
+    monkeypatch.setattr(
+        tiny.DrawTiny, 'transform', lambda self, results: (seen.append(results['number']), transform(self, results))[1]
+    )
+    config.val_dataloader.dataset.type = 'NotThere'
+    config.test_dataloader = config.val_dataloader
+    config.test_evaluator, config.test_cfg = config.val_evaluator, dict(type='TestLoop')
+    trial = run(trial=True)
+    train(trial.folder)
+    held = Config.fromfile(trial.folder / 'config.py').val_dataloader.dataset.indices
+    assert len(held) == 4
+    assert seen[-4:] == held
+    assert set(seen[:-4]) == set(range(16)) - set(held)
+    assert trial.result()['metrics']['mDice'] > 0
+    with pytest.raises(KeyError, match='NotThere'):
+        train(run(name='final').folder)
+
+
+def test_result(run) -> None:
+    done = run('gps')
+    train(done.folder)
+    found = done.result()
+    assert (found['trained'], found['backbone_trained']) == (HEAD + 2 * NEURONS, 2 * NEURONS)
+    assert found['total'] == found['backbone_total'] + HEAD
+    assert 0 < found['step_s'] < 60
+    assert found['peak_bytes'] > 2**26
+    assert found['iterations'] == 4
+    assert {'Dice', 'IoU', 'mDice'} <= found['metrics'].keys()
+    assert {'machine', 'commit', 'torch', 'mmengine', 'mmcv', 'mmseg', 'threads'} <= found.keys()
+
+
+@pytest.mark.parametrize('method', ['full', 'linear', 'bias'])
+def test_numbers_of_other_methods(method: str, run) -> None:
+    done = run(method)
+    train(done.folder)
+    found = done.result()
+    expected = {'full': found['backbone_total'], 'linear': 0, 'bias': NEURONS + 4 * 16}[method]
+    assert (found['trained'], found['backbone_trained']) == (HEAD + expected, expected)
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut = run(name='whole'), run(name='cut')
+    train(whole.folder)
+    with monkeypatch.context() as patch:
+        stop_before(3, patch)
+        with pytest.raises(Killed):
+            train(cut.folder)
+    assert cut.result() is None
+    assert has_checkpoint(cut.folder)
+    steps = []
+    original = IterBasedTrainLoop.run_iter
+    monkeypatch.setattr(
+        IterBasedTrainLoop, 'run_iter', lambda self, batch: (steps.append(self._iter), original(self, batch))
+    )
+    train(cut.folder)
+    assert steps == [2, 3]
+    assert cut.result()['metrics'] == whole.result()['metrics']
+    saved = tiny.torch.load(cut.folder / 'iter_4.pth', weights_only=True)['mmgps_cost']
+    assert len(saved['times']) == 4
+
+
+def test_killed_after_the_last_checkpoint_and_before_the_score(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut = run(name='whole'), run(name='cut')
+    train(whole.folder)
+    original = CheckpointHook._save_checkpoint
+
+    def saving(self, runner) -> None:
+        original(self, runner)
+        if runner.iter == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointHook, '_save_checkpoint', saving)
+        with pytest.raises(Killed):
+            train(cut.folder)
+    train(cut.folder)
+    assert cut.result()['metrics'] == whole.result()['metrics']
+    assert cut.result()['step_s'] > 0
+
+
+def test_killed_while_a_checkpoint_was_written(run) -> None:
+    """The note of the last checkpoint is empty or names a file that is gone: the run begins anew."""
+    done = run()
+    for note in ('', str(done.folder / 'iter_2.pth')):
+        (done.folder / 'last_checkpoint').write_text(note)
+        assert not has_checkpoint(done.folder)
+    train(done.folder)
+    assert done.result()['iterations'] == 4
+
+
+def test_the_rate_is_that_of_the_backbone_and_the_head_keeps_its_own(run) -> None:
+    done = run('bias', rate=2e-4)
+    train(done.folder)
+    saved = tiny.torch.load(done.folder / 'iter_4.pth', weights_only=True)
+    rates = {group['initial_lr'] for group in saved['optimizer']['param_groups'] if group['params']}
+    assert sorted(rates) == pytest.approx([2e-4, 1e-2])
+
+
+def test_the_rate_of_linear_probing_is_that_of_the_head(run) -> None:
+    done = run('linear', rate=2e-4)
+    train(done.folder)
+    saved = tiny.torch.load(done.folder / 'iter_4.pth', weights_only=True)
+    assert {group['initial_lr'] for group in saved['optimizer']['param_groups'] if group['params']} == {2e-4}
+
+
+def test_a_config_that_sets_another_rate_is_refused(run, config: Config) -> None:
+    config.optim_wrapper.paramwise_cfg = dict(custom_keys={'layers.0.attn': dict(lr_mult=5.0)})
+    with pytest.raises(ValueError, match=r'numbers of backbone are trained at 0.05 where 0.003 is compared'):
+        train(run('bias').folder)
+
+
+@pytest.mark.slow
+def test_processes_survive_a_kill(config: Config, tmp_path: Path) -> None:
+    """The real thing: a process that is killed in the middle, and one that goes on."""
+    import sys
+
+    from mmgps.compare.processes import start
+
+    config.train_cfg.max_iters = 60
+    one = Recipe(config, tmp_path / 'runs').final(parse_candidate('gps'), 3e-3, 0)
+    environment = os.pathsep.join([str(Path(tiny.__file__).parent), *sys.path])
+    with pytest.MonkeyPatch.context() as patch, (tmp_path / 'lock').open('w') as lock:
+        patch.setenv('PYTHONPATH', environment)
+        process = start(one, 1, lock.fileno())
+        while not has_checkpoint(one.folder):
+            assert process.poll() is None, one.log.read_text()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert one.result() is None
+        assert start(one, 1, lock.fileno()).wait() == 0, one.log.read_text()
+    assert one.result()['iterations'] == 60
+    assert json.loads((one.folder / 'run.json').read_text())['digest'] == one.digest

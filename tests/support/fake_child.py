@@ -1,0 +1,41 @@
+"""Stands in for the process of a run: a score that depends on the rate, at once, without torch.
+
+The score peaks at 3e-3. ``FAKE_FAIL`` holds the label of a method that fails, ``FAKE_SLEEP`` seconds to wait before the
+result is written.
+"""
+
+import json
+import math
+import os
+import runpy
+import sys
+import time
+from pathlib import Path
+
+LIFELINE = Path(__file__).resolve().parents[2] / 'mmgps/compare/lifeline.py'
+TRAINED = {'full': 5000, 'bias': 50, 'gps': 80, 'linear': 0}
+
+
+def main(folder: Path) -> None:
+    runpy.run_path(str(LIFELINE))['end_with_parent']()
+    facts = json.loads((folder / 'run.json').read_text())
+    with (folder.parents[1] / 'calls.txt').open('a') as calls:
+        calls.write(f'{folder.parent.name}/{folder.name.rpartition("-")[0]} {os.getpid()}\n')
+    time.sleep(float(os.environ.get('FAKE_SLEEP', 0)))
+    if facts['method'] == os.environ.get('FAKE_FAIL'):
+        sys.exit('ValueError: no such luck')
+    score = 80 - 10 * abs(math.log10(facts['lr'] / 3e-3)) + facts['seed']
+    (folder / 'iter_4.pth').write_text('weights')
+    moved = TRAINED[facts['method'].partition(':')[0]]
+    found = dict(
+        metrics={'Dice': score, 'IoU': score - 10, 'mDice': score + 5, 'mIoU': score + 2, 'aAcc': 99.0},
+        trained=moved + 100, total=5100, backbone_trained=moved, backbone_total=5000,
+        step_s=0.1 + moved / 1e5, peak_bytes=2**28 + moved * 2**10, iterations=4, machine='a machine', commit='abc',
+        threads=1,
+    )  # fmt: skip
+    (folder / 'result.json').write_text(json.dumps({**facts, **found}))
+    print('done')
+
+
+if __name__ == '__main__':
+    main(Path(sys.argv[1]))

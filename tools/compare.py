@@ -1,0 +1,73 @@
+"""Compare fine-tuning methods on a config: rates chosen on training images, seeds, one table. See docs/compare.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmgps.requirements import require
+
+require('mmseg')
+
+from mmgps.compare import (  # noqa: E402
+    RunFailedError,
+    Settings,
+    grids_of,
+    parse_assignments,
+    parse_candidate,
+    read_costs,
+    run_comparison,
+    stated_options,
+    text_of,
+)
+from mmgps.engine import METHOD_NAMES, add_config_arguments, read_config  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_config_arguments(parser)
+    names = list(METHOD_NAMES)
+    options = dict(nargs='+', default=[])
+    parser.add_argument('--methods', nargs='+', default=names, help=f'NAME or NAME:KEY=VALUE,...: {", ".join(names)}')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='default: 0 1 2')
+    parser.add_argument('--lrs', metavar='METHOD=A,B,C', help='rates to try', **options)
+    parser.add_argument('--lr', metavar='METHOD=A', help='the rate, not searched', **options)
+    parser.add_argument('--holdout', type=float, default=0.125, help='share of training images that score trials')
+    parser.add_argument('--holdout-seed', type=int, default=0, help='of the choice of those images and of the trials')
+    parser.add_argument('--trial-share', type=float, default=1.0, help='of the epochs or iterations for trials')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
+    parser.add_argument('--threads', type=int, default=1, help='OMP_NUM_THREADS of each run')
+    parser.add_argument('--costs', metavar='FILE', help='step time and memory from tools/benchmark.py --json FILE')
+    parser.add_argument('--work-dir', help='runs and tables; default: work_dirs/compare_<config name>')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    candidates = [parse_candidate(text) for text in args.methods]
+    fixed = parse_assignments(args.lr, candidates)
+    settings = Settings(
+        cfg=read_config(args),
+        name=Path(args.config).name,
+        candidates=candidates,
+        seeds=args.seeds,
+        grids=grids_of(candidates, parse_assignments(args.lrs, candidates), fixed),
+        fixed={label: rate for label, (rate,) in fixed.items()},
+        work_dir=Path(args.work_dir or f'work_dirs/compare_{Path(args.config).stem}'),
+        share=args.holdout,
+        trial_share=args.trial_share,
+        split_seed=args.holdout_seed,
+        jobs=args.jobs,
+        threads=args.threads,
+        costs=read_costs(args.costs, candidates) if args.costs else None,
+        stated=stated_options(args.cfg_options or {}),
+    )
+    try:
+        print(text_of(run_comparison(settings)))
+    except RunFailedError as error:
+        sys.exit(f'{type(error).__name__}: {error}')
+
+
+if __name__ == '__main__':
+    main()

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgps.sparse.attention import _attention_code
+from mmgps.sparse.attention import attention_code
 
 
 class LowRank(nn.Module):
@@ -40,7 +40,7 @@ class LowRankAttention(nn.Module):
     def __init__(self, attention: nn.MultiheadAttention, inputs: LowRank, output: LowRank) -> None:
         super().__init__()
         self.attention, self.inputs, self.output = attention, inputs, output
-        self._forward = _attention_code(self._linear)
+        self._forward = attention_code(self._linear)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As that of ``nn.MultiheadAttention``."""

@@ -5,7 +5,7 @@ from mmgps.requirements import require
 require('mmengine')
 
 from .command_line import add_config_arguments, add_launcher_arguments, read_config  # noqa: E402
-from .components import METHOD_NAMES  # noqa: E402
+from .components import METHOD_NAMES, build_method  # noqa: E402
 from .config import (  # noqa: E402
     enable_amp,
     enable_auto_scale_lr,
@@ -15,6 +15,7 @@ from .config import (  # noqa: E402
 )
 from .hooks import BeforeAfterHook, ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
 from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
+from .tuned_backbone import tuned_backbone  # noqa: E402
 
 __all__ = [
     'METHOD_NAMES',
@@ -26,6 +27,7 @@ __all__ = [
     'TuneHook',
     'add_config_arguments',
     'add_launcher_arguments',
+    'build_method',
     'enable_amp',
     'enable_auto_scale_lr',
     'find_backbone',
@@ -33,4 +35,5 @@ __all__ = [
     'set_work_dir',
     'show_predictions',
     'tune_config',
+    'tuned_backbone',
 ]

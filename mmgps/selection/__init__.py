@@ -4,6 +4,7 @@ from .choices import Choice, NetworkWide, PerLayer, PerNeuron
 from .files import SelectionFileError, load_selection, pack_selection, save_selection, unpack_selection
 from .fingerprint import architecture_fingerprint, weights_fingerprint
 from .gradients import EmptyLoaderError, NonFiniteGradientError, sum_gradients
+from .injected import Injected, base_parameters
 from .layout import NeuronLayout
 from .preserve import preserved
 from .roles import Parameter, Role, describe
@@ -16,6 +17,7 @@ __all__ = [
     'Connections',
     'EmptyLoaderError',
     'GradientScore',
+    'Injected',
     'MagnitudeScore',
     'NetworkWide',
     'NeuronLayout',
@@ -30,6 +32,7 @@ __all__ = [
     'SelectionFileError',
     'SelectionMismatchError',
     'architecture_fingerprint',
+    'base_parameters',
     'describe',
     'load_selection',
     'pack_selection',

@@ -5,20 +5,30 @@ from .bias import BiasTuning
 from .freeze import freeze_unselected
 from .full import FullTuning
 from .gps import GPS
+from .injection import InjectionMethod, injected_by
 from .linear import LinearProbe
+from .lora import LoRA
+from .placing import merge_operations
 from .report import Count, count_parts, count_roles, format_report
+from .sites import InjectionError, Part
 
 __all__ = [
     'GPS',
     'BiasTuning',
     'Count',
     'FullTuning',
+    'InjectionError',
+    'InjectionMethod',
     'LinearProbe',
+    'LoRA',
+    'Part',
     'TuningMethod',
     'WholeParameters',
     'count_parts',
     'count_roles',
     'format_report',
     'freeze_unselected',
+    'injected_by',
+    'merge_operations',
     'trainable',
 ]

@@ -12,7 +12,7 @@ from mmgps.selection import Parameter, Selection, architecture_fingerprint, desc
 
 
 class TuningMethod(Protocol):
-    """A selection method.
+    """A method: which numbers of a backbone move.
 
     Everything outside the backbone (head, decoder) is trained by every method; a parameter that the user froze, by
     ``frozen_stages`` for example, stays frozen.
@@ -42,6 +42,17 @@ class TuningMethod(Protocol):
         """
         ...
 
+    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+        """Put in place what ``selection`` trains and the backbone does not have yet.
+
+        Called before the optimizer takes over the selection, when it was made and when it is restored.
+
+        Returns:
+            Weight to the new parameters that the optimizer holds under the same options. Nothing for methods that add
+            nothing, or that did so when the model was built.
+        """
+        ...
+
 
 def trainable(backbone: nn.Module) -> dict[str, Parameter]:
     """The parameters of ``backbone`` that the user did not freeze."""
@@ -62,7 +73,10 @@ class WholeParameters(ABC):
 
     def select(self, backbone: nn.Module, gradients: Mapping[str, Tensor] | None = None) -> Selection:
         whole = tuple(name for name, entry in trainable(backbone).items() if self.trains(entry))
-        return Selection(self.name, {}, whole, architecture_fingerprint(backbone))
+        return Selection(self.name, {}, whole, architecture_fingerprint(backbone), self.settings())
+
+    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+        return {}
 
     @abstractmethod
     def trains(self, parameter: Parameter) -> bool:

@@ -76,6 +76,9 @@ class GPS:
         whole = tuple(name for name, entry in trainable(backbone).items() if entry.role in self.whole)
         return Selection(self.name, connections, whole, architecture_fingerprint(backbone), self.settings())
 
+    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+        return {}
+
     def settings(self) -> dict[str, object]:
         return {
             'k': self.k,

@@ -87,8 +87,8 @@ def put_in_place(cfg: Config, method: Mapping[str, Any], target: str) -> bool:
     *path, last = target.split('.')
     part: Any = cfg.model
     for key in path:
-        part = part.get(key) if isinstance(part, Mapping) else None
-    if not isinstance(part, Mapping) or not isinstance(part.get(last), Mapping):
+        part = part.get(key) if isinstance(part, dict) else None
+    if not isinstance(part, dict) or not isinstance(part.get(last), dict):
         if not injects:
             return False
         raise ValueError(f'the config has no model.{target} to put {method["type"]} into; set target of the hook')

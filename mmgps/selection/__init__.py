@@ -1,6 +1,7 @@
 """Which connections to train: neurons, scores, choices, and the pass that gives the gradients. Needs only torch."""
 
-from .choices import Choice, NetworkWide, PerLayer, PerNeuron
+from .accumulate import Accumulation, GradientSum, SquaredGradientSum
+from .choices import Choice, NetworkWide, PerLayer, PerNeuron, top_of_network
 from .files import SelectionFileError, load_selection, pack_selection, save_selection, unpack_selection
 from .fingerprint import architecture_fingerprint, weights_fingerprint
 from .gradients import EmptyLoaderError, NonFiniteGradientError, sum_gradients
@@ -13,10 +14,12 @@ from .selection import Connections, Selection, SelectionMismatchError
 from .top import top_per_row
 
 __all__ = [
+    'Accumulation',
     'Choice',
     'Connections',
     'EmptyLoaderError',
     'GradientScore',
+    'GradientSum',
     'Injected',
     'MagnitudeScore',
     'NetworkWide',
@@ -31,6 +34,7 @@ __all__ = [
     'Selection',
     'SelectionFileError',
     'SelectionMismatchError',
+    'SquaredGradientSum',
     'architecture_fingerprint',
     'base_parameters',
     'describe',
@@ -39,6 +43,7 @@ __all__ = [
     'preserved',
     'save_selection',
     'sum_gradients',
+    'top_of_network',
     'top_per_row',
     'unpack_selection',
     'weights_fingerprint',

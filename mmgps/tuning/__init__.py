@@ -1,5 +1,6 @@
 """The fine-tuning methods: which numbers move. Needs only torch."""
 
+from .adapter import Adapter
 from .base import TuningMethod, WholeParameters, trainable
 from .bias import BiasTuning
 from .freeze import freeze_unselected
@@ -11,9 +12,14 @@ from .lora import LoRA
 from .placing import merge_operations
 from .report import Count, count_parts, count_roles, format_report
 from .sites import InjectionError, Part
+from .spt import SPTAdapter, SPTLoRA
+from .ssf import SSF
+from .vpt import VPTDeep, VPTShallow
 
 __all__ = [
     'GPS',
+    'SSF',
+    'Adapter',
     'BiasTuning',
     'Count',
     'FullTuning',
@@ -22,7 +28,11 @@ __all__ = [
     'LinearProbe',
     'LoRA',
     'Part',
+    'SPTAdapter',
+    'SPTLoRA',
     'TuningMethod',
+    'VPTDeep',
+    'VPTShallow',
     'WholeParameters',
     'count_parts',
     'count_roles',

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from mmgps.selection import Parameter, Selection, architecture_fingerprint, describe
+from mmgps.selection import Accumulation, GradientSum, Parameter, Selection, architecture_fingerprint, describe
 
 
 class TuningMethod(Protocol):
@@ -19,6 +19,11 @@ class TuningMethod(Protocol):
     """
 
     name: str
+
+    @property
+    def accumulation(self) -> Accumulation:
+        """How the gradients of the batches become those that :meth:`select` gets."""
+        ...
 
     @property
     def needs_gradient(self) -> bool:
@@ -38,7 +43,7 @@ class TuningMethod(Protocol):
 
         Args:
             backbone: With the pre-trained weights in place.
-            gradients: Summed gradients of :meth:`candidates`; None where ``needs_gradient`` is False.
+            gradients: Accumulated gradients of :meth:`candidates`; None where ``needs_gradient`` is False.
         """
         ...
 
@@ -64,6 +69,7 @@ class WholeParameters(ABC):
 
     name: str
     needs_gradient = False
+    accumulation = GradientSum()
 
     def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
         return {}

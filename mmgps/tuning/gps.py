@@ -11,6 +11,7 @@ from mmgps.selection import (
     Choice,
     Connections,
     GradientScore,
+    GradientSum,
     Parameter,
     PerNeuron,
     Role,
@@ -37,6 +38,7 @@ class GPS:
     """
 
     name = 'gps'
+    accumulation = GradientSum()
 
     def __init__(
         self,

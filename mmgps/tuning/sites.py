@@ -34,7 +34,19 @@ class Part(str, Enum):
     GROUPED = 'grouped'
     """A convolution that is grouped, depthwise included, or pads by other numbers than zeros."""
     NORM = 'norm'
+    BLOCK = 'block'
+    """The last norm of a residual block of convolutions."""
 
+
+# Residual blocks of convolutions, and the attribute of their last norm.
+LAST_NORMS = {
+    'mmseg.models.backbones.resnet.BasicBlock': 'norm2',
+    'mmseg.models.backbones.resnet.Bottleneck': 'norm3',
+    'mmpretrain.models.backbones.resnet.BasicBlock': 'norm2',
+    'mmpretrain.models.backbones.resnet.Bottleneck': 'norm3',
+    'mmdet.models.backbones.resnet.BasicBlock': 'norm2',
+    'mmdet.models.backbones.resnet.Bottleneck': 'norm3',
+}
 
 # Attention that reads the weight of its ``qkv`` and never calls it.
 READS_WEIGHTS = {
@@ -89,7 +101,8 @@ def find_sites(backbone: nn.Module) -> list[Site]:
         for module in backbone.modules()
         if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None and attends(module)
     }
-    parts, readers = dict(_transformer_parts(backbone)), dict(_read(backbone))
+    parts = {**dict(_transformer_parts(backbone)), **dict(_last_norms(backbone))}
+    readers = dict(_read(backbone))
     found: dict[int, Site] = {}
     for path, owner in backbone.named_modules():
         host, attribute = attentions.get(id(owner)), 'weight'
@@ -184,6 +197,12 @@ def _transformer_parts(backbone: nn.Module) -> Iterator[tuple[int, Part]]:
             2 * last.in_features,
         ):  # gated MLPs have a first layer twice as wide
             yield from ((id(first), Part.FC1), (id(last), Part.FC2))
+
+
+def _last_norms(backbone: nn.Module) -> Iterator[tuple[int, Part]]:
+    for module in backbone.modules():
+        for name in type_names(module) & LAST_NORMS.keys():
+            yield id(getattr(module, LAST_NORMS[name])), Part.BLOCK
 
 
 def _read(backbone: nn.Module) -> Iterator[tuple[int, str]]:

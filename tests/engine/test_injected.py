@@ -16,7 +16,15 @@ from mmgps.selection import unpack_selection
 from mmgps.tuning import InjectionMethod
 
 #: Methods that add modules, with options for a network 16 wide.
-INJECTED: dict[str, dict] = {'lora': dict(rank=2)}
+INJECTED: dict[str, dict] = {
+    'lora': dict(rank=2),
+    'adapter': dict(bottleneck=2),
+    'vpt-shallow': dict(tokens=3),
+    'vpt-deep': dict(tokens=3),
+    'ssf': dict(),
+    'spt-lora': dict(budget=0.3, rank=2),
+    'spt-adapter': dict(budget=0.3, rank=1),
+}
 EMA = dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.3)
 
 
@@ -50,14 +58,15 @@ def test_base_keeps_its_bits_and_resumed_equals_uninterrupted(method: str, form:
     assert_same_bits(state_of(resumed), state_of(whole))
     selection = unpack_selection(saved(cut, 4)['mmgps_selection'])
     assert selection.method == method
-    trained = {f'backbone.{name}' for name in selection.whole}
+    trained = {f'backbone.{name}' for name in (*selection.whole, *selection.connections)}
     state = state_of(whole)
     names = {name for name, _ in whole.model.named_parameters() if name.startswith('backbone.')}
     moved = {name for name in names if not torch.equal(state[name], base[name])}
     assert moved <= trained
     assert len(moved) > 0.8 * len(trained) > 0
     held = {id(value) for group in whole.optim_wrapper.param_groups for value in group['params']}
-    assert held == {id(value) for value in whole.model.parameters() if value.requires_grad}
+    assert held >= {id(value) for value in whole.model.parameters() if value.requires_grad}
+    assert len(held) == len(trained) + len(list(whole.model.decode_head.parameters()))
 
 
 @pytest.mark.parametrize('method', INJECTED)
@@ -190,8 +199,7 @@ def test_names_stand_for_methods_that_build() -> None:
         method = build_method(cfg)
         expected = 'gps' if name.startswith('gps-') else name
         assert method.name == expected
-    assert {name for name in METHOD_NAMES if isinstance(build_method(METHOD_NAMES[name]), InjectionMethod)} == set(
-        INJECTED
-    )
+    injecting = {name for name in METHOD_NAMES if isinstance(build_method(METHOD_NAMES[name]), InjectionMethod)}
+    assert injecting | {'spt-lora', 'spt-adapter'} == set(INJECTED)
     scores = {name: build_method(METHOD_NAMES[name]).settings() for name in METHOD_NAMES if name.startswith('gps')}
     assert len({str(settings) for settings in scores.values()}) == len(scores)

@@ -56,7 +56,7 @@ class Tuned:
         gradients, backbone = None, self.model.backbone
         if self.method.needs_gradient:
             values = {name: entry.value for name, entry in self.method.candidates(backbone).items()}
-            gradients = sum_gradients(self.model, values, [100, 101], self.model)
+            gradients = sum_gradients(self.model, values, [100, 101], self.model, None, self.method.accumulation)
         return self.method.select(backbone, gradients)
 
     def train(self, steps: range) -> Tuned:

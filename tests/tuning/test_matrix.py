@@ -24,10 +24,23 @@ CLAIMS: dict[str, tuple[tuple[str, ...], bool]] = {
     'linear': (EVERY, True),
     'bias': (EVERY, True),
     'lora': (EVERY, True),
+    'adapter': (EVERY, True),
+    'vpt-shallow': (('vit', 'mmpretrain-vit'), False),
+    'vpt-deep': (('vit', 'mmpretrain-vit', 'swin', 'mmpretrain-swin'), False),
+    'ssf': (EVERY, False),
+    'spt-lora': (EVERY, True),
+    'spt-adapter': (EVERY, True),
 }
 #: Options that make a method fit networks this small.
-OPTIONS: dict[str, dict] = {'lora': dict(rank=2)}
-MERGEABLE = ('lora',)
+OPTIONS: dict[str, dict] = {
+    'lora': dict(rank=2),
+    'adapter': dict(bottleneck=2),
+    'vpt-shallow': dict(tokens=3),
+    'vpt-deep': dict(tokens=3),
+    'spt-lora': dict(budget=0.3, rank=2),
+    'spt-adapter': dict(budget=0.3, rank=1),
+}
+MERGEABLE = ('lora', 'ssf')
 CASES = [(method, kind) for method, (kinds, _) in CLAIMS.items() for kind in kinds]
 REFUSED = [(method, kind) for method, (kinds, _) in CLAIMS.items() for kind in EVERY if kind not in kinds]
 cases = pytest.mark.parametrize(('method', 'kind'), CASES)

@@ -4,7 +4,12 @@ from mmgps.requirements import require
 
 require('mmengine')
 
-from .command_line import add_config_arguments, add_launcher_arguments, read_config  # noqa: E402
+from .command_line import (  # noqa: E402
+    add_config_arguments,
+    add_launcher_arguments,
+    add_tune_arguments,
+    read_config,
+)
 from .components import METHOD_NAMES, build_method  # noqa: E402
 from .config import (  # noqa: E402
     enable_amp,
@@ -27,6 +32,7 @@ __all__ = [
     'TuneHook',
     'add_config_arguments',
     'add_launcher_arguments',
+    'add_tune_arguments',
     'build_method',
     'enable_amp',
     'enable_auto_scale_lr',

@@ -63,7 +63,8 @@ def tune_config(cfg: Config, method: str, options: Mapping[str, Any] | None = No
     if not any(_is(hook, (RESUME_HOOK,)) for hook in [*hooks, *defaults]):
         hooks.append(dict(type=RESUME_HOOK))
     cfg.custom_hooks = hooks
-    _make_selective(cfg.optim_wrapper)
+    if cfg.get('optim_wrapper'):
+        _make_selective(cfg.optim_wrapper)
     return cfg
 
 

@@ -74,8 +74,8 @@ class SPT(ABC):
                 whole += _names(site, module)
         layouts = {name: candidates[name].neurons for name in chosen}
         connections = {
-            name: Connections(found.cpu(), layouts[name].neurons, layouts[name].fan_in)
-            for name, found in chosen.items()
+            name: Connections(places.cpu(), layouts[name].neurons, layouts[name].fan_in)
+            for name, places in chosen.items()
         }
         return Selection(self.name, connections, tuple(whole), architecture_fingerprint(backbone), self.settings())
 
@@ -90,8 +90,8 @@ class SPT(ABC):
                 missing -= set(names)
         if missing:
             raise SelectionMismatchError(
-                f'the selection trains {sorted(missing)[0]!r}, for which {type(backbone).__name__} has no layer; it was '
-                'made for another architecture'
+                f'the selection trains {sorted(missing)[0]!r}, for which {type(backbone).__name__} has no layer; it '
+                'was made for another architecture'
             )
         check_connected(backbone)
         return beside(backbone)

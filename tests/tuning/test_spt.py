@@ -33,12 +33,9 @@ def test_the_pass_sums_the_squares_of_each_batch(scale: float | None) -> None:
         torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.parametrize(
-    ('kind', 'size'),
-    [(SPTLoRA, lambda rows, cols: 2 * (rows + cols)), (SPTAdapter, lambda rows, cols: 2 * (2 * rows + 1) - rows)],
-)
+@pytest.mark.parametrize('kind', [SPTLoRA, SPTAdapter])
 @pytest.mark.parametrize('budget', [0.02, 0.2, 900])
-def test_what_the_budget_buys(kind: type, size, budget: float) -> None:
+def test_what_the_budget_buys(kind: type, budget: float) -> None:
     """Against one sort over all connections of the network."""
     backbone = build('mmpretrain-vit')
     method = kind(budget=budget, rank=2)
@@ -51,13 +48,9 @@ def test_what_the_budget_buys(kind: type, size, budget: float) -> None:
     trained = 0
     for name, value in scores.items():
         path, among = name.removesuffix('.weight'), int((value >= bound).sum())
-        cost = (
-            value.shape[0] * 2 * 2 + value.shape[0] + 2
-            if kind is SPTAdapter
-            else 2 * (value.shape[0] + value[0].numel())
-        )
-        linear = value.dim() == 2 or kind is SPTLoRA
-        assert (path in injected) == (linear and among >= cost), name
+        outputs, inputs = value.shape[0], value[0].numel()
+        cost = 2 * (outputs + inputs) if kind is SPTLoRA else 2 * 2 * outputs + outputs + 2
+        assert (path in injected) == (among >= cost), name
         if path in injected:
             assert name not in selection.connections
             trained += cost
@@ -69,16 +62,24 @@ def test_what_the_budget_buys(kind: type, size, budget: float) -> None:
 
 def test_sparse_entries_beside_factors_train_as_with_masks() -> None:
     """Also within one attention that computes all its projections itself."""
-    for method in (SPTLoRA(budget=0.25, rank=2), SPTAdapter(budget=0.25, rank=1)):
+    name = 'layers.{}.attn.attn.{}'
+    whole = [name.format(0, 'in_proj_weight'), name.format(1, 'out_proj.weight')]
+    single = [name.format(0, 'out_proj.weight'), name.format(1, 'in_proj_weight'), 'layers.0.ffn.layers.1.weight']
+    for kind in (SPTLoRA, SPTAdapter):
         backbone = build('vit').double()
-        run = Tuned(backbone, method)
-        inside = {name.partition('.attn.attn.')[2].split('.')[0] for name in run.selection.whole}
-        assert inside & {'lora', 'out_proj', 'adapter'}
-        assert any('attn.attn' in name for name in run.selection.connections)
-        for name, value in backbone.named_parameters():
-            if name in run.selection.whole:
+        scores = {n: torch.zeros_like(v) for n, v in backbone.named_parameters() if n in kind().candidates(backbone)}
+        for path in whole:
+            scores[path][:] = 1
+        for path in single:
+            scores[path][::3, 2] = 1
+        method = kind(budget=int(sum(value.sum() for value in scores.values())), rank=2)
+        selection = method.select(backbone, scores)
+        assert set(selection.connections) == set(single)
+        run = Tuned(backbone, method, selection)
+        for path, value in backbone.named_parameters():
+            if path in selection.whole:
                 nn.init.normal_(value, std=0.1)
-        assert_equal_training(backbone, run.selection, lambda net, step: Whole(net)(step), steps=6)
+        assert_equal_training(run.model.backbone, selection, lambda net, step: Whole(net)(step), steps=6)
 
 
 def test_new_parameters_join_the_group_of_their_layer() -> None:

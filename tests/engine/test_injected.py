@@ -142,13 +142,14 @@ def test_weights_of_the_base_load_without_a_complaint(tmp_path: Path, capfd: pyt
         assert any(value.abs().sum() > 0 for value in before.values())
 
 
-def test_damaged_weights_are_complained_about(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize('lost', ['layers.0.attn.attn.lora.a', 'layers.1.attn.attn.lora.b'])
+def test_damaged_weights_are_complained_about(lost: str, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     tuned_cfg = dict(type='mmgps.TunedBackbone', backbone=tiny_model()['backbone'], method=dict(type='mmgps.LoRA'))
     tuned = built(tuned_cfg)
-    state = {name: value for name, value in tuned.state_dict().items() if name != 'layers.0.attn.attn.lora.b'}
+    state = {name: value for name, value in tuned.state_dict().items() if name != lost}
     torch.save(state, tmp_path / 'part.pth')
     load_checkpoint(tuned, str(tmp_path / 'part.pth'), map_location='cpu')
-    assert 'missing keys in source state_dict: layers.0.attn.attn.lora.b' in ''.join(capfd.readouterr())
+    assert f'missing keys in source state_dict: {lost}' in ''.join(capfd.readouterr())
 
 
 def test_a_method_that_needs_gradients_is_refused_at_building() -> None:

@@ -22,6 +22,10 @@ def _built(scope: str, **cfg) -> nn.Module:
     torch.manual_seed(1)
     backbone = MODELS.build(cfg)
     backbone.init_weights()
+    with torch.no_grad():  # as in a trained network: no bias is zero, no norm is plain
+        for value in backbone.parameters():
+            if value.dim() == 1:
+                value += 0.1 * torch.randn(value.shape)
     return backbone
 
 

@@ -13,6 +13,7 @@ from mmengine.runner import Runner  # noqa: E402
 from mmgps.engine import (  # noqa: E402
     add_config_arguments,
     add_launcher_arguments,
+    add_tune_arguments,
     read_config,
     set_work_dir,
     show_predictions,
@@ -25,6 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='where logs and metrics go; default: work_dirs/<config name>')
     parser.add_argument('--show-dir', help='where pictures of truth and prediction go')
+    add_tune_arguments(parser)
     add_launcher_arguments(parser)
     return parser.parse_args()
 

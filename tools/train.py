@@ -8,18 +8,16 @@ from mmgps.requirements import require
 
 require('mmseg')
 
-from mmengine.config import DictAction  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from mmgps.engine import (  # noqa: E402
-    METHOD_NAMES,
     add_config_arguments,
     add_launcher_arguments,
+    add_tune_arguments,
     enable_amp,
     enable_auto_scale_lr,
     read_config,
     set_work_dir,
-    tune_config,
 )
 
 
@@ -36,15 +34,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the lr by the total batch size')
-    parser.add_argument('--tune', metavar='METHOD', help=f'fine-tune by METHOD: {", ".join(METHOD_NAMES)}')
-    parser.add_argument(
-        '--tune-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='arguments of METHOD, such as k=2'
-    )
+    add_tune_arguments(parser)
     add_launcher_arguments(parser)
-    args = parser.parse_args()
-    if args.tune_options and not args.tune:
-        parser.error('--tune-options needs --tune METHOD')
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -55,8 +47,6 @@ def main() -> None:
         enable_amp(cfg)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
-    if args.tune:
-        tune_config(cfg, args.tune, args.tune_options)
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume

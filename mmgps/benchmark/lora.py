@@ -2,13 +2,12 @@
 
 ``peft`` merges the factors into the weight of an ``nn.MultiheadAttention`` before each forward and takes them out
 after it: autograd then makes the whole gradient of that weight. :class:`Lora` takes ``peft`` as it is. To show that
-this does not make LoRA look worse than it is, :class:`UnmergedLora` keeps its factors and lets the attention compute
-``w x + b (a x)``, as ``peft`` does in linear layers; it is measured where it is asked for by name.
+this does not make LoRA look worse than it is, :class:`UnmergedLora` is LoRA as mmgps has it, which computes
+``w x + b (a x)`` everywhere; it is measured where it is asked for by name.
 """
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import nn
@@ -17,8 +16,7 @@ from mmgps.requirements import require
 from mmgps.selection import Role, Selection, architecture_fingerprint, describe
 from mmgps.selection.roles import CONVOLUTIONS, TRANSPOSED
 from mmgps.sparse import CompactTraining, SparseTraining
-
-from .attention import LowRank, LowRankAttention
+from mmgps.tuning import LoRA
 
 
 class LeftOutError(RuntimeError):
@@ -51,39 +49,19 @@ class Lora:
         targets = linear_layers(backbone)
         options = peft.LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=targets)
         peft.inject_adapter_in_model(options, backbone)
-        self._rework(backbone)
         whole = tuple(name for name, _ in backbone.named_parameters() if _is_factor(name))
         return Selection(self.name, {}, whole, architecture_fingerprint(backbone), {'rank': self.rank})
 
     def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
         return CompactTraining(backbone, selection)
 
-    def _rework(self, backbone: nn.Module) -> None:
-        """Nothing: ``peft`` as it is."""
-
 
 class UnmergedLora(Lora):
-    """LoRA with the same numbers, whose attention merges nothing."""
+    """LoRA with the same numbers by :class:`mmgps.tuning.LoRA`, which merges nothing into any weight."""
 
-    def _rework(self, backbone: nn.Module) -> None:
-        for path, module in list(backbone.named_modules()):
-            if hasattr(module, 'lora_A') and isinstance(module.get_base_layer(), nn.MultiheadAttention):
-                parent, _, name = path.rpartition('.')
-                setattr(backbone.get_submodule(parent), name, _unmerged(module))
-
-
-def _unmerged(module: Any) -> LowRankAttention:
-    """The attention within peft's ``module``, with the factors beside it."""
-    inner, projection = module.get_base_layer(), module.get_base_layer().out_proj
-    factors = _factors(module), _factors(projection)
-    inner.out_proj = projection.get_base_layer()
-    return LowRankAttention(inner, *factors)
-
-
-def _factors(module: Any) -> LowRank:
-    name = 'default'
-    a, b = (copy.deepcopy(getattr(module, kind)[name].weight) for kind in ('lora_A', 'lora_B'))
-    return LowRank(a, b, module.scaling[name])
+    def apply(self, backbone: nn.Module) -> Selection:
+        method = LoRA(self.rank, parts=('qkv', 'proj', 'fc1', 'fc2', 'linear'))
+        return method.select(backbone)
 
 
 def _is_factor(name: str) -> bool:

@@ -4,8 +4,13 @@ from mmgps.requirements import require
 
 require('mmengine')
 
-from .command_line import add_config_arguments, add_launcher_arguments, read_config  # noqa: E402
-from .components import METHOD_NAMES  # noqa: E402
+from .command_line import (  # noqa: E402
+    add_config_arguments,
+    add_launcher_arguments,
+    add_tune_arguments,
+    read_config,
+)
+from .components import METHOD_NAMES, build_method  # noqa: E402
 from .config import (  # noqa: E402
     enable_amp,
     enable_auto_scale_lr,
@@ -15,6 +20,7 @@ from .config import (  # noqa: E402
 )
 from .hooks import BeforeAfterHook, ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
 from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
+from .tuned_backbone import tuned_backbone  # noqa: E402
 
 __all__ = [
     'METHOD_NAMES',
@@ -26,6 +32,8 @@ __all__ = [
     'TuneHook',
     'add_config_arguments',
     'add_launcher_arguments',
+    'add_tune_arguments',
+    'build_method',
     'enable_amp',
     'enable_auto_scale_lr',
     'find_backbone',
@@ -33,4 +41,5 @@ __all__ = [
     'set_work_dir',
     'show_predictions',
     'tune_config',
+    'tuned_backbone',
 ]

@@ -7,7 +7,8 @@ import os
 
 from mmengine.config import Config, DictAction
 
-from .config import set_data_root
+from .components import METHOD_NAMES
+from .config import set_data_root, tune_config
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +16,14 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='config file, of mmgps or of any mm library')
     parser.add_argument('--data-root', help='read the data sets of the config from here')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override the config')
+
+
+def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
+    """The method to put into the config."""
+    parser.add_argument('--tune', metavar='METHOD', help=f'fine-tune by METHOD: {", ".join(METHOD_NAMES)}')
+    parser.add_argument(
+        '--tune-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='arguments of METHOD, such as k=2'
+    )
 
 
 def add_launcher_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,17 +36,24 @@ def read_config(args: argparse.Namespace) -> Config:
     """The config that ``args`` ask for.
 
     Args:
-        args: Parsed from :func:`add_config_arguments`, and :func:`add_launcher_arguments` where the tool has them.
+        args: Parsed from :func:`add_config_arguments`, and :func:`add_tune_arguments` and
+            :func:`add_launcher_arguments` where the tool has them.
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If ``--data-root`` is given and no data set of the config has one.
+        ValueError: If ``--data-root`` is given and no data set of the config has one, or for options of a method
+            without the method.
     """
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     if args.data_root:
         set_data_root(cfg, args.data_root)
+    if 'tune' in args:
+        if args.tune_options and not args.tune:
+            raise ValueError('--tune-options needs --tune METHOD')
+        if args.tune:
+            tune_config(cfg, args.tune, args.tune_options)
     if 'launcher' in args:
         cfg.launcher = args.launcher
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

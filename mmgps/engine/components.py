@@ -1,16 +1,36 @@
 """Registers the torch-only classes, so that configs can name them."""
 
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
 from mmgps import registry, selection, sparse, tuning
+from mmgps.tuning import TuningMethod
 
-METHOD_NAMES = {
-    'gps': 'GPS',
-    'full': 'FullTuning',
-    'linear': 'LinearProbe',
-    'bias': 'BiasTuning',
+METHOD_NAMES: dict[str, dict[str, Any]] = {
+    'gps': dict(type='mmgps.GPS'),
+    'full': dict(type='mmgps.FullTuning'),
+    'linear': dict(type='mmgps.LinearProbe'),
+    'bias': dict(type='mmgps.BiasTuning'),
+    'lora': dict(type='mmgps.LoRA'),
+    'adapter': dict(type='mmgps.Adapter'),
+    'vpt-shallow': dict(type='mmgps.VPTShallow'),
+    'vpt-deep': dict(type='mmgps.VPTDeep'),
+    'ssf': dict(type='mmgps.SSF'),
+    'spt-lora': dict(type='mmgps.SPTLoRA'),
+    'spt-adapter': dict(type='mmgps.SPTAdapter'),
+    'gps-magnitude': dict(type='mmgps.GPS', score=dict(type='mmgps.MagnitudeScore')),
+    'gps-random': dict(type='mmgps.GPS', score=dict(type='mmgps.RandomScore')),
+    'gps-per-layer': dict(type='mmgps.GPS', choice=dict(type='mmgps.PerLayer')),
+    'gps-network-wide': dict(type='mmgps.GPS', choice=dict(type='mmgps.NetworkWide')),
 }
-"""Short names for the command line."""
+"""Names for the command line, and the method that each stands for."""
 
-for _name in METHOD_NAMES.values():
+COMPONENTS = {'score': registry.SCORES, 'choice': registry.CHOICES}
+
+for _name in sorted({entry['type'].removeprefix('mmgps.') for entry in METHOD_NAMES.values()}):
     registry.METHODS.register_module(module=getattr(tuning, _name))
 for _name in ('GradientScore', 'MagnitudeScore', 'RandomScore'):
     registry.SCORES.register_module(module=getattr(selection, _name))
@@ -18,3 +38,13 @@ for _name in ('PerNeuron', 'PerLayer', 'NetworkWide'):
     registry.CHOICES.register_module(module=getattr(selection, _name))
 for _name in ('CompactTraining', 'MaskedTraining'):
     registry.SPARSE.register_module(module=getattr(sparse, _name))
+
+
+def build_method(cfg: Mapping[str, Any]) -> TuningMethod:
+    """The method of a config, with its score and choice built."""
+    options = copy.deepcopy(dict(cfg))
+    for key, components in COMPONENTS.items():
+        if isinstance(options.get(key), Mapping):
+            options[key] = components.build({'_scope_': 'mmgps', **options[key]})
+    method: TuningMethod = registry.METHODS.build({'_scope_': 'mmgps', **options})
+    return method

@@ -11,6 +11,9 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
 
+from mmgps.registry import METHODS
+from mmgps.tuning import InjectionMethod
+
 from .components import METHOD_NAMES
 
 SELECTIVE = {
@@ -21,12 +24,14 @@ AMP_FORM = {'OptimWrapper': 'AmpOptimWrapper', 'mmgps.GPSOptimWrapper': 'mmgps.G
 TUNE_HOOKS = ('mmgps.GPSHook', 'mmgps.TuneHook')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 RESUME_HOOK = 'mmgps.ExactResumeHook'
+TUNED = 'mmgps.TunedBackbone'
 
 
 def tune_config(cfg: Config, method: str, options: Mapping[str, Any] | None = None) -> Config:
     """Make ``cfg`` fine-tune its backbone by ``method``, in place.
 
-    A method that the config has already is replaced; its target and number of selection batches stay. Wrappers of
+    A method that the config has already is replaced; its target and number of selection batches stay. A method that
+    adds modules is written into the config of the backbone, any other into a hook. Wrappers of
     the optimizer become the selective ones of the same kind, and :class:`mmgps.engine.ExactResumeHook` is added.
 
     Args:
@@ -49,15 +54,50 @@ def tune_config(cfg: Config, method: str, options: Mapping[str, Any] | None = No
         key: hook[key] for hook in hooks if _is(hook, TUNE_HOOKS) for key in ('target', 'num_batches') if key in hook
     }
     hooks = [hook for hook in hooks if not _is(hook, TUNE_HOOKS)]
-    hooks.append(
-        dict(type='mmgps.TuneHook', method=dict(type=f'mmgps.{METHOD_NAMES[method]}', **(options or {})), **kept)
-    )
+    chosen = {**METHOD_NAMES[method], **(options or {})}
+    if put_in_place(cfg, chosen, kept.get('target', 'backbone')):
+        hooks.append(dict(type='mmgps.TuneHook', **kept))
+    else:
+        hooks.append(dict(type='mmgps.TuneHook', method=chosen, **kept))
     defaults = (cfg.get('default_hooks') or {}).values()
     if not any(_is(hook, (RESUME_HOOK,)) for hook in [*hooks, *defaults]):
         hooks.append(dict(type=RESUME_HOOK))
     cfg.custom_hooks = hooks
-    _make_selective(cfg.optim_wrapper)
+    if cfg.get('optim_wrapper'):
+        _make_selective(cfg.optim_wrapper)
     return cfg
+
+
+def put_in_place(cfg: Config, method: Mapping[str, Any], target: str) -> bool:
+    """Make the backbone of ``cfg`` one with ``method`` in place, if it is one that is put in place at building.
+
+    A method that the backbone has already is taken out in either case.
+
+    Args:
+        cfg: Changed in place.
+        method: Config of the method.
+        target: Path of the backbone within the model.
+
+    Returns:
+        Whether the method was put in place.
+
+    Raises:
+        ValueError: If the config names no backbone at ``target``.
+    """
+    injects = issubclass(METHODS.get(method['type']), InjectionMethod)
+    *path, last = target.split('.')
+    part: Any = cfg.model
+    for key in path:
+        part = part.get(key) if isinstance(part, dict) else None
+    if not isinstance(part, dict) or not isinstance(part.get(last), dict):
+        if not injects:
+            return False
+        raise ValueError(f'the config has no model.{target} to put {method["type"]} into; set target of the hook')
+    base = part[last]
+    while base.get('type') == TUNED:
+        base = base['backbone']
+    part[last] = dict(type=TUNED, backbone=base, method=dict(method)) if injects else base
+    return injects
 
 
 def _is(hook: Any, types: tuple[str, ...]) -> bool:

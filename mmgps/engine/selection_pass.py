@@ -87,6 +87,7 @@ def _gradients(
                 _with_progress(loader, len(loader), runner.logger),
                 TrainingLoss(model, runner.optim_wrapper),
                 loss_scale(runner.optim_wrapper),
+                method.accumulation,
             )
 
     gradients = _together(work)

@@ -1,9 +1,11 @@
 """Which connections to train: neurons, scores, choices, and the pass that gives the gradients. Needs only torch."""
 
-from .choices import Choice, NetworkWide, PerLayer, PerNeuron
+from .accumulate import Accumulation, GradientSum, SquaredGradientSum
+from .choices import Choice, NetworkWide, PerLayer, PerNeuron, top_of_network
 from .files import SelectionFileError, load_selection, pack_selection, save_selection, unpack_selection
 from .fingerprint import architecture_fingerprint, weights_fingerprint
 from .gradients import EmptyLoaderError, NonFiniteGradientError, sum_gradients
+from .injected import Injected, base_parameters
 from .layout import NeuronLayout
 from .preserve import preserved
 from .roles import Parameter, Role, describe
@@ -12,10 +14,13 @@ from .selection import Connections, Selection, SelectionMismatchError
 from .top import top_per_row
 
 __all__ = [
+    'Accumulation',
     'Choice',
     'Connections',
     'EmptyLoaderError',
     'GradientScore',
+    'GradientSum',
+    'Injected',
     'MagnitudeScore',
     'NetworkWide',
     'NeuronLayout',
@@ -29,13 +34,16 @@ __all__ = [
     'Selection',
     'SelectionFileError',
     'SelectionMismatchError',
+    'SquaredGradientSum',
     'architecture_fingerprint',
+    'base_parameters',
     'describe',
     'load_selection',
     'pack_selection',
     'preserved',
     'save_selection',
     'sum_gradients',
+    'top_of_network',
     'top_per_row',
     'unpack_selection',
     'weights_fingerprint',

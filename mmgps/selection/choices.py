@@ -52,29 +52,36 @@ class NetworkWide:
     """The ``k * neurons`` best connections of the whole network (ablation). Among ties the earlier layer wins."""
 
     def choose(self, scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
-        budget, best = self._survey(scores, k)
-        chosen = {}
-        bound = best.min() if len(best) else torch.tensor(torch.inf)
-        room = budget - int((best > bound).sum())
-        for name in scores:
-            flat = scores[name].flatten()
-            tied = (flat == bound.to(flat.device)).nonzero().flatten()[:room]
-            room -= len(tied)
-            above = (flat > bound.to(flat.device)).nonzero().flatten()
-            chosen[name] = torch.cat([above, tied]).sort().values
-        return chosen
+        return top_of_network(scores, k * sum(scores[name].shape[0] for name in scores))
 
-    @staticmethod
-    def _survey(scores: Mapping[str, Tensor], k: int) -> tuple[int, Tensor]:
-        """The budget and the scores that fill it, layer by layer."""
-        budget = total = 0
-        sizes = {name: scores[name].shape for name in scores}
-        for neurons, fan_in in sizes.values():
-            budget, total = budget + k * neurons, total + neurons * fan_in
-        budget = min(budget, total)
-        best = torch.empty(0)
-        for name in scores:
-            flat = scores[name].flatten()
-            merged = torch.cat([best.to(flat), flat.topk(min(budget, len(flat))).values])
-            best = merged.topk(min(budget, len(merged))).values
-        return budget, best
+
+def top_of_network(scores: Mapping[str, Tensor], budget: int) -> dict[str, Tensor]:
+    """Flat positions of the ``budget`` largest scores of all layers together, ascending in each layer.
+
+    Among ties the earlier layer wins, and within a layer the lower position.
+
+    Args:
+        scores: Layer name to scores. May compute each entry when it is asked for.
+        budget: Clamped to the number of scores.
+    """
+    best = _best(scores, budget)
+    chosen = {}
+    bound = best.min() if len(best) else torch.tensor(torch.inf)
+    room = len(best) - int((best > bound).sum())
+    for name in scores:
+        flat = scores[name].flatten()
+        tied = (flat == bound.to(flat.device)).nonzero().flatten()[:room]
+        room -= len(tied)
+        above = (flat > bound.to(flat.device)).nonzero().flatten()
+        chosen[name] = torch.cat([above, tied]).sort().values
+    return chosen
+
+
+def _best(scores: Mapping[str, Tensor], budget: int) -> Tensor:
+    """The scores that fill the budget, layer by layer."""
+    best = torch.empty(0)
+    for name in scores:
+        flat = scores[name].flatten()
+        merged = torch.cat([best.to(flat), flat.topk(min(budget, len(flat))).values])
+        best = merged.topk(min(budget, len(merged))).values
+    return best

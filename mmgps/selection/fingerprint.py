@@ -7,19 +7,21 @@ import hashlib
 import torch
 from torch import nn
 
+from .injected import base_parameters
+
 
 def architecture_fingerprint(module: nn.Module) -> str:
-    """SHA-256 of the names and shapes of all parameters."""
+    """SHA-256 of the names and shapes of all parameters of the base: what a method injected does not count."""
     digest = hashlib.sha256()
-    for name, value in module.named_parameters():
+    for name, value in base_parameters(module):
         digest.update(f'{name}:{tuple(value.shape)}\n'.encode())
     return digest.hexdigest()
 
 
 def weights_fingerprint(module: nn.Module) -> str:
-    """SHA-256 of the names, types and bits of all parameters."""
+    """SHA-256 of the names, types and bits of all parameters of the base."""
     digest = hashlib.sha256()
-    for name, value in module.named_parameters():
+    for name, value in base_parameters(module):
         digest.update(f'{name}:{value.dtype}:{tuple(value.shape)}\n'.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

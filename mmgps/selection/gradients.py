@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .accumulate import Accumulation, GradientSum
 from .preserve import preserved
 
 MAX_HALVINGS = 24
@@ -27,12 +28,14 @@ def sum_gradients(
     batches: Iterable[Any],
     loss: Callable[[Any], Tensor],
     loss_scale: float | None = None,
+    accumulation: Accumulation | None = None,
 ) -> dict[str, Tensor]:
-    """Sum the gradient of ``loss`` over all ``batches``.
+    """Sum the gradient of ``loss``, or what ``accumulation`` makes of it, over all ``batches``.
 
     The model is left as it was found: see :func:`preserved`. Gradients of other parameters are never made. At the
     peak there is one dense gradient of ``parameters``, plus a second one where sums have to be kept beside it: with
-    ``loss_scale``, or for parameters of less than 32 bits, whose sums are kept in float32.
+    ``loss_scale``, with an ``accumulation`` other than the sum, or for parameters of less than 32 bits, whose sums are
+    kept in float32.
 
     Args:
         model: The model, in the mode in which it is to run.
@@ -41,6 +44,7 @@ def sum_gradients(
         loss: A batch to its scalar loss, under autocast if the caller wants it.
         loss_scale: Factor that keeps float16 gradients from vanishing; halved, and the batch repeated, when a
             gradient overflows. It is divided out of the sums.
+        accumulation: The sum by default.
 
     Returns:
         Name to summed gradient, float32 or wider, of the parameter's shape. A parameter that the loss does not reach
@@ -50,7 +54,9 @@ def sum_gradients(
         EmptyLoaderError: Without any batch.
         NonFiniteGradientError: Names the layers.
     """
-    aside = loss_scale is not None or any(value.dtype.itemsize < 4 for value in parameters.values())
+    accumulation = accumulation or GradientSum()
+    narrow = any(value.dtype.itemsize < 4 for value in parameters.values())
+    aside = loss_scale is not None or narrow or not isinstance(accumulation, GradientSum)
     with preserved(model):
         for value in model.parameters():
             value.requires_grad_(False)
@@ -61,7 +67,7 @@ def sum_gradients(
         if aside:
             sums = _zeros(parameters)
             for count, batch in enumerate(batches, 1):  # noqa: B007
-                loss_scale = _add_scaled(sums, parameters, batch, loss, loss_scale)
+                loss_scale = _add_scaled(sums, parameters, batch, loss, loss_scale, accumulation)
         else:
             for count, batch in enumerate(batches, 1):  # noqa: B007
                 torch.autograd.backward(loss(batch))
@@ -92,6 +98,7 @@ def _add_scaled(
     batch: Any,
     loss: Callable[[Any], Tensor],
     scale: float | None,
+    accumulation: Accumulation,
 ) -> float | None:
     """Add one batch to the sums and return the scale that did not overflow."""
     for _ in range(MAX_HALVINGS):
@@ -103,7 +110,7 @@ def _add_scaled(
             break
         scale /= 2
     for name, gradient in gradients.items():
-        sums[name].add_(gradient.to(sums[name].dtype), alpha=1 / (scale or 1.0))
+        accumulation.add(sums[name], gradient.to(sums[name].dtype), 1 / (scale or 1.0))
     return scale
 
 

@@ -17,6 +17,7 @@ from enum import Enum
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from .injected import Injected
 from .layout import NeuronLayout
 
 
@@ -33,6 +34,8 @@ class Role(str, Enum):
     NORM = 'norm'
     EMBEDDING = 'embedding'
     """Class tokens, position embeddings, embedding tables."""
+    INJECTED = 'injected'
+    """What a method put beside the base."""
     OTHER = 'other'
 
 
@@ -119,7 +122,9 @@ def _describe_one(name: str, value: nn.Parameter, owner: nn.Module, attribute: s
 def _layer_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> tuple[Role, NeuronLayout | None] | None:
     """The role that the owner's type gives to one of its own attributes, None for an owner without a rule."""
     shape = tuple(value.shape)
-    types = {f'{kind.__module__}.{kind.__qualname__}' for kind in type(owner).__mro__}
+    types = type_names(owner)
+    if isinstance(owner, Injected):
+        return Role.INJECTED, None
     if isinstance(owner, NORMS):
         return Role.NORM, None
     if isinstance(owner, nn.Embedding | nn.EmbeddingBag):
@@ -143,6 +148,11 @@ def _layer_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> tuple[
     return None
 
 
+def type_names(owner: nn.Module) -> set[str]:
+    """Qualified names of the class of ``owner`` and of those that it derives from."""
+    return {f'{kind.__module__}.{kind.__qualname__}' for kind in type(owner).__mro__}
+
+
 def _table_role(value: nn.Parameter) -> tuple[Role, None]:
     return (Role.SCALE if _is_vector(value) else Role.POSITION_BIAS), None
 
@@ -150,7 +160,8 @@ def _table_role(value: nn.Parameter) -> tuple[Role, None]:
 def _structural_role(owner: nn.Module, value: nn.Parameter) -> Role:
     own = list(owner.parameters(recurse=False))
     if len(own) == 2 and own[0].shape == own[1].shape and all(map(_is_vector, own)):
-        return Role.NORM if not list(owner.children()) else Role.SCALE
+        alone = all(isinstance(child, Injected) for child in owner.children())
+        return Role.NORM if alone else Role.SCALE
     if _is_vector(value):
         return Role.SCALE
     return Role.EMBEDDING if value.shape[0] == 1 else Role.OTHER

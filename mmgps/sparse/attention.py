@@ -67,7 +67,7 @@ class AttentionForward(OwnForward):
         self._owner: nn.MultiheadAttention = owner
         self._projections = {id(weight.dense): Projection(weight) for weight in weights}
         self._packed = self._projections.get(id(owner.in_proj_weight))
-        self._forward = _attention_code(self._linear)
+        self._forward = attention_code(self._linear)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._forward(self._owner, *args, **kwargs)
@@ -87,7 +87,7 @@ class AttentionForward(OwnForward):
         return {name: part[1].route for name, part in plans.items() if part is not None}
 
 
-def _attention_code(linear: Callable[..., Tensor]) -> Callable[..., Any]:
+def attention_code(linear: Callable[..., Tensor]) -> Callable[..., Any]:
     """torch's code of the attention's forward, calling ``linear``."""
     inner = F.multi_head_attention_forward
     names = {name: _rebound(getattr(F, name), linear=linear) for name in ('_in_projection_packed', '_in_projection')}

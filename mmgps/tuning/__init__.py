@@ -1,24 +1,44 @@
 """The fine-tuning methods: which numbers move. Needs only torch."""
 
+from .adapter import Adapter
 from .base import TuningMethod, WholeParameters, trainable
 from .bias import BiasTuning
 from .freeze import freeze_unselected
 from .full import FullTuning
 from .gps import GPS
+from .injection import InjectionMethod, injected_by
 from .linear import LinearProbe
+from .lora import LoRA
+from .placing import merge_operations
 from .report import Count, count_parts, count_roles, format_report
+from .sites import InjectionError, Part
+from .spt import SPTAdapter, SPTLoRA
+from .ssf import SSF
+from .vpt import VPTDeep, VPTShallow
 
 __all__ = [
     'GPS',
+    'SSF',
+    'Adapter',
     'BiasTuning',
     'Count',
     'FullTuning',
+    'InjectionError',
+    'InjectionMethod',
     'LinearProbe',
+    'LoRA',
+    'Part',
+    'SPTAdapter',
+    'SPTLoRA',
     'TuningMethod',
+    'VPTDeep',
+    'VPTShallow',
     'WholeParameters',
     'count_parts',
     'count_roles',
     'format_report',
     'freeze_unselected',
+    'injected_by',
+    'merge_operations',
     'trainable',
 ]

@@ -8,17 +8,22 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from mmgps.selection import Parameter, Selection, architecture_fingerprint, describe
+from mmgps.selection import Accumulation, GradientSum, Parameter, Selection, architecture_fingerprint, describe
 
 
 class TuningMethod(Protocol):
-    """A selection method.
+    """A method: which numbers of a backbone move.
 
     Everything outside the backbone (head, decoder) is trained by every method; a parameter that the user froze, by
     ``frozen_stages`` for example, stays frozen.
     """
 
     name: str
+
+    @property
+    def accumulation(self) -> Accumulation:
+        """How the gradients of the batches become those that :meth:`select` gets."""
+        ...
 
     @property
     def needs_gradient(self) -> bool:
@@ -38,7 +43,18 @@ class TuningMethod(Protocol):
 
         Args:
             backbone: With the pre-trained weights in place.
-            gradients: Summed gradients of :meth:`candidates`; None where ``needs_gradient`` is False.
+            gradients: Accumulated gradients of :meth:`candidates`; None where ``needs_gradient`` is False.
+        """
+        ...
+
+    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+        """Put in place what ``selection`` trains and the backbone does not have yet.
+
+        Called before the optimizer takes over the selection, when it was made and when it is restored.
+
+        Returns:
+            Weight to the new parameters that the optimizer holds under the same options. Nothing for methods that add
+            nothing, or that did so when the model was built.
         """
         ...
 
@@ -53,6 +69,7 @@ class WholeParameters(ABC):
 
     name: str
     needs_gradient = False
+    accumulation = GradientSum()
 
     def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
         return {}
@@ -62,7 +79,10 @@ class WholeParameters(ABC):
 
     def select(self, backbone: nn.Module, gradients: Mapping[str, Tensor] | None = None) -> Selection:
         whole = tuple(name for name, entry in trainable(backbone).items() if self.trains(entry))
-        return Selection(self.name, {}, whole, architecture_fingerprint(backbone))
+        return Selection(self.name, {}, whole, architecture_fingerprint(backbone), self.settings())
+
+    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+        return {}
 
     @abstractmethod
     def trains(self, parameter: Parameter) -> bool:

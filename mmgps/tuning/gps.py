@@ -11,6 +11,7 @@ from mmgps.selection import (
     Choice,
     Connections,
     GradientScore,
+    GradientSum,
     Parameter,
     PerNeuron,
     Role,
@@ -37,6 +38,7 @@ class GPS:
     """
 
     name = 'gps'
+    accumulation = GradientSum()
 
     def __init__(
         self,
@@ -75,6 +77,9 @@ class GPS:
         }
         whole = tuple(name for name, entry in trainable(backbone).items() if entry.role in self.whole)
         return Selection(self.name, connections, whole, architecture_fingerprint(backbone), self.settings())
+
+    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+        return {}
 
     def settings(self) -> dict[str, object]:
         return {

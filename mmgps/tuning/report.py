@@ -75,8 +75,8 @@ def format_report(model: nn.Module, target: str, selection: Selection) -> str:
         f'trained of {target}: {detail}; density {base.density:.3%} without the head, {whole.density:.3%} with it',
     ]
     if neurons:
-        k = selection.settings.get('k')
-        lines.append(f'{len(selection):,} connections chosen for {neurons:,} neurons, K={k}')
+        k = f', K={selection.settings["k"]}' if 'k' in selection.settings else ''
+        lines.append(f'{len(selection):,} connections chosen for {neurons:,} neurons{k}')
     other = [name for name, entry in describe(inner).items() if entry.role is Role.OTHER]
     if other and selection.method != 'full':
         lines.append(f'frozen because no rule knows their owners: {", ".join(other[:5])}{" ..." * (len(other) > 5)}')

@@ -47,23 +47,6 @@ def test_both_start_as_the_base(setup: Setup) -> None:
         assert torch.allclose(tuned(x)[0], expected, atol=1e-6)
 
 
-def test_the_unmerged_attention_equals_one_with_merged_weights(setup: Setup) -> None:
-    tuned = setup.build().backbone
-    UnmergedLora(8).apply(tuned)
-    tuned.eval()
-    low = tuned.layers[0].attn.attn
-    torch.nn.init.normal_(low.inputs.lora_B)
-    torch.nn.init.normal_(low.output.lora_B)
-    merged = copy.deepcopy(low.attention)
-    with torch.no_grad():
-        merged.in_proj_weight += low.inputs.scale * low.inputs.lora_B @ low.inputs.lora_A
-        merged.out_proj.weight += low.output.scale * low.output.lora_B @ low.output.lora_A
-    x = torch.randn(5, 2, 16)
-    for query, key in ((x, x), (x, x.clone()), (torch.randn(3, 2, 16), x)):
-        assert torch.allclose(low(query, key, key.clone())[0], merged(query, key, key)[0], atol=1e-5)
-        assert torch.allclose(low(query, key, key)[0], merged(query, key, key)[0], atol=1e-5)
-
-
 def test_what_is_a_plain_vit(setup: Setup) -> None:
     assert is_plain_vit(setup.build().backbone)
     assert not is_plain_vit(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 4)))

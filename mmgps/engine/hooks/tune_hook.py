@@ -9,14 +9,15 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from mmgps.registry import HOOKS, METHODS, SPARSE
+from mmgps.registry import HOOKS, SPARSE
 from mmgps.selection import Selection, load_selection, pack_selection, save_selection, unpack_selection
 from mmgps.sparse import SparseTraining
-from mmgps.tuning import TuningMethod, format_report, freeze_unselected
+from mmgps.tuning import InjectionMethod, TuningMethod, format_report, freeze_unselected, injected_by
 
+from ..components import build_method
 from ..optim import hold_only_trained, wrappers_of
 from ..selection_pass import select, unwrapped
 
@@ -25,14 +26,14 @@ CHECKPOINT_KEY = 'mmgps_selection'
 
 @HOOKS.register_module()
 class TuneHook(Hook):
-    """Fine-tune the backbone by any selection method.
+    """Fine-tune the backbone by any method.
 
     The method decides in ``before_train``, the first moment with the pre-trained weights in place; a resumed run
     takes the decision from its checkpoint and never decides again. The model's state dict keeps the names and shapes
     of the base architecture.
 
     Args:
-        method: Config of a :class:`mmgps.tuning.TuningMethod`.
+        method: Config of a :class:`mmgps.tuning.TuningMethod`; left out where ``mmgps.TunedBackbone`` names it.
         target: Path of the backbone within the model.
         num_batches: Batches of the selection pass on each process; None for all training data.
         selection: A file written by a former run, used instead of selecting.
@@ -45,23 +46,26 @@ class TuneHook(Hook):
 
     def __init__(
         self,
-        method: dict | TuningMethod,
+        method: dict | TuningMethod | None = None,
         target: str = 'backbone',
         num_batches: int | None = None,
         selection: str | None = None,
         sparse: dict | None = None,
     ) -> None:
-        self.method: TuningMethod = (
-            METHODS.build({'_scope_': 'mmgps', **method}) if isinstance(method, dict) else method
-        )
+        self._given: TuningMethod | None = build_method(method) if isinstance(method, dict) else method
         self.target, self.num_batches, self.selection_file = target, num_batches, selection
         self.sparse = sparse or dict(type='CompactTraining')
         self.selection: Selection | None = None
         self.training: SparseTraining | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Restore the selection before the optimizer's state is loaded, only when resuming."""
+        """Restore the selection before the optimizer's state is loaded, only when resuming.
+
+        A model that is tested needs what was trained beside its base, and no selection.
+        """
         if not runner._resume:
+            if CHECKPOINT_KEY in checkpoint and not isinstance(runner._train_loop, BaseLoop):
+                self._complete(runner, unpack_selection(checkpoint[CHECKPOINT_KEY]))
             return
         if CHECKPOINT_KEY not in checkpoint:
             raise ValueError(
@@ -69,7 +73,7 @@ class TuneHook(Hook):
                 f'{type(self).__name__}; start anew from it with load_from instead of --resume'
             )
         selection = unpack_selection(checkpoint[CHECKPOINT_KEY])
-        self._check_same_method(selection)
+        self._check_same_method(self._method(runner), selection)
         self._install(runner, selection)
 
     def before_train(self, runner: Runner) -> None:
@@ -84,7 +88,9 @@ class TuneHook(Hook):
         rewrap(runner)
         report = format_report(unwrapped(runner.model), self.target, self.selection)
         routes = self.training.report()
-        runner.logger.info('\n'.join([f'fine-tuning by {self.method.name}', report, *filter(None, [routes]), origin]))
+        runner.logger.info(
+            '\n'.join([f'fine-tuning by {self.selection.method}', report, *filter(None, [routes]), origin])
+        )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if self.selection is not None:
@@ -93,20 +99,42 @@ class TuneHook(Hook):
     def _select(self, runner: Runner) -> tuple[Selection, str]:
         if self.selection_file:
             return load_selection(self.selection_file), f'selection read from {self.selection_file}'
-        backbone = find_backbone(unwrapped(runner.model), self.target)
-        selection, cost = select(runner, backbone, self.method, self.num_batches)
+        selection, cost = select(runner, self._backbone(runner), self._method(runner), self.num_batches)
         return selection, str(cost)
 
     def _install(self, runner: Runner, selection: Selection) -> None:
-        backbone = find_backbone(unwrapped(runner.model), self.target)
+        backbone = self._backbone(runner)
+        added = self._complete(runner, selection)
         self.training = SPARSE.build({'_scope_': 'mmgps', **self.sparse, 'backbone': backbone, 'selection': selection})
         frozen = freeze_unselected(backbone, selection)
         for wrapper in wrappers_of(runner.optim_wrapper):
-            hold_only_trained(wrapper, frozen, self.training, needed=bool(selection.connections))
+            hold_only_trained(wrapper, frozen, self.training, bool(selection.connections), added)
         self.selection = selection
 
-    def _check_same_method(self, selection: Selection) -> None:
-        wanted, found = (self.method.name, self.method.settings()), (selection.method, dict(selection.settings))
+    def _complete(self, runner: Runner, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+        added = self._method(runner).complete(self._backbone(runner), selection)
+        check_copies(runner)
+        return added
+
+    def _backbone(self, runner: Runner) -> nn.Module:
+        return find_backbone(unwrapped(runner.model), self.target)
+
+    def _method(self, runner: Runner) -> TuningMethod:
+        built_in = injected_by(self._backbone(runner))
+        method = self._given or built_in
+        if built_in is not None and not isinstance(method, InjectionMethod):
+            asked = None if method is None else method.name
+            raise ValueError(f'the backbone was built with {built_in.name}, the hook asks for {asked}; name one method')
+        if method is None:
+            raise ValueError(
+                f'{type(self).__name__} was given no method and the backbone has none in place; set its method, or '
+                "backbone=dict(type='mmgps.TunedBackbone', ...)"
+            )
+        return method
+
+    @staticmethod
+    def _check_same_method(method: TuningMethod, selection: Selection) -> None:
+        wanted, found = (method.name, method.settings()), (selection.method, dict(selection.settings))
         if wanted != found:
             raise ValueError(
                 f'the checkpoint was trained by {found[0]} with {found[1]}, the config asks for {wanted[0]} with '
@@ -135,6 +163,27 @@ def find_backbone(model: nn.Module, target: str) -> nn.Module:
             'set target of the hook to the path of the backbone'
         )
     return modules[target]
+
+
+def check_copies(runner: Runner) -> None:
+    """Make sure that copies made before, by ``EMAHook``, have all that the model has by now.
+
+    Raises:
+        ValueError: If the model grew since.
+    """
+    names = unwrapped(runner.model).state_dict().keys()
+    for hook in runner.hooks:
+        copied = getattr(hook, 'ema_model', None)
+        if isinstance(copied, nn.Module) and not names <= _copied(copied):
+            raise ValueError(
+                f'{type(hook).__name__} copied the model before the method added modules to it, and would leave them '
+                "out; put the method in place with type='mmgps.TunedBackbone' if it can be, else train without the hook"
+            )
+
+
+def _copied(averaged: nn.Module) -> set[str]:
+    inner: Any = averaged.module
+    return set(inner.state_dict())
 
 
 def rewrap(runner: Runner) -> None:

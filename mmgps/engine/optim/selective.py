@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
@@ -50,9 +50,13 @@ def wrappers_of(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[OptimWra
 
 
 def hold_only_trained(
-    wrapper: OptimWrapper, frozen: Iterable[nn.Parameter], sparse: SparseTraining, needed: bool
+    wrapper: OptimWrapper,
+    frozen: Iterable[nn.Parameter],
+    sparse: SparseTraining,
+    needed: bool,
+    added: Mapping[nn.Parameter, list[nn.Parameter]],
 ) -> None:
-    """Take frozen parameters out of the optimizer and tell the wrapper what to do at each step.
+    """Take frozen parameters out of the optimizer, new ones in, and tell the wrapper what to do at each step.
 
     Parameter groups are edited in place: schedulers go on pointing at them.
 
@@ -61,9 +65,12 @@ def hold_only_trained(
         frozen: What it shall not hold.
         sparse: What trains the chosen connections.
         needed: Whether there are chosen connections, which a plain wrapper cannot train.
+        added: Parameter to new ones, which join its group unless some group holds them already.
 
     Raises:
         TypeError: For a plain wrapper where a selective one is needed.
+        ValueError: If the optimizer holds no parameter that a new one could join.
+
     """
     selective = isinstance(wrapper, SelectiveStep)
     if needed and not selective:
@@ -73,12 +80,28 @@ def hold_only_trained(
             f"set optim_wrapper.type to 'mmgps.{name}' in the config, which takes the same arguments"
         )
     dropped = {id(value) for value in frozen}
-    replaced = {id(old): new for old, new in sparse.replacements().items()}
+    held = {id(value) for group in wrapper.optimizer.param_groups for value in group['params']}
+    heirs = {id(weight): [value for value in new if id(value) not in held] for weight, new in added.items()}
+    lost = {at: new for at, new in heirs.items() if new and at not in held}
+    if lost:
+        raise ValueError(
+            f'the optimizer holds none of the {len(lost)} layers that {sum(map(len, lost.values()))} new tensors '
+            "belong to; let it hold the whole backbone, or put the method in place with type='mmgps.TunedBackbone'"
+        )
+    for old, new in sparse.replacements().items():
+        dropped.add(id(old))
+        heirs.setdefault(id(old), []).append(new)
     for group in wrapper.optimizer.param_groups:
-        group['params'][:] = _kept(group['params'], dropped, replaced)
+        group['params'][:] = _kept(group['params'], dropped, heirs)
     if selective:
         wrapper.sparse = sparse
 
 
-def _kept(values: Sequence[nn.Parameter], dropped: set[int], replaced: dict[int, nn.Parameter]) -> list[nn.Parameter]:
-    return [replaced.get(id(value), value) for value in values if id(value) not in dropped]
+def _kept(
+    values: Sequence[nn.Parameter], dropped: set[int], heirs: Mapping[int, list[nn.Parameter]]
+) -> list[nn.Parameter]:
+    kept = []
+    for value in values:
+        kept += [] if id(value) in dropped else [value]
+        kept += heirs.get(id(value), [])
+    return kept

@@ -1,0 +1,1 @@
+custom_hooks = [dict(type='mmgps.TuneHook', method=dict(type='mmgps.VPTShallow', tokens=10))]

@@ -1,0 +1,74 @@
+"""Adapters (Houlsby et al., ICML 2019; Pfeiffer et al., EACL 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .injection import InjectionMethod, generator_for
+from .lora import offered, positive
+from .operations import Operation
+from .placing import place
+from .sites import Part, Site, as_parts, find_sites, pick_sites
+
+OFFERED = (Part.QKV, Part.PROJ, Part.FC1, Part.FC2, Part.LINEAR, Part.BLOCK)
+
+
+class Adapter(InjectionMethod):
+    """``y += up(GELU(down(y)))`` behind each MLP, before its residual connection.
+
+    Args:
+        bottleneck: Width between the two maps.
+        parts: Where they stand. ``('fc2',)``, Pfeiffer's form, is the default; ``('proj', 'fc2')`` is Houlsby's, with
+            one behind each attention too. In a network of convolutions the default is ``('block',)``: behind the last
+            norm of each residual block.
+
+    Raises:
+        ValueError: For a bottleneck below 1, or a part that is none.
+    """
+
+    name = 'adapter'
+
+    def __init__(self, bottleneck: int = 8, parts: str | Sequence[str] | None = None) -> None:
+        self.bottleneck = positive('bottleneck', bottleneck)
+        self.parts = None if parts is None else offered('adapter', as_parts(parts), OFFERED)
+
+    def settings(self) -> dict[str, object]:
+        parts = None if self.parts is None else [part.value for part in self.parts]
+        return {'bottleneck': self.bottleneck, 'parts': parts}
+
+    def put_in_place(self, backbone: nn.Module) -> None:
+        here = {site.part for site in find_sites(backbone)}
+        default = (Part.BLOCK,) if Part.FC2 not in here and Part.BLOCK in here else (Part.FC2,)
+        for site in pick_sites(backbone, self.parts or default, self.name):
+            place(site, Bottleneck(site, self.bottleneck))
+
+
+class Bottleneck(Operation):
+    """``y + up(GELU(down(y)))``.
+
+    Starts as the identity: ``up`` and the biases are zero, ``down`` is uniform in +-1/sqrt(outputs).
+
+    Args:
+        site: The map behind which it stands.
+        width: Of the bottleneck.
+    """
+
+    key = 'adapter'
+
+    def __init__(self, site: Site, width: int) -> None:
+        super().__init__()
+        generator, bound = generator_for(site.parameter_name(self.key, 'down')), 1 / math.sqrt(site.outputs)
+        self.down = nn.Parameter(torch.empty(width, site.outputs).uniform_(-bound, bound, generator=generator))
+        self.down_bias = nn.Parameter(torch.zeros(width))
+        self.up = nn.Parameter(torch.zeros(site.outputs, width))
+        self.up_bias = nn.Parameter(torch.zeros(site.outputs))
+
+    def forward(self, x: Tensor, y: Tensor, rows: slice, dim: int) -> Tensor:
+        features = y.movedim(dim, -1)
+        low = F.gelu(F.linear(features, self.down[:, rows], self.down_bias))
+        return y + F.linear(low, self.up[rows], self.up_bias[rows]).movedim(-1, dim)

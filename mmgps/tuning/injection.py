@@ -1,0 +1,94 @@
+"""What the methods that add modules share."""
+
+from __future__ import annotations
+
+import zlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mmgps.selection import Injected, Parameter, Role, Selection, base_parameters
+
+from .base import WholeParameters
+from .placing import check_connected
+from .sites import InjectionError
+
+_RECORD = '_mmgps_method'
+
+
+class InjectionMethod(WholeParameters):
+    """Base of the methods that put modules beside those of the backbone and train nothing else of it.
+
+    ``mmgps.TunedBackbone`` puts them in place when the model is built. Where that was not done, :meth:`select` does it
+    when training starts, and :meth:`complete` on resuming.
+    """
+
+    def inject(self, backbone: nn.Module) -> None:
+        """Put the modules in place.
+
+        Their first numbers follow from torch's seed and their names alone; no random number is drawn, so that the
+        rest of the model starts as it would without the method.
+
+        Raises:
+            InjectionError: If the method cannot do this on ``backbone``, or if it has injected modules already.
+        """
+        if any(isinstance(module, Injected) for module in backbone.modules()):
+            raise InjectionError(
+                f'{type(backbone).__name__} has injected modules already; build it anew for {self.name}'
+            )
+        self.put_in_place(backbone)
+        setattr(backbone, _RECORD, self)
+
+    @abstractmethod
+    def put_in_place(self, backbone: nn.Module) -> None:
+        """What :meth:`inject` does."""
+
+    def select(self, backbone: nn.Module, gradients: Mapping[str, Tensor] | None = None) -> Selection:
+        """Everything that was injected.
+
+        Raises:
+            InjectionError: If another method injected something, or if some of it does not run.
+        """
+        self._ensure(backbone)
+        check_connected(backbone)
+        return super().select(backbone)
+
+    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+        self._ensure(backbone)
+        return beside(backbone)
+
+    def trains(self, parameter: Parameter) -> bool:
+        return parameter.role is Role.INJECTED
+
+    def _ensure(self, backbone: nn.Module) -> None:
+        found = injected_by(backbone)
+        if found is None:
+            self.inject(backbone)
+        elif (found.name, found.settings()) != (self.name, self.settings()):
+            raise InjectionError(
+                f'{type(backbone).__name__} was built with {found.name} with {found.settings()}, and the hook asks for '
+                f'{self.name} with {self.settings()}; name the method in one place'
+            )
+
+
+def beside(backbone: nn.Module) -> dict[nn.Parameter, list[nn.Parameter]]:
+    """Parameter of the base to the injected ones that belong to the same layer."""
+    found = {}
+    for parent in backbone.modules():
+        new = [v for child in parent.children() if isinstance(child, Injected) for v in child.parameters()]
+        if new and not isinstance(parent, Injected):
+            found[next(value for _, value in base_parameters(parent))] = new
+    return found
+
+
+def injected_by(backbone: nn.Module) -> InjectionMethod | None:
+    """The method that put modules into ``backbone`` when it was built."""
+    return cast('InjectionMethod | None', getattr(backbone, _RECORD, None))
+
+
+def generator_for(name: str) -> torch.Generator:
+    """A generator that is a function of torch's seed and ``name`` alone."""
+    return torch.Generator().manual_seed((torch.initial_seed() + zlib.crc32(name.encode())) % 2**63)

@@ -1,0 +1,71 @@
+"""What is put behind a map: it gets the input and the output and gives a new output.
+
+An operation is a child of the module that owns the map, and one hook that holds no state runs the children of whatever
+module it is called on. So a copied or pickled network keeps its operations, names of the base stay, and autocast,
+gradient checkpointing and DDP see ordinary modules.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from mmgps.selection import Injected
+
+from .sites import InjectionError
+
+
+class Operation(Injected, ABC):
+    """Changes the output of one map."""
+
+    key: ClassVar[str]
+    """Its name within the owner of the map."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, y: Tensor, rows: slice, dim: int) -> Tensor:
+        """The new output.
+
+        Args:
+            x: The input of the map.
+            y: Its output.
+            rows: Which outputs of the map ``y`` holds: an attention may compute some at a time.
+            dim: The dimension of ``y`` that holds them, 1 or -1.
+        """
+
+    def merge(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Change ``weight`` ``[outputs, inputs]`` and ``bias`` ``[outputs]`` in place to what the map computes with it.
+
+        Raises:
+            InjectionError: If that is not possible.
+        """
+        raise InjectionError(f'{type(self).__name__} is no linear map of the output and cannot be merged')
+
+
+def operations_of(module: nn.Module) -> list[Operation]:
+    """What was put behind the map of ``module``, in order."""
+    return [child for child in module.children() if isinstance(child, Operation)]
+
+
+def run_operations(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+    """Forward hook of every owner with operations."""
+    x = args[0] if args else next(iter(kwargs.values()))
+    for operation in operations_of(module):
+        output = operation(x, output, slice(None), channel_dim(module, kwargs))
+    return output
+
+
+def channel_dim(module: nn.Module, options: Mapping[str, Any]) -> int:
+    """The dimension of the output of ``module`` that holds its channels.
+
+    Args:
+        module: A layer or norm.
+        options: Keyword arguments of its call: some norms are told the layout.
+    """
+    if 'data_format' in options:
+        return -1 if options['data_format'] == 'channel_last' else 1
+    rms = getattr(nn, 'RMSNorm', nn.LayerNorm)
+    last = isinstance(module, nn.Linear) or type(module).forward in (nn.LayerNorm.forward, rms.forward)
+    return -1 if last else 1

@@ -1,0 +1,127 @@
+"""Sensitivity-aware fine-tuning (He et al., ICCV 2023)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from mmgps.selection import (
+    Connections,
+    Parameter,
+    Role,
+    Selection,
+    SelectionMismatchError,
+    SquaredGradientSum,
+    architecture_fingerprint,
+    top_of_network,
+)
+
+from .adapter import Bottleneck
+from .base import trainable
+from .injection import beside
+from .lora import OFFERED, positive
+from .low_rank import low_rank
+from .operations import Operation
+from .placing import check_connected, place
+from .sites import Site, check_called, find_sites
+
+
+class SPT(ABC):
+    """Spend a budget on the most sensitive connections of the whole network.
+
+    A weight that holds at least as many of them as a module behind it would have parameters gets that module; of any
+    other its sensitive connections are trained. So what is trained never exceeds the budget.
+
+    Args:
+        budget: Numbers to train: a count, or below 1 a share of the connections of the backbone.
+        rank: Of the factors, or width of the bottleneck.
+
+    Raises:
+        ValueError: For a budget that is not positive, or a rank below 1.
+    """
+
+    name: str
+    needs_gradient = True
+    accumulation = SquaredGradientSum()
+
+    def __init__(self, budget: float = 0.005, rank: int = 8) -> None:
+        if not budget > 0:
+            raise ValueError(f'budget is a count of numbers or a share below 1, and above 0; got {budget!r}')
+        self.budget, self.rank = budget, positive('rank', rank)
+
+    def settings(self) -> dict[str, object]:
+        return {'budget': self.budget, 'rank': self.rank}
+
+    def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
+        return {name: entry for name, entry in trainable(backbone).items() if entry.role is Role.CONNECTION}
+
+    def select(self, backbone: nn.Module, gradients: Mapping[str, Tensor] | None) -> Selection:
+        assert gradients is not None
+        candidates = self.candidates(backbone)
+        total = sum(entry.value.numel() for entry in candidates.values())
+        budget = round(self.budget * total if self.budget < 1 else self.budget)
+        rows = {name: entry.neurons.to_rows(gradients[name]) for name, entry in candidates.items()}
+        chosen = {name: found for name, found in top_of_network(rows, budget).items() if len(found)}
+        whole: list[str] = []
+        for site in _offered(backbone):
+            module = self.module(site)
+            size = sum(value.numel() for value in module.parameters())
+            if site.name in chosen and len(chosen[site.name]) >= size:
+                check_called(site, self.name)
+                del chosen[site.name]
+                whole += _names(site, module)
+        layouts = {name: candidates[name].neurons for name in chosen}
+        connections = {
+            name: Connections(places.cpu(), layouts[name].neurons, layouts[name].fan_in)
+            for name, places in chosen.items()
+        }
+        return Selection(self.name, connections, tuple(whole), architecture_fingerprint(backbone), self.settings())
+
+    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+        there = dict(backbone.named_parameters())
+        missing = set(selection.whole) - there.keys()
+        for site in _offered(backbone):
+            module = self.module(site)
+            names = _names(site, module)
+            if missing.issuperset(names):
+                place(site, module)
+                missing -= set(names)
+        if missing:
+            raise SelectionMismatchError(
+                f'the selection trains {sorted(missing)[0]!r}, for which {type(backbone).__name__} has no layer; it '
+                'was made for another architecture'
+            )
+        check_connected(backbone)
+        return beside(backbone)
+
+    @abstractmethod
+    def module(self, site: Site) -> Operation:
+        """What a sensitive weight gets."""
+
+
+class SPTLoRA(SPT):
+    """Sensitive weights get low-rank factors."""
+
+    name = 'spt-lora'
+
+    def module(self, site: Site) -> Operation:
+        return low_rank(site, self.rank, 1.0)
+
+
+class SPTAdapter(SPT):
+    """Sensitive weights get an adapter behind them."""
+
+    name = 'spt-adapter'
+
+    def module(self, site: Site) -> Operation:
+        return Bottleneck(site, self.rank)
+
+
+def _offered(backbone: nn.Module) -> list[Site]:
+    return [site for site in find_sites(backbone) if site.part in OFFERED]
+
+
+def _names(site: Site, module: Operation) -> list[str]:
+    return [site.parameter_name(module.key, name) for name, _ in module.named_parameters()]

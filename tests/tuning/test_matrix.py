@@ -1,0 +1,167 @@
+"""Every method on every architecture that it is claimed for keeps the same promises."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+pytest.importorskip('mmpretrain')
+
+from architectures import BUILDERS, build
+from tuned import Tuned, outputs, state
+
+from mmgps.engine import METHOD_NAMES, build_method
+from mmgps.selection import architecture_fingerprint, describe
+from mmgps.tuning import InjectionError, count_parts, merge_operations
+
+EVERY = tuple(BUILDERS)
+#: Method, the architectures that it is claimed for, and whether it starts as the base.
+CLAIMS: dict[str, tuple[tuple[str, ...], bool]] = {
+    'gps': (EVERY, True),
+    'full': (EVERY, True),
+    'linear': (EVERY, True),
+    'bias': (EVERY, True),
+    'lora': (EVERY, True),
+    'adapter': (EVERY, True),
+    'vpt-shallow': (('vit', 'mmpretrain-vit'), False),
+    'vpt-deep': (('vit', 'mmpretrain-vit', 'swin', 'mmpretrain-swin'), False),
+    'ssf': (EVERY, False),
+    'spt-lora': (EVERY, True),
+    'spt-adapter': (EVERY, True),
+}
+#: Options that make a method fit networks this small.
+OPTIONS: dict[str, dict] = {
+    'lora': dict(rank=2),
+    'adapter': dict(bottleneck=2),
+    'vpt-shallow': dict(tokens=3),
+    'vpt-deep': dict(tokens=3),
+    'spt-lora': dict(budget=0.3, rank=2),
+    'spt-adapter': dict(budget=0.3, rank=1),
+}
+MERGEABLE = ('lora', 'ssf')
+CASES = [(method, kind) for method, (kinds, _) in CLAIMS.items() for kind in kinds]
+REFUSED = [(method, kind) for method, (kinds, _) in CLAIMS.items() for kind in EVERY if kind not in kinds]
+cases = pytest.mark.parametrize(('method', 'kind'), CASES)
+
+
+def method_of(name: str):
+    return build_method({**METHOD_NAMES[name], **OPTIONS.get(name, {})})
+
+
+def tuned(method: str, kind: str, selection=None) -> Tuned:
+    return Tuned(build(kind), method_of(method), selection)
+
+
+def assert_same(found: list, expected: list) -> None:
+    assert [a.shape for a in found] == [b.shape for b in expected]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def assert_near(found: list, expected: list) -> None:
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_every_method_is_in_the_matrix() -> None:
+    ablations = {name for name in METHOD_NAMES if name.startswith('gps-')}
+    assert METHOD_NAMES.keys() - ablations == CLAIMS.keys()
+
+
+@cases
+def test_only_what_the_selection_names_moves(method: str, kind: str) -> None:
+    run = tuned(method, kind)
+    backbone = run.model.backbone
+    before = state(backbone)
+    run.train(range(3))
+    after = backbone.state_dict()
+    connections = {p.name: c.mask(p.neurons) for p, c in run.selection.resolve(backbone)}
+    moved = expected = 0
+    for name, entry in describe(backbone).items():
+        mask = torch.full_like(entry.value, name in run.selection.whole, dtype=torch.bool)
+        mask = connections.get(name, mask)
+        assert torch.equal(after[name][~mask], before[name][~mask]), name
+        moved += int((after[name] != before[name]).sum())
+        expected += int(mask.sum())
+    [count] = [count for count in count_parts(run.model, 'backbone', run.selection) if count.part == 'backbone']
+    assert count.trained == expected
+    assert moved >= 0.7 * expected  # a rectifier may be silent for all inputs
+    assert len(run.held()) == 1 + len(run.selection.connections) + len(run.selection.whole)
+
+
+@cases
+def test_names_shapes_and_fingerprint_of_the_base_stay(method: str, kind: str) -> None:
+    base = build(kind)
+    run = tuned(method, kind)
+    found = state(run.model.backbone)
+    assert run.selection.architecture == architecture_fingerprint(base)
+    assert architecture_fingerprint(run.model.backbone) == architecture_fingerprint(base)
+    for name, value in base.state_dict().items():
+        assert torch.equal(found[name], value), name
+    extra = set(found) - set(base.state_dict())
+    assert extra == {name for name in run.selection.whole if name not in dict(base.named_parameters())}
+
+
+@cases
+def test_zero_steps_equal_the_base_where_the_method_starts_there(method: str, kind: str) -> None:
+    base = outputs(build(kind))
+    found = outputs(tuned(method, kind).model.backbone)
+    if CLAIMS[method][1]:
+        assert_same(found, base)
+    else:
+        assert [a.shape for a in found] == [b.shape for b in base]
+        assert not torch.equal(found[-1], base[-1])
+
+
+@cases
+def test_a_checkpoint_holds_all_of_it(method: str, kind: str) -> None:
+    run = tuned(method, kind).train(range(2))
+    again = tuned(method, kind, run.selection)
+    again.model.load_state_dict(run.model.state_dict())
+    assert_same(outputs(again.model.backbone), outputs(run.model.backbone))
+    assert not torch.equal(outputs(run.model.backbone)[-1], outputs(build(kind))[-1]) or method == 'linear'
+
+
+@cases
+def test_resumed_equals_uninterrupted(method: str, kind: str) -> None:
+    whole = tuned(method, kind).train(range(4))
+    first = tuned(method, kind).train(range(2))
+    second = tuned(method, kind, first.selection)
+    second.model.load_state_dict(first.model.state_dict())
+    second.wrapper.load_state_dict(first.wrapper.state_dict())
+    second.train(range(2, 4))
+    expected, found = state(whole.model), state(second.model)
+    assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
+
+
+@cases
+def test_a_copy_computes_the_same_and_is_its_own(method: str, kind: str) -> None:
+    run = tuned(method, kind).train(range(2))
+    twin = copy.deepcopy(run.model.backbone)
+    expected = outputs(run.model.backbone)
+    assert_same(outputs(twin), expected)
+    with torch.no_grad():
+        for value in twin.parameters():
+            value.zero_()
+    assert_same(outputs(run.model.backbone), expected)
+    assert not torch.equal(outputs(twin)[-1], expected[-1])
+
+
+@pytest.mark.parametrize(('method', 'kind'), [case for case in CASES if case[0] in MERGEABLE])
+def test_merged_equals_unmerged(method: str, kind: str) -> None:
+    run = tuned(method, kind).train(range(3))
+    backbone = run.model.backbone.double()
+    expected, base = outputs(backbone), build(kind)
+    merge_operations(backbone)
+    assert_near(outputs(backbone), expected)
+    plain = copy.deepcopy(base).double()
+    plain.load_state_dict(backbone.state_dict())
+    assert_near(outputs(plain), expected)
+    assert not torch.equal(outputs(base.double())[-1], outputs(plain)[-1])
+
+
+@pytest.mark.parametrize(('method', 'kind'), REFUSED)
+def test_what_a_method_cannot_do_is_said(method: str, kind: str) -> None:
+    with pytest.raises(InjectionError, match=type(build(kind)).__name__):
+        tuned(method, kind)

@@ -1,0 +1,20 @@
+"""Segment Anything (Kirillov et al., ICCV 2023) without prompts, in the parts of an mmseg segmentor."""
+
+from .image_encoder import SAMImageEncoder
+from .mask_head import SAMMaskHead
+from .pretrained import CheckpointKeysError, SAMPretrained, load_published
+from .sizes import FILES, SIZES, SAMSize
+from .weights import WeightsUnavailableError, find_weights
+
+__all__ = [
+    'FILES',
+    'SIZES',
+    'CheckpointKeysError',
+    'SAMImageEncoder',
+    'SAMMaskHead',
+    'SAMPretrained',
+    'SAMSize',
+    'WeightsUnavailableError',
+    'find_weights',
+    'load_published',
+]

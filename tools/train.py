@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from mmgps.requirements import require
 
@@ -13,10 +14,12 @@ from mmengine.runner import Runner  # noqa: E402
 
 from mmgps.engine import (  # noqa: E402
     METHOD_NAMES,
+    MissingInputsError,
     add_config_arguments,
     add_launcher_arguments,
     enable_amp,
     enable_auto_scale_lr,
+    provide_inputs,
     read_config,
     set_work_dir,
     tune_config,
@@ -60,6 +63,10 @@ def main() -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    try:
+        provide_inputs(cfg)
+    except MissingInputsError as error:
+        sys.exit(f'{args.config}: {error}')
     Runner.from_cfg(cfg).train()
 
 

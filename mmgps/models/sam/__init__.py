@@ -1,6 +1,7 @@
 """Segment Anything (Kirillov et al., ICCV 2023) without prompts, in the parts of an mmseg segmentor."""
 
 from .image_encoder import SAMImageEncoder
+from .input import SAMWeights
 from .mask_head import SAMMaskHead
 from .pretrained import CheckpointKeysError, SAMPretrained, load_published
 from .sizes import FILES, SIZES, SAMSize
@@ -14,6 +15,7 @@ __all__ = [
     'SAMMaskHead',
     'SAMPretrained',
     'SAMSize',
+    'SAMWeights',
     'WeightsUnavailableError',
     'find_weights',
     'load_published',

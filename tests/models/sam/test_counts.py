@@ -8,7 +8,7 @@ pytest.importorskip('mmseg')
 from tiny_sam import build_sam
 from torch import nn
 
-from mmgps.selection import Role, describe
+from mmgps.selection import MagnitudeScore, Role, describe
 from mmgps.tuning import GPS, BiasTuning, FullTuning, LinearProbe, TuningMethod, count_parts, freeze_unselected
 
 TOTAL = 93_735_472
@@ -51,17 +51,16 @@ def test_whole_parameters(method: TuningMethod, count: int, model: nn.Module) ->
     assert trained(model, method) == count
 
 
-class Even:
-    """A score that needs no numbers, of which the meta device has none."""
+class First:
+    """The first K connections of every neuron: a choice that needs no numbers, of which the meta device has none."""
 
-    needs_gradient = False
-
-    def __call__(self, parameter, gradient):
-        return torch.zeros(parameter.value.shape)
+    def choose(self, scores, k):
+        shapes = {name: scores[name].shape for name in scores}
+        return {n: (torch.arange(rows)[:, None] * fan + torch.arange(k)).flatten() for n, (rows, fan) in shapes.items()}
 
 
 def test_gps(model: nn.Module) -> None:
-    method = GPS(1, Even())
+    method = GPS(1, MagnitudeScore(), First())
     assert trained(model, method) == 4_226_276
     selection = method.select(model.backbone)
     entries = describe(model.backbone)

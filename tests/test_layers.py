@@ -35,7 +35,7 @@ OUTSIDE = {
     **{helper: {'torch', 'packaging'} for helper in HELPERS},
     'registry': {'mmengine'},
     'engine': {*TORCH, *ENGINE},
-    'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib'},
+    'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib', 'segment_anything'},
     **{layer: {*PLAIN, *MM, 'py_sod_metrics'} for layer in TOP},
 }
 

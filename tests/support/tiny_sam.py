@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
@@ -31,4 +32,4 @@ def sam_model(arch: dict | str = TINY, img_size: int = 64, **changes: Any) -> di
 
 def build_sam(*args: Any, **changes: Any) -> nn.Module:
     init_default_scope('mmseg')
-    return MODELS.build(sam_model(*args, **changes))
+    return MODELS.build(ConfigDict(sam_model(*args, **changes)))

@@ -74,7 +74,6 @@ def relative_attention(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, 
 
 def _places(height: int, width: int, like: Tensor) -> Tensor:
     """``[H * W, H + W]``: ones at the row and at the column of each place of the grid."""
-    options = dict(dtype=like.dtype, device=like.device)
-    rows = torch.eye(height, **options)[:, None].expand(-1, width, -1)
-    columns = torch.eye(width, **options)[None].expand(height, -1, -1)
+    rows = torch.eye(height, dtype=like.dtype, device=like.device)[:, None].expand(-1, width, -1)
+    columns = torch.eye(width, dtype=like.dtype, device=like.device)[None].expand(height, -1, -1)
     return torch.cat([rows, columns], -1).flatten(0, 1)

@@ -34,8 +34,8 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
         super().__init__()
-        sizes = (inputs, hidden, hidden, outputs)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        sizes = ((inputs, hidden), (hidden, hidden), (hidden, outputs))
+        self.layers = nn.ModuleList(nn.Linear(*size) for size in sizes)
 
     def forward(self, x: Tensor) -> Tensor:
         *inner, last = self.layers

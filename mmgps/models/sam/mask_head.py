@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ class SAMMaskHead(BaseDecodeHead):
     def __init__(
         self,
         in_channels: int = 256,
-        loss_decode: dict | list = (
+        loss_decode: dict | Sequence[dict] = (
             dict(type='CrossEntropyLoss', avg_non_ignore=True),
             dict(type='mmgps.ForegroundIoULoss'),
         ),

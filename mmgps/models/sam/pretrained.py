@@ -32,7 +32,7 @@ class CheckpointKeysError(ValueError):
 class SAMPretrained:
     """Load a published file of SAM into a segmentor, whole: for the ``init_cfg`` of the segmentor itself.
 
-    The file is fetched where it is not there, see :func:`find_weights`. It loads as plain tensors; no code in it is run.
+    The file is fetched where it is not there, see :func:`find_weights`. It loads as plain tensors, without code.
 
     Args:
         checkpoint: A path or an address.
@@ -66,8 +66,8 @@ def load_published(segmentor: nn.Module, state: Mapping[str, Tensor], origin: st
     faults = _faults(wanted, state)
     if faults:
         raise CheckpointKeysError(
-            f'{origin} does not fit {type(segmentor).__name__}: {"; ".join(faults)}. Expected the {len(wanted)} tensors '
-            'of a published file of SAM; set arch of the backbone to its size'
+            f'{origin} does not fit {type(segmentor).__name__}: {"; ".join(faults)}. Expected the {len(wanted)} '
+            'tensors of a published file of SAM; set arch of the backbone to its size'
         )
     segmentor.load_state_dict({name: state[_published_name(name)] for name in own}, strict=False)
 

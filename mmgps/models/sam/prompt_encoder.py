@@ -20,13 +20,15 @@ class Positions(nn.Module):
         dims: Features, half of them sines.
     """
 
+    positional_encoding_gaussian_matrix: Tensor
+
     def __init__(self, dims: int) -> None:
         super().__init__()
         self.register_buffer('positional_encoding_gaussian_matrix', torch.randn(2, dims // 2))
 
     def forward(self, grid: tuple[int, int]) -> Tensor:
         """The centres of the cells of a ``grid`` of rows and columns: ``[1, dims, *grid]``."""
-        frequencies: Tensor = self.positional_encoding_gaussian_matrix
+        frequencies = self.positional_encoding_gaussian_matrix
         y, x = ((torch.arange(n, device=frequencies.device, dtype=frequencies.dtype) + 0.5) / n for n in grid)
         places = torch.stack([x.expand(grid), y[:, None].expand(grid)], -1)
         angles = 2 * math.pi * ((2 * places - 1) @ frequencies)

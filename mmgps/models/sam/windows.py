@@ -12,7 +12,7 @@ def to_windows(x: Tensor, side: int) -> Tensor:
     Returns:
         ``[B * windows, side, side, C]``.
     """
-    batch, height, width, channels = x.shape
+    _, height, width, channels = x.shape
     x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
     x = x.unflatten(2, (-1, side)).unflatten(1, (-1, side))
     return x.transpose(2, 3).reshape(-1, side, side, channels)

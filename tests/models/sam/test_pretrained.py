@@ -127,5 +127,5 @@ def test_another_name_has_to_be_there(tmp_path: Path) -> None:
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     torch.save({'backdoor': Path('x')}, tmp_path / 'own.pth')
     model = build_sam(init_cfg=dict(type='mmgps.SAMPretrained', checkpoint=str(tmp_path / 'own.pth')))
-    with pytest.raises(Exception, match='weights_only|Weights only'):
+    with pytest.raises(Exception, match=r'weights_only|Weights only'):
         model.init_weights()

@@ -36,11 +36,14 @@ FILE = FILES['vit_b']
 SMALL = f"""
 _base_ = [{str(FLAGSHIP)!r}]
 model = dict(backbone=dict(arch=dict(_delete_=True, **{TINY}), img_size=64))
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
-val_dataloader = dict(num_workers=0, persistent_workers=False)
+load, resize = dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=False)
+labels, pack = dict(type='LoadAnnotations'), dict(type='PackSegInputs')
+alone = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=[load, labels, resize, pack]), **alone)
+val_dataloader = dict(dataset=dict(pipeline=[load, resize, labels, pack]), **alone)
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=1)
-default_hooks = dict(overlays=None)
+default_hooks = dict(overlays=dict(num_images=1))
 """
 
 

@@ -10,6 +10,8 @@ from sam_oracle import NARROW, oracle, oracle_logits
 from tiny_sam import build_sam
 
 from mmgps.models.sam import SIZES, load_published
+from mmgps.models.sam.attention import RelativeAttention
+from mmgps.sparse import saved_bytes
 
 #: Absolute; features and logits are of the order of one.
 WITHIN = 1e-4
@@ -76,15 +78,25 @@ def test_every_mask_and_its_estimated_quality() -> None:
         torch.testing.assert_close(ours, theirs, atol=WITHIN, rtol=0)
 
 
-def test_recomputing_changes_nothing() -> None:
+def test_recomputing_changes_nothing_but_what_is_kept() -> None:
     model = build_sam(NARROW, 128)
     images = torch.randn(1, 3, 128, 128)
-    gradients = []
+    gradients, kept = [], []
     for model.backbone.with_cp in (False, True):
         model.zero_grad()
+        kept.append(saved_bytes(lambda: model.backbone(images), model.parameters()))
         model.backbone(images)[0].square().mean().backward()
         gradients.append([value.grad.clone() for value in model.backbone.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_the_scores_are_never_held() -> None:
+    """One tensor of them would be larger than all that is kept."""
+    attention = RelativeAttention(32, 2, 64)
+    x = torch.randn(1, 64, 64, 32, requires_grad=True)
+    scores = 2 * 4096 * 4096 * 4
+    assert saved_bytes(lambda: attention(x), attention.parameters()) < 0.2 * scores
 
 
 def test_a_grid_that_is_no_square() -> None:

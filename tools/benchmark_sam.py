@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 
 from mmgps.requirements import require
 
@@ -18,6 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--steps', type=int, default=1, metavar='N', help='timed steps, after one that is not')
     parser.add_argument('--device', default='cpu', help='cpu (the default), cuda or cuda:N')
     parser.add_argument('--recompute', action='store_true', help='mmgps with gradient checkpointing')
+    parser.add_argument('--cpu-time', action='store_true', help='time of this process alone, for a busy machine')
     return parser.parse_args()
 
 
@@ -25,7 +27,9 @@ def main() -> None:
     args = parse_args()
     header = machine_header(args.device)
     print(', '.join(f'{key}: {value}' for key, value in header.items()))
-    print(table(compare(Workload(args.arch, steps=args.steps, device=args.device, recompute=args.recompute))))
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    load = Workload(args.arch, steps=args.steps, device=args.device, recompute=args.recompute, clock=clock)
+    print(table(compare(load)))
 
 
 if __name__ == '__main__':

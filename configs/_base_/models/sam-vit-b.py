@@ -17,8 +17,7 @@ model = dict(
     backbone=dict(type='mmgps.SAMImageEncoder', arch='vit_b'),
     decode_head=dict(
         type='mmgps.SAMMaskHead',
-        # Cross-entropy of (0, m) is the binary one of SAM's logit m. Practice prefers Dice to IoU:
-        # --cfg-options model.decode_head.loss_decode.1.type=mmgps.ForegroundDiceLoss
+        # Cross-entropy of (0, m) is the binary one of SAM's logit m.
         loss_decode=[
             dict(type='CrossEntropyLoss', avg_non_ignore=True),
             dict(type='mmgps.ForegroundIoULoss'),

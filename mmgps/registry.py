@@ -10,6 +10,9 @@ from mmengine.registry import Registry  # noqa: E402
 HOOKS = Registry('hook', parent=root.HOOKS, scope='mmgps', locations=['mmgps.engine', 'mmgps.visualization'])
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmgps', locations=['mmgps.engine'])
 MODELS = Registry('model', parent=root.MODELS, scope='mmgps', locations=['mmgps.engine', 'mmgps.models'])
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer', parent=root.WEIGHT_INITIALIZERS, scope='mmgps', locations=['mmgps.models']
+)
 DATASETS = Registry('dataset', parent=root.DATASETS, scope='mmgps', locations=['mmgps.datasets'])
 TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='mmgps', locations=['mmgps.datasets'])
 METRICS = Registry('metric', parent=root.METRICS, scope='mmgps', locations=['mmgps.evaluation'])
@@ -20,3 +23,4 @@ METHODS = Registry('tuning method', scope='mmgps', locations=['mmgps.engine'])
 SCORES = Registry('connection score', scope='mmgps', locations=['mmgps.engine'])
 CHOICES = Registry('connection choice', scope='mmgps', locations=['mmgps.engine'])
 SPARSE = Registry('sparse training', scope='mmgps', locations=['mmgps.engine'])
+INPUTS = Registry('input', scope='mmgps', locations=['mmgps.datasets', 'mmgps.models'])

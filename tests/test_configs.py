@@ -32,6 +32,21 @@ def test_a_leaf_states_only_its_difference(path: Path) -> None:
     assert lines[0].startswith('_base_')
 
 
+def test_methods_on_sam_differ_in_method_alone() -> None:
+    """The same optimizer, schedule and losses: the table compares methods and nothing else."""
+    plain = []
+    for method in ('full', 'linear', 'bias', 'gps'):
+        cfg = Config.fromfile(ROOT / f'sam/{method}_sam-vit-b_kvasir-1024.py').to_dict()
+        assert len(cfg.pop('custom_hooks')) == 1
+        plain.append(cfg)
+    assert all(cfg == plain[0] for cfg in plain)
+    flagship = Config.fromfile(ROOT / 'gps_polyp.py').to_dict()
+    assert flagship == Config.fromfile(ROOT / 'sam/gps_sam-vit-b_kvasir-1024.py').to_dict()
+    recipe = flagship['optim_wrapper']['optimizer'], flagship['param_scheduler'][0]['eta_min']
+    assert recipe == (dict(type='Adam', lr=2e-4), 1e-7)
+    assert (flagship['train_cfg']['max_epochs'], flagship['train_dataloader']['batch_size']) == (20, 1)
+
+
 def test_methods_on_kvasir_differ_in_method_and_rate_alone() -> None:
     """So that the table compares methods and nothing else."""
     configs = {path.stem.split('_')[0]: Config.fromfile(path) for path in (ROOT / 'polyp').glob('[!b]*_kvasir.py')}

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'mmgps'
 
 TORCH_ONLY = ('selection', 'sparse', 'tuning', 'delta')
 TOP = ('models', 'datasets', 'evaluation', 'visualization')
-HELPERS = {'checksum', 'download', 'partial_file', 'progress', 'requirements', 'torchvision_ops'}
+HELPERS = {'checksum', 'download', 'lock', 'partial_file', 'progress', 'requirements', 'torchvision_ops'}
 TORCH = {'torch', 'numpy', 'safetensors'}
 ENGINE = {'mmengine', 'mmcv'}
 MM = {*ENGINE, 'mmseg', 'mmpretrain', 'mmdet'}
@@ -36,7 +36,7 @@ OUTSIDE = {
     **{helper: {'torch', 'packaging'} for helper in HELPERS},
     'registry': {'mmengine'},
     'engine': {*TORCH, *ENGINE},
-    'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib'},
+    'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib', 'segment_anything'},
     'compare': {*TORCH, *ENGINE, 'matplotlib'},
     **{layer: {*PLAIN, *MM, 'py_sod_metrics'} for layer in TOP},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from mmgps.requirements import require
 
@@ -11,11 +12,13 @@ require('mmseg')
 from mmengine.runner import Runner  # noqa: E402
 
 from mmgps.engine import (  # noqa: E402
+    MissingInputsError,
     add_config_arguments,
     add_launcher_arguments,
     add_tune_arguments,
     enable_amp,
     enable_auto_scale_lr,
+    provide_inputs,
     read_config,
     set_work_dir,
 )
@@ -50,6 +53,10 @@ def main() -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    try:
+        provide_inputs(cfg)
+    except MissingInputsError as error:
+        sys.exit(f'{args.config}: {error}')
     Runner.from_cfg(cfg).train()
 
 

@@ -4,9 +4,17 @@ from mmgps.requirements import require
 
 require('mmseg')
 
+from mmgps.datasets.images import PolypImages  # noqa: E402
 from mmgps.datasets.polyp import PolypDataset  # noqa: E402
 from mmgps.datasets.procedural import ProceduralDataset, RenderFrame  # noqa: E402
 from mmgps.datasets.synthetic_polyp import SyntheticPolypDataset  # noqa: E402
 from mmgps.datasets.synthetic_shapes import SyntheticShapesDataset  # noqa: E402
 
-__all__ = ['PolypDataset', 'ProceduralDataset', 'RenderFrame', 'SyntheticPolypDataset', 'SyntheticShapesDataset']
+__all__ = [
+    'PolypDataset',
+    'PolypImages',
+    'ProceduralDataset',
+    'RenderFrame',
+    'SyntheticPolypDataset',
+    'SyntheticShapesDataset',
+]

@@ -14,11 +14,13 @@ from .components import METHOD_NAMES, build_method  # noqa: E402
 from .config import (  # noqa: E402
     enable_amp,
     enable_auto_scale_lr,
+    rooted_datasets,
     set_work_dir,
     show_predictions,
     tune_config,
 )
 from .hooks import BeforeAfterHook, ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
+from .inputs import InputMissingError, MissingInputsError, provide_inputs  # noqa: E402
 from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
 from .tuned_backbone import tuned_backbone  # noqa: E402
 
@@ -29,6 +31,8 @@ __all__ = [
     'GPSAmpOptimWrapper',
     'GPSHook',
     'GPSOptimWrapper',
+    'InputMissingError',
+    'MissingInputsError',
     'TuneHook',
     'add_config_arguments',
     'add_launcher_arguments',
@@ -37,7 +41,9 @@ __all__ = [
     'enable_amp',
     'enable_auto_scale_lr',
     'find_backbone',
+    'provide_inputs',
     'read_config',
+    'rooted_datasets',
     'set_work_dir',
     'show_predictions',
     'tune_config',

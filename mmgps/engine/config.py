@@ -182,12 +182,17 @@ def set_data_root(cfg: Config, root: str) -> None:
     Raises:
         ValueError: If no data set of the config has a ``data_root``.
     """
-    loaders = [cfg[name] for name in LOADERS if isinstance(cfg.get(name), Mapping)]
-    datasets = [data for loader in loaders for data in _with_root(loader.get('dataset'))]
+    datasets = rooted_datasets(cfg)
     if not datasets:
         raise ValueError('--data-root needs a data set with a data_root, and the config has none')
     for dataset in datasets:
         dataset['data_root'] = root
+
+
+def rooted_datasets(cfg: Config) -> list[Any]:
+    """The configs of all data sets of ``cfg`` that have a ``data_root``, also those within wrappers."""
+    loaders = [cfg[name] for name in LOADERS if isinstance(cfg.get(name), Mapping)]
+    return [data for loader in loaders for data in _with_root(loader.get('dataset'))]
 
 
 def _with_root(dataset: Any) -> list[Any]:

@@ -1,0 +1,10 @@
+"""Models and losses for mmseg."""
+
+from mmgps.requirements import require
+
+require('mmseg')
+
+from .losses import ForegroundDiceLoss, ForegroundIoULoss  # noqa: E402
+from .sam import SAMImageEncoder, SAMMaskHead, SAMPretrained, SAMWeights  # noqa: E402
+
+__all__ = ['ForegroundDiceLoss', 'ForegroundIoULoss', 'SAMImageEncoder', 'SAMMaskHead', 'SAMPretrained', 'SAMWeights']

@@ -33,7 +33,7 @@ class Role(str, Enum):
     """Table of relative-position biases that are added to attention scores."""
     NORM = 'norm'
     EMBEDDING = 'embedding'
-    """Class tokens, position embeddings, embedding tables."""
+    """Class tokens, absolute and relative position embeddings, embedding tables."""
     INJECTED = 'injected'
     """What a method put beside the base."""
     OTHER = 'other'
@@ -94,6 +94,14 @@ BIASED_ATTENTION = {
     'mmpretrain.models.backbones.levit.AttentionSubsample',
     'mmpretrain.models.backbones.efficientformer.AttentionWithBias',
 }
+# Attention modules whose tables hold one vector per relative position, to be multiplied with the query: embeddings of
+# positions, not biases of scores. SAM's, and those of the models that read its files.
+PLACED_ATTENTION = {
+    'mmgps.models.sam.attention.RelativeAttention',
+    'mmpretrain.models.backbones.vit_sam.Attention',
+    'mmpretrain.models.backbones.mvit.MultiScaleAttention',
+    'segment_anything.modeling.image_encoder.Attention',
+}
 
 
 def describe(module: nn.Module) -> dict[str, Parameter]:
@@ -137,6 +145,8 @@ def _layer_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> tuple[
         return (Role.CONNECTION, NeuronLayout(shape)) if value.dim() == 2 else (Role.BIAS, None)
     if types & BIASED_ATTENTION:
         return (Role.BIAS, None) if value.dim() == 1 else _table_role(value)
+    if types & PLACED_ATTENTION:
+        return Role.EMBEDDING, None
     transposed = isinstance(owner, TRANSPOSED)
     plain = isinstance(owner, (nn.Linear, nn.Bilinear, *CONVOLUTIONS)) or types & EXTERNAL_LAYERS
     if transposed or plain:

@@ -1,0 +1,1 @@
+_base_ = ['./base_sam-vit-b_kvasir-1024.py', '../_base_/tuning/bias.py']

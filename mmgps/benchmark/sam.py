@@ -1,0 +1,140 @@
+"""SAM of mmgps beside that of its authors: what a step of full fine-tuning takes, each in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+
+from mmgps.requirements import require
+
+from .memory import peak_resident
+from .timing import Clock
+
+Logits = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is measured.
+
+    Args:
+        arch: ``'vit_b'``, ``'vit_l'`` or ``'vit_h'``.
+        size: Side of the image in pixels; the authors' SAM takes 1024 only.
+        steps: Timed steps, after one that is not.
+        device: Where.
+        recompute: Whether mmgps keeps only the inputs of blocks (``with_cp``).
+        clock: ``time.process_time`` leaves out what other programs take of the CPU, and what a GPU does.
+    """
+
+    arch: str = 'vit_b'
+    size: int = 1024
+    steps: int = 1
+    device: str = 'cpu'
+    recompute: bool = False
+    clock: Clock = time.perf_counter
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of the fastest step, and bytes at the peak: resident on the CPU, allocated on CUDA."""
+
+    step_s: float
+    peak_bytes: int
+
+
+def compare(workload: Workload) -> dict[str, Cost]:
+    """Measure both implementations, one after the other.
+
+    Raises:
+        RuntimeError: If one of the processes failed.
+    """
+    return {name: _in_child(name, workload) for name in BUILDERS}
+
+
+def table(costs: dict[str, Cost]) -> str:
+    """The costs as a table, with the ratio to the authors'."""
+    theirs = costs['segment-anything']
+    lines = [f'{"":<18}{"step s":>10}{"ratio":>8}{"peak MiB":>11}{"ratio":>8}']
+    for name, cost in costs.items():
+        ratios = cost.step_s / theirs.step_s, cost.peak_bytes / theirs.peak_bytes
+        lines.append(
+            f'{name:<18}{cost.step_s:>10.2f}{ratios[0]:>8.2f}{cost.peak_bytes / 2**20:>11.0f}{ratios[1]:>8.2f}'
+        )
+    return '\n'.join(lines)
+
+
+def _own(workload: Workload) -> tuple[nn.Module, Logits]:
+    init_default_scope('mmseg')
+    encoder = dict(type='mmgps.SAMImageEncoder', arch=workload.arch, img_size=workload.size, with_cp=workload.recompute)
+    parts: Any = nn.ModuleDict(dict(encoder=MODELS.build(encoder), head=MODELS.build(dict(type='mmgps.SAMMaskHead'))))
+    return parts, lambda image: parts.head(parts.encoder(image))[:, 1:]
+
+
+def _theirs(workload: Workload) -> tuple[nn.Module, Logits]:
+    from segment_anything import sam_model_registry
+
+    sam: Any = sam_model_registry[workload.arch]()
+    sam.prompt_encoder.requires_grad_(False)
+    if workload.size != sam.image_encoder.img_size:
+        raise ValueError(f'segment-anything is built for 1024 px, got size={workload.size}')
+    sparse, dense = sam.prompt_encoder(None, None, None)
+    positions = sam.prompt_encoder.get_dense_pe()
+
+    def logits(image: Tensor) -> Tensor:
+        places = (part.to(image.device) for part in (positions, sparse, dense))
+        return sam.mask_decoder(sam.image_encoder(image), *places, multimask_output=False)[0]
+
+    return sam, logits
+
+
+BUILDERS = {'segment-anything': _theirs, 'mmgps': _own}
+
+
+def _in_child(name: str, workload: Workload) -> Cost:
+    context = multiprocessing.get_context('spawn')
+    mine, its = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(name, workload, its, torch.get_num_threads()))
+    child.start()
+    its.close()
+    try:
+        found: Cost = mine.recv()
+    except EOFError as error:
+        raise RuntimeError(f'the process that measures {name} failed; its error stands above') from error
+    finally:
+        child.join()
+    return found
+
+
+def _child(name: str, workload: Workload, answer: Connection, threads: int) -> None:
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    require('mmseg')  # in both, so that its size burdens neither alone
+    answer.send(measure(name, workload))
+
+
+def measure(name: str, workload: Workload) -> Cost:
+    """What a forward and a backward pass of the network called ``name`` take in this process."""
+    model, logits = BUILDERS[name](workload)
+    model.to(workload.device).train()
+    image = torch.randn(1, 3, workload.size, workload.size, device=workload.device)
+    times = [_step(model, logits, image, workload.clock) for _ in range(workload.steps + 1)]
+    on_cuda = torch.device(workload.device).type == 'cuda'
+    peak = torch.cuda.max_memory_allocated(workload.device) if on_cuda else peak_resident()
+    return Cost(min(times[1:]), peak)
+
+
+def _step(model: nn.Module, logits: Logits, image: Tensor, clock: Clock) -> float:
+    began = clock()
+    model.zero_grad()
+    loss = logits(image).square().mean()
+    loss.backward()
+    loss.item()  # waits for CUDA
+    return clock() - began

@@ -1,0 +1,22 @@
+"""Segment Anything (Kirillov et al., ICCV 2023) without prompts, in the parts of an mmseg segmentor."""
+
+from .image_encoder import SAMImageEncoder
+from .input import SAMWeights
+from .mask_head import SAMMaskHead
+from .pretrained import CheckpointKeysError, SAMPretrained, load_published
+from .sizes import FILES, SIZES, SAMSize
+from .weights import WeightsUnavailableError, find_weights
+
+__all__ = [
+    'FILES',
+    'SIZES',
+    'CheckpointKeysError',
+    'SAMImageEncoder',
+    'SAMMaskHead',
+    'SAMPretrained',
+    'SAMSize',
+    'SAMWeights',
+    'WeightsUnavailableError',
+    'find_weights',
+    'load_published',
+]

@@ -1,0 +1,129 @@
+"""SAM's image encoder as a backbone of mmseg (Kirillov et al., Segment Anything, ICCV 2023)."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmgps.registry import MODELS
+
+from .attention import RelativeAttention
+from .layers import LayerNorm2d, MLPBlock
+from .positions import resize_positions
+from .sizes import size_of
+from .windows import from_windows, to_windows
+
+
+class PatchEmbed(nn.Module):
+    """``[B, 3, H, W]`` to tokens ``[B, H / side, W / side, dims]``."""
+
+    def __init__(self, side: int, dims: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dims, side, side)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).permute(0, 2, 3, 1)
+
+
+class Block(nn.Module):
+    """Attention, within windows or over the whole grid, and an MLP; both with a norm before and a residual.
+
+    Args:
+        dims: Width of the tokens.
+        num_heads: Heads of the attention.
+        mlp_ratio: Width of the MLP over ``dims``.
+        window: Side of the windows in tokens, 0 for the whole grid.
+        length: Side of the grid that the relative positions are for.
+    """
+
+    def __init__(self, dims: int, num_heads: int, mlp_ratio: float, window: int, length: int) -> None:
+        super().__init__()
+        self.window = window
+        self.norm1 = nn.LayerNorm(dims, eps=1e-6)
+        self.attn = RelativeAttention(dims, num_heads, window or length)
+        self.norm2 = nn.LayerNorm(dims, eps=1e-6)
+        self.mlp = MLPBlock(dims, int(dims * mlp_ratio), nn.GELU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, H, W, dims]`` to the same."""
+        x = x + self._attend(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+    def _attend(self, x: Tensor) -> Tensor:
+        if not self.window:
+            return self.attn(x)
+        return from_windows(self.attn(to_windows(x, self.window)), (x.shape[1], x.shape[2]))
+
+
+@MODELS.register_module()
+class SAMImageEncoder(BaseModule):
+    """SAM's image encoder: a ViT with windowed and global attention, and a neck.
+
+    The names of its parameters are those of the published files. The tables of positions keep the size of the images
+    that SAM was trained on; other images interpolate them, so one file serves every size.
+
+    Args:
+        arch: ``'vit_b'``, ``'vit_l'``, ``'vit_h'``, or a dict with the fields of :class:`SAMSize`.
+        img_size: Side in pixels of the images that the tables of positions are for.
+        patch_size: Side in pixels of a token.
+        window_size: Side in tokens of the windows.
+        mlp_ratio: Width of the MLPs over that of the tokens.
+        out_channels: Channels of the feature.
+        with_cp: Keep only the input of each block for the backward pass and compute the rest again.
+        init_cfg: As for every mmengine module. The weights of a whole SAM are loaded by ``mmgps.SAMPretrained`` in the
+            ``init_cfg`` of the segmentor.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'vit_b',
+        img_size: int = 1024,
+        patch_size: int = 16,
+        window_size: int = 14,
+        mlp_ratio: float = 4,
+        out_channels: int = 256,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        size, length = size_of(arch), img_size // patch_size
+        self.patch_size, self.with_cp = patch_size, with_cp
+        self.patch_embed = PatchEmbed(patch_size, size.embed_dims)
+        self.pos_embed = nn.Parameter(torch.zeros(1, length, length, size.embed_dims))
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        windows = [0 if at in size.global_blocks else window_size for at in range(size.depth)]
+        self.blocks = nn.ModuleList(
+            Block(size.embed_dims, size.num_heads, mlp_ratio, window, length) for window in windows
+        )
+        self.neck = nn.Sequential(
+            nn.Conv2d(size.embed_dims, out_channels, 1, bias=False),
+            LayerNorm2d(out_channels),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            LayerNorm2d(out_channels),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """Encode images.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+
+        Returns:
+            One feature of ``[B, out_channels, H / patch_size, W / patch_size]``.
+
+        Raises:
+            ValueError: If a side of the images is no multiple of the patch size.
+        """
+        if any(side % self.patch_size for side in x.shape[-2:]):
+            raise ValueError(
+                f'images of {tuple(x.shape[-2:])} do not divide into patches of {self.patch_size} pixels; set '
+                f'size_divisor={self.patch_size}, or size, in the data_preprocessor (its test_cfg too)'
+            )
+        x = self.patch_embed(x)
+        x = x + resize_positions(self.pos_embed, (x.shape[1], x.shape[2])).to(x.dtype)
+        recompute = self.with_cp and torch.is_grad_enabled()
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return (self.neck(x.permute(0, 3, 1, 2)),)

@@ -1,7 +1,7 @@
 """Stands in for the process of a run: a score that depends on the rate, at once, without torch.
 
 The score peaks at 3e-3. ``FAKE_FAIL`` holds the label of a method that fails, ``FAKE_SLEEP`` seconds to wait before the
-result is written.
+result is written, ``FAKE_TOGETHER`` how many runs have to be there at a time for one to end.
 """
 
 import json
@@ -13,15 +13,22 @@ import time
 from pathlib import Path
 
 LIFELINE = Path(__file__).resolve().parents[2] / 'mmgps/compare/lifeline.py'
+PATIENCE_S = 15
 TRAINED = {'full': 5000, 'bias': 50, 'gps': 80, 'linear': 0}
 
 
 def main(folder: Path) -> None:
     runpy.run_path(str(LIFELINE))['end_with_parent']()
     facts = json.loads((folder / 'run.json').read_text())
-    with (folder.parents[1] / 'calls.txt').open('a') as calls:
+    notes = folder.parents[1] / 'calls.txt'
+    with notes.open('a') as calls:
         calls.write(f'{folder.parent.name}/{folder.name.rpartition("-")[0]} {os.getpid()}\n')
     time.sleep(float(os.environ.get('FAKE_SLEEP', 0)))
+    deadline = time.monotonic() + PATIENCE_S
+    while len(notes.read_text().splitlines()) < int(os.environ.get('FAKE_TOGETHER', 0)):
+        if time.monotonic() > deadline:
+            sys.exit('the others did not come')
+        time.sleep(0.01)
     if facts['method'] == os.environ.get('FAKE_FAIL'):
         sys.exit('ValueError: no such luck')
     score = 80 - 10 * abs(math.log10(facts['lr'] / 3e-3)) + facts['seed']

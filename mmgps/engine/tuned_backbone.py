@@ -17,7 +17,7 @@ from .components import build_method
 
 
 @MODELS.register_module(name='TunedBackbone')
-def tuned_backbone(backbone: dict, method: dict) -> nn.Module:
+def tuned_backbone(backbone: dict, method: dict, pretrained: str | None = None) -> nn.Module:
     """Build a backbone, put a method in place and freeze what it does not train.
 
     The result is the backbone itself: no wrapper, and the names of the base. Weights of the base load into it as they
@@ -27,13 +27,17 @@ def tuned_backbone(backbone: dict, method: dict) -> nn.Module:
     Args:
         backbone: Config of the backbone.
         method: Config of a method that needs no gradients.
+        pretrained: Handed on to the backbone; a segmentor with ``pretrained`` sets it.
 
     Raises:
         TypeError: For a method that decides on gradients, which needs weights and data.
         InjectionError: If the method has no form for the backbone.
     """
     chosen = build_method(method)
-    built = ANY_MODELS.build(copy.deepcopy(backbone))
+    options = copy.deepcopy(backbone)
+    if pretrained is not None:
+        options['pretrained'] = pretrained
+    built = ANY_MODELS.build(options)
     if isinstance(chosen, InjectionMethod):
         chosen.inject(built)
         built.register_load_state_dict_post_hook(accept_base_weights)

@@ -67,7 +67,8 @@ class AttentionForward(OwnForward):
         self._owner: nn.MultiheadAttention = owner
         self._projections = {id(weight.dense): Projection(weight) for weight in weights}
         self._packed = self._projections.get(id(owner.in_proj_weight))
-        self._forward = attention_code(self._linear)
+        # the fast inference path would give the values no gradient
+        self._forward = attention_code(self._linear, _arg_requires_grad=lambda _: True)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._forward(self._owner, *args, **kwargs)
@@ -87,16 +88,18 @@ class AttentionForward(OwnForward):
         return {name: part[1].route for name, part in plans.items() if part is not None}
 
 
-def attention_code(linear: Callable[..., Tensor]) -> Callable[..., Any]:
-    """torch's code of the attention's forward, calling ``linear``."""
+def attention_code(linear: Callable[..., Tensor], **names: Any) -> Callable[..., Any]:
+    """torch's code of the attention's forward, calling ``linear``.
+
+    Args:
+        linear: In place of ``F.linear``; gets the packed weight or consecutive rows of it.
+        names: Other names of torch's module that the forward is to see bound anew.
+    """
     inner = F.multi_head_attention_forward
-    names = {name: _rebound(getattr(F, name), linear=linear) for name in ('_in_projection_packed', '_in_projection')}
-    attention = _rebound(inner, linear=linear, **names)
+    parts = {name: _rebound(getattr(F, name), linear=linear) for name in ('_in_projection_packed', '_in_projection')}
+    attention = _rebound(inner, linear=linear, **parts)
     functional = types.SimpleNamespace(**{**vars(F), inner.__name__: attention})
-    # the fast inference path would give the values no gradient
-    forward: Callable[..., Any] = _rebound(
-        nn.MultiheadAttention.forward, F=functional, _arg_requires_grad=lambda _: True
-    )
+    forward: Callable[..., Any] = _rebound(nn.MultiheadAttention.forward, F=functional, **names)
     return forward
 
 

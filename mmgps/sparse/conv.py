@@ -71,7 +71,7 @@ def conv_plan(owner: nn.Module, weight: TrainedWeight) -> Plan:
     distinct, places = torch.unique(columns, return_inverse=True)
     kept = Kept(distinct // area, inputs)
     early = geometry.plain or len(distinct) <= len(kept) * prod(geometry.stride)
-    count = len(distinct) // prod(geometry.stride) if early else len(kept)
+    count = -(-len(distinct) // prod(geometry.stride)) if early else len(kept)
     work = Work(
         neurons, weight.layout.fan_in, len(distinct), len(weight), count, inputs, weight.rows.device.type, groups > 1
     )

@@ -30,7 +30,8 @@ class TunedAttention(OwnForward):
     def __init__(self, owner: nn.MultiheadAttention) -> None:
         super().__init__(owner)
         self._owner: nn.MultiheadAttention = owner
-        self._forward = attention_code(self._linear)
+        # the fast inference path, which knows nothing of operations, asks this
+        self._forward = attention_code(self._linear, _check_arg_device=lambda _: False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._forward(self._owner, *args, **kwargs)

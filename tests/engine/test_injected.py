@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from tiny import assert_same_bits, state_of, tiny_config, tiny_model, train
@@ -204,3 +205,15 @@ def test_names_stand_for_methods_that_build() -> None:
     assert injecting | {'spt-lora', 'spt-adapter'} == set(INJECTED)
     scores = {name: build_method(METHOD_NAMES[name]).settings() for name in METHOD_NAMES if name.startswith('gps')}
     assert len({str(settings) for settings in scores.values()}) == len(scores)
+
+
+def test_pretrained_of_a_segmentor_reaches_the_backbone(tmp_path: Path) -> None:
+    init_default_scope('mmseg')
+    weights = tmp_path / 'base.pth'
+    torch.save(MODELS.build(tiny_model()['backbone']).state_dict(), weights)
+    cfg = tiny_model()
+    tuned = dict(type='mmgps.TunedBackbone', backbone=cfg['backbone'], method=dict(type='mmgps.LoRA', rank=2))
+    model = MODELS.build(ConfigDict(cfg, backbone=tuned, pretrained=str(weights)))
+    model.init_weights()
+    found = {name: value for name, value in model.backbone.state_dict().items() if '.lora.' not in name}
+    assert_same_bits(found, torch.load(weights, weights_only=True))

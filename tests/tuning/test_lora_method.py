@@ -195,3 +195,17 @@ def test_a_layer_that_is_read_and_not_called_is_refused() -> None:
     backbone = BEiT(img_size=(32, 32), patch_size=8, embed_dims=16, num_layers=1, num_heads=2, out_indices=(0,))
     with pytest.raises(InjectionError, match='BEiTAttention reads its weight and never calls it'):
         LoRA().inject(backbone)
+
+
+@pytest.mark.parametrize('grad', [True, False])
+def test_an_attention_of_torch_alone_equals_one_with_merged_weights(grad: bool) -> None:
+    """Batch first, in evaluation: the case in which torch would take its fast path and skip the factors."""
+    tuned = nn.Sequential(nn.MultiheadAttention(16, 2, batch_first=True))
+    LoRA(rank=4, parts=('qkv', 'proj')).inject(tuned)
+    assert randomise(tuned)
+    merged = copy.deepcopy(tuned).eval()
+    merge_operations(merged)
+    x = torch.randn(2, 5, 16)
+    with torch.set_grad_enabled(grad):
+        found, expected = (m.eval()[0](x, x, x, need_weights=False)[0] for m in (tuned, merged))
+    torch.testing.assert_close(found, expected)

@@ -26,6 +26,9 @@ def transposed_plan(owner: nn.Module, weight: TrainedWeight) -> Plan:
     device = weight.rows.device.type
     work = Work(layout.neurons, layout.fan_in, distinct, len(weight), len(kept), inputs, device, groups > 1)
     route = work.route()
+    if route.kind == 'columns' and groups > 1:
+        # A part of the channels would leave groups of unequal size, which the native gradient does not know.
+        route = Route('dense', inputs, inputs, len(weight))
     if route.kind == 'gather':
         return TransposedGather(route, geometry, kept, weight)
     return TransposedProduct(route, geometry, kept if route.kind == 'columns' else None, weight, groups)

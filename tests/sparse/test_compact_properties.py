@@ -1,7 +1,7 @@
 """The gradient of the chosen numbers against the dense one, over shapes that nobody picked."""
 
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from training_pair import random_selection
@@ -44,6 +44,7 @@ def test_linear(lead: list[int], fan_in: int, neurons: int, k: int, kind: str | 
 
 
 @QUICK
+@example(1, 3, 2, 2, (1, 1, 0, 1), 1, True, 'columns', (torch.float64, 1e-10))  # groups of unequal size
 @given(
     st.integers(1, 3),
     st.integers(1, 3),

@@ -52,7 +52,7 @@ class TuneHook(Hook):
         selection: str | None = None,
         sparse: dict | None = None,
     ) -> None:
-        self._given: TuningMethod | None = build_method(method) if isinstance(method, dict) else method
+        self.method: TuningMethod | None = build_method(method) if isinstance(method, dict) else method
         self.target, self.num_batches, self.selection_file = target, num_batches, selection
         self.sparse = sparse or dict(type='CompactTraining')
         self.selection: Selection | None = None
@@ -121,7 +121,7 @@ class TuneHook(Hook):
 
     def _method(self, runner: Runner) -> TuningMethod:
         built_in = injected_by(self._backbone(runner))
-        method = self._given or built_in
+        method = self.method or built_in
         if built_in is not None and not isinstance(method, InjectionMethod):
             asked = None if method is None else method.name
             raise ValueError(f'the backbone was built with {built_in.name}, the hook asks for {asked}; name one method')

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -101,11 +102,9 @@ class Setup:
         return sum_gradients(model, parameters, copies, TrainingLoss(model, wrapper), loss_scale(wrapper))
 
     def weights(self) -> str:
-        """Where the weights come from, as a phrase."""
-        if self.cfg.get('load_from'):
-            return str(self.cfg.load_from)
-        found = _checkpoint(self.cfg.model)
-        return found or f'random (seed {self.seed}), the config names no file'
+        """Where the weights come from, as a phrase: the name of the file, since its place says nothing elsewhere."""
+        found = self.cfg.get('load_from') or _checkpoint(self.cfg.model)
+        return Path(found).name if found else f'random (seed {self.seed}), the config names no file'
 
 
 @contextmanager

@@ -39,8 +39,17 @@ def attached_linear(x: Tensor, w: Tensor, b: Tensor | None, values: Tensor, plan
     if not wanted(values):
         return F.linear(x, w, b)
     if b is None or not b.requires_grad or not plan.makes_bias:
-        return attach(F.linear(x, w, b), x, values, None, plan)
-    return attach(F.linear(x, w, b.detach()), x, values, b, plan)
+        return attach(_flat_linear(x, w, b), x, values, None, plan)
+    return attach(_flat_linear(x, w, b.detach()), x, values, b, plan)
+
+
+def _flat_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    """``F.linear`` as one matrix product.
+
+    For a frozen weight torch multiplies batch by batch, which is slow where the batch is long and each part small:
+    ``nn.MultiheadAttention`` hands over ``[tokens, batch, width]``.
+    """
+    return F.linear(x.reshape(-1, x.shape[-1]), w, b).view(*x.shape[:-1], len(w))
 
 
 def linear_plan(rows: Tensor, columns: Tensor, neurons: int, fan_in: int) -> LinearPlan:

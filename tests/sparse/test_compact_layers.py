@@ -83,7 +83,9 @@ def test_every_route_gives_the_same(name: str, kind: str, monkeypatch: pytest.Mo
     selection = random_selection(network, 2)
     assert_equal_training(network, selection, square(x), steps=3)
     with CompactTraining(network, selection) as training:
-        assert [route.kind for route in training.routes().values()] == [kind]
+        # groups of a transposed convolution have to keep all their channels
+        taken = 'dense' if (name, kind) == ('transposed2d-grouped', 'columns') else kind
+        assert [route.kind for route in training.routes().values()] == [taken]
 
 
 def test_what_computes_otherwise_goes_by_its_own_gradient() -> None:

@@ -166,7 +166,7 @@ def test_copies_and_pickles_are_plain_networks() -> None:
     torch.save(network, file)
     file.seek(0)
     for other in (twin, torch.load(file, weights_only=False)):
-        assert torch.equal(other(x), expected)
+        torch.testing.assert_close(other(x), expected)  # a plain network multiplies in another order
         before = [value.grad for value in training.replacements().values()]
         other(x).sum().backward()
         assert [value.grad for value in training.replacements().values()] == before

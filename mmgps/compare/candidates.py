@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from mmgps.engine import METHOD_NAMES
+from mmgps.engine.components import check_method_name
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,7 @@ def parse_candidate(text: str) -> Candidate:
         ValueError: For an unknown name, with the nearest, or for an option without a value.
     """
     name, _, options = text.partition(':')
-    if name not in METHOD_NAMES:
-        near = get_close_matches(name, METHOD_NAMES, 1)
-        hint = f'; did you mean {near[0]!r}?' if near else ''
-        raise ValueError(f'unknown method {name!r}, expected one of {", ".join(METHOD_NAMES)}{hint}')
+    check_method_name(name)
     return Candidate(text, name, tuple(map(_option, filter(None, options.split(',')))))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from mmgps import registry, selection, sparse, tuning
@@ -38,6 +39,18 @@ for _name in ('PerNeuron', 'PerLayer', 'NetworkWide'):
     registry.CHOICES.register_module(module=getattr(selection, _name))
 for _name in ('CompactTraining', 'MaskedTraining'):
     registry.SPARSE.register_module(module=getattr(sparse, _name))
+
+
+def check_method_name(name: str) -> None:
+    """Make sure that ``name`` stands for a method.
+
+    Raises:
+        ValueError: Names the nearest.
+    """
+    if name not in METHOD_NAMES:
+        near = get_close_matches(name, METHOD_NAMES, 1)
+        hint = f'; did you mean {near[0]!r}?' if near else ''
+        raise ValueError(f'unknown method {name!r}, expected one of {", ".join(METHOD_NAMES)}{hint}')
 
 
 def build_method(cfg: Mapping[str, Any]) -> TuningMethod:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from mmengine.registry import DATASETS
 from mmgps.registry import METHODS
 from mmgps.tuning import InjectionMethod
 
-from .components import METHOD_NAMES
+from .components import METHOD_NAMES, check_method_name
 
 SELECTIVE = {
     'OptimWrapper': 'mmgps.GPSOptimWrapper',
@@ -45,10 +44,7 @@ def tune_config(cfg: Config, method: str, options: Mapping[str, Any] | None = No
     Raises:
         ValueError: For an unknown method, names the nearest.
     """
-    if method not in METHOD_NAMES:
-        near = get_close_matches(method, METHOD_NAMES, 1)
-        hint = f'; did you mean {near[0]!r}?' if near else ''
-        raise ValueError(f'unknown method {method!r}, expected one of {", ".join(METHOD_NAMES)}{hint}')
+    check_method_name(method)
     hooks = list(cfg.get('custom_hooks') or [])
     kept = {
         key: hook[key] for hook in hooks if _is(hook, TUNE_HOOKS) for key in ('target', 'num_batches') if key in hook

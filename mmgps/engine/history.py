@@ -13,7 +13,8 @@ KEY = 'mmgps_history'
 def pack_history(checkpoint: dict[str, Any]) -> None:
     """Replace every ``HistoryBuffer`` of the message hub by its values and counts, and NumPy's numbers by Python's.
 
-    Without mmgps, mmengine resumes from the result too; it skips the logged values.
+    torch since 2.6 refuses to load these objects, so mmengine 0.10.7 cannot resume from its own checkpoints. From the
+    result it can, without mmgps too, which skips the logged values. Packing twice is packing once.
     """
     checkpoint['message_hub'] = _plain(checkpoint['message_hub'])
 

@@ -144,3 +144,10 @@ def test_the_history_of_logged_values_is_resumed(tmp_path: Path) -> None:
     runner = train(tiny_config(tmp_path, max_iters=8, resume=True))
     values, counts = runner.message_hub.get_scalar('train/loss').data
     assert len(values) == len(counts) == 8
+
+
+def test_the_selecting_hook_alone_writes_checkpoints_that_run_no_code(tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, custom_hooks=[dict(type='mmgps.GPSHook')]))
+    torch.load(tmp_path / 'iter_6.pth', weights_only=True)
+    runner = train(tiny_config(tmp_path, max_iters=8, resume=True, custom_hooks=[dict(type='mmgps.GPSHook')]))
+    assert len(runner.message_hub.get_scalar('train/loss').data[0]) == 8

@@ -24,8 +24,7 @@ class ExactResumeHook(Hook):
     they need no restoring: the seed travels in the checkpoint's meta data, and the iteration does too. Skipping what
     was trained before loads nothing. The order of the samples is that of the configured sampler.
 
-    The logged values in a checkpoint become plain lists, so that it loads without executing code: mmengine 0.10.7
-    cannot read its own objects back under torch 2.6 or later.
+    The logged values in a checkpoint become plain lists, so that it loads without executing code.
     """
 
     priority = 'VERY_LOW'

@@ -18,6 +18,7 @@ from mmgps.sparse import SparseTraining
 from mmgps.tuning import InjectionMethod, TuningMethod, format_report, freeze_unselected, injected_by
 
 from ..components import build_method
+from ..history import pack_history, unpack_history
 from ..optim import hold_only_trained, wrappers_of
 from ..selection_pass import select, unwrapped
 
@@ -63,6 +64,7 @@ class TuneHook(Hook):
 
         A model that is tested needs what was trained beside its base, and no selection.
         """
+        unpack_history(checkpoint)
         if not runner._resume:
             if CHECKPOINT_KEY in checkpoint and not isinstance(runner._train_loop, BaseLoop):
                 self._complete(runner, unpack_selection(checkpoint[CHECKPOINT_KEY]))
@@ -93,6 +95,7 @@ class TuneHook(Hook):
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        pack_history(checkpoint)
         if self.selection is not None:
             checkpoint[CHECKPOINT_KEY] = pack_selection(self.selection)
 

@@ -1,7 +1,7 @@
 """Which connections to train: neurons, scores, choices, and the pass that gives the gradients. Needs only torch."""
 
-from .accumulate import Accumulation, GradientSum, SquaredGradientSum
-from .choices import Choice, NetworkWide, PerLayer, PerNeuron, top_of_network
+from .accumulate import Accumulation, GradientMoments, GradientSum, SquaredGradientSum
+from .choices import Choice, NetworkWide, PerLayer, PerNeuron, SharedColumns, top_of_network
 from .files import SelectionFileError, load_selection, pack_selection, save_selection, unpack_selection
 from .fingerprint import architecture_fingerprint, weights_fingerprint
 from .gradients import EmptyLoaderError, NonFiniteGradientError, sum_gradients
@@ -9,7 +9,15 @@ from .injected import Injected, base_parameters
 from .layout import NeuronLayout
 from .preserve import preserved
 from .roles import Parameter, Role, describe
-from .scores import GradientScore, MagnitudeScore, RandomScore, Score
+from .scores import (
+    GradientScore,
+    MagnitudeScore,
+    RandomScore,
+    Score,
+    SignalToNoiseScore,
+    SquaredGradientScore,
+    TaylorScore,
+)
 from .selection import Connections, Selection, SelectionMismatchError
 from .top import top_per_row
 
@@ -18,6 +26,7 @@ __all__ = [
     'Choice',
     'Connections',
     'EmptyLoaderError',
+    'GradientMoments',
     'GradientScore',
     'GradientSum',
     'Injected',
@@ -34,7 +43,11 @@ __all__ = [
     'Selection',
     'SelectionFileError',
     'SelectionMismatchError',
+    'SharedColumns',
+    'SignalToNoiseScore',
+    'SquaredGradientScore',
     'SquaredGradientSum',
+    'TaylorScore',
     'architecture_fingerprint',
     'base_parameters',
     'describe',

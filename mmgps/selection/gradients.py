@@ -47,8 +47,8 @@ def sum_gradients(
         accumulation: The sum by default.
 
     Returns:
-        Name to summed gradient, float32 or wider, of the parameter's shape. A parameter that the loss does not reach
-        has a gradient of zero.
+        Name to summed gradient, float32 or wider, of the parameter's shape, or to what ``accumulation`` makes of them.
+        A parameter that the loss does not reach has a gradient of zero.
 
     Raises:
         EmptyLoaderError: Without any batch.
@@ -65,7 +65,7 @@ def sum_gradients(
             value.requires_grad_(True)
         count = 0
         if aside:
-            sums = _zeros(parameters)
+            sums = {name: accumulation.zeros(value) for name, value in parameters.items()}
             for count, batch in enumerate(batches, 1):  # noqa: B007
                 loss_scale = _add_scaled(sums, parameters, batch, loss, loss_scale, accumulation)
         else:
@@ -76,13 +76,6 @@ def sum_gradients(
         raise EmptyLoaderError('the selection pass got no batch: the training data loader is empty')
     _check_finite(sums)
     return sums
-
-
-def _zeros(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    return {
-        name: torch.zeros_like(value, dtype=torch.promote_types(value.dtype, torch.float32), requires_grad=False)
-        for name, value in parameters.items()
-    }
 
 
 def _taken(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor, nn
 
 from mmgps.selection import (
+    Accumulation,
     Choice,
     Connections,
     GradientScore,
-    GradientSum,
     Parameter,
     PerNeuron,
     Role,
@@ -38,7 +38,6 @@ class GPS:
     """
 
     name = 'gps'
-    accumulation = GradientSum()
 
     def __init__(
         self,
@@ -63,6 +62,10 @@ class GPS:
     @property
     def needs_gradient(self) -> bool:
         return self.score.needs_gradient
+
+    @property
+    def accumulation(self) -> Accumulation:
+        return self.score.accumulation
 
     def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
         return {name: entry for name, entry in trainable(backbone).items() if entry.role is Role.CONNECTION}

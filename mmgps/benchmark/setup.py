@@ -121,9 +121,10 @@ def quiet() -> Iterator[None]:
 
 def _checkpoint(part: Any) -> str | None:
     """The first file that an ``init_cfg`` or ``pretrained`` within a config of a model names."""
-    if isinstance(part, dict):
-        own = part.get('checkpoint') if part.get('type') == 'Pretrained' else part.get('pretrained')
-        return own or next(filter(None, map(_checkpoint, part.values())), None)
     if isinstance(part, list | tuple):
         return next(filter(None, map(_checkpoint, part)), None)
-    return None
+    if not isinstance(part, dict):
+        return None
+    starts = part.get('init_cfg') or ()
+    named = [start.get('checkpoint') for start in (starts if isinstance(starts, list | tuple) else [starts])]
+    return next(filter(None, [*named, part.get('pretrained'), *map(_checkpoint, part.values())]), None)

@@ -1,4 +1,5 @@
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -52,6 +53,17 @@ def test_nothing_is_left_behind() -> None:
     assert [value.requires_grad for value in net.parameters()] == [True, False, True, True, True, True]
     assert net[0].weight.grad is None
     assert torch.equal(net[4].weight.grad, torch.ones_like(net[4].weight))
+
+
+def test_other_devices_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch warns where the random state of all of several devices is saved, and opens a context on each."""
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(torch.random, '_fork_rng_warned_already', False)
+    monkeypatch.setattr(torch.cuda, 'get_rng_state', lambda device: pytest.fail(f'asked {device}'))
+    net = small_net()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        sum_gradients(net, weights(net), batches(), lambda x: net(x).square().sum())
 
 
 def test_no_other_gradient_is_made() -> None:

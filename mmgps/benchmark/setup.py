@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from mmgps.engine import GPSAmpOptimWrapper, GPSOptimWrapper, find_backbone
 from mmgps.engine.config import AMP_FORM
-from mmgps.engine.loaders import selection_loader
 from mmgps.engine.seeding import seed_generators
+from mmgps.engine.selection_batches import selection_batches
 from mmgps.engine.selection_pass import TrainingLoss, loss_scale
 from mmgps.selection import sum_gradients
 from mmgps.tuning import GPS
@@ -91,7 +91,8 @@ class Setup:
         options.pop('prefetch_factor', None)
         if batch_size is not None:
             options.batch_size = batch_size
-        return list(selection_loader(Runner.build_dataloader(options, seed=self.seed), count, self.seed))
+        loader = Runner.build_dataloader(options, seed=self.seed)
+        return [batch for batch, _ in selection_batches(loader, count, self.seed)]
 
     def gradients(self, model: nn.Module, batches: Sequence[Any]) -> dict[str, Tensor]:
         """The selection pass of GPS over ``batches``; see :func:`mmgps.selection.sum_gradients`."""

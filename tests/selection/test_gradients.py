@@ -136,3 +136,18 @@ def test_an_empty_loader_is_an_error() -> None:
     net = small_net()
     with pytest.raises(EmptyLoaderError, match='empty'):
         sum_gradients(net, weights(net), [], lambda x: net(x).sum())
+
+
+def test_a_batch_is_repeated_where_it_overflowed_on_another_process() -> None:
+    net, data, seen = small_net().eval(), batches(), []
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return net(x).square().sum()
+
+    answers = iter([False, True, False, False])
+    sums = sum_gradients(net, weights(net), data, loss, 64.0, None, lambda here: next(answers))
+    assert [next(at for at, x in enumerate(data) if x is y) for y in seen] == [0, 1, 1, 2]
+    expected = sum_gradients(net, weights(net), data, lambda x: net(x).square().sum())
+    for name in expected:
+        torch.testing.assert_close(sums[name], expected[name])

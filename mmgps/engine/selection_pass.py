@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_dist_info
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -56,8 +56,10 @@ class Cost:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside a DDP or other wrapper."""
-    inner: Any = model.module if is_model_wrapper(model) else model
+    """The model inside DDP or another wrapper, and inside what augments a test."""
+    inner: Any = model
+    while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
+        inner = inner.module
     return inner
 
 

@@ -16,12 +16,12 @@ from .config import (  # noqa: E402
     enable_auto_scale_lr,
     rooted_datasets,
     set_work_dir,
-    show_predictions,
     tune_config,
 )
 from .hooks import BeforeAfterHook, ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
 from .inputs import InputMissingError, MissingInputsError, provide_inputs  # noqa: E402
 from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
+from .testing import augment_test, show_predictions  # noqa: E402
 from .tuned_backbone import tuned_backbone  # noqa: E402
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     'add_config_arguments',
     'add_launcher_arguments',
     'add_tune_arguments',
+    'augment_test',
     'build_method',
     'enable_amp',
     'enable_auto_scale_lr',

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DATASETS
 
 from mmgps.registry import METHODS
 from mmgps.tuning import InjectionMethod
@@ -144,32 +143,6 @@ def enable_auto_scale_lr(cfg: Config) -> None:
             'add auto_scale_lr = dict(base_batch_size=16) with your number to the config'
         )
     cfg.auto_scale_lr.enable = True
-
-
-def show_predictions(cfg: Config, folder: str) -> None:
-    """Make the config draw its predictions: every picture of the test set, into ``folder``.
-
-    A set of two classes is drawn by ``mmgps.OverlayHook``, with truth and prediction in one picture; it also draws
-    frames that lie in no file. Other sets are drawn as mmseg does.
-    """
-    cfg.setdefault('default_hooks', {})
-    if _classes(cfg) == 2:
-        hook: dict[str, Any] = dict(type='mmgps.OverlayHook', num_images=None, out_dir=str(Path(folder).absolute()))
-    else:
-        hook = dict(type='SegVisualizationHook', draw=True, interval=1)
-        cfg.visualizer = {**cfg.get('visualizer', dict(type='SegLocalVisualizer')), 'save_dir': folder}
-        cfg.visualizer['vis_backends'] = [dict(type='LocalVisBackend')]
-    cfg.default_hooks['visualization'] = hook
-
-
-def _classes(cfg: Config) -> int:
-    """How many classes the test set names."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        known = getattr(registry.get(dataset.type), 'METAINFO', {})
-    return len({**known, **dataset.get('metainfo', {})}.get('classes', ()))
 
 
 def set_data_root(cfg: Config, root: str) -> None:

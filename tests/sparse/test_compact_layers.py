@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from training_pair import assert_equal_training, prepare, random_selection
 
@@ -146,23 +145,6 @@ def test_attention_computes_the_same_bits_and_trains_in_eval_mode_too() -> None:
     assert all(value.grad is not None for value in training.replacements().values())
     with torch.no_grad():
         torch.testing.assert_close(network(x), expected)
-
-
-class Borrowed(nn.Module):
-    """Reads the weight of a layer that it never calls, as BEiT's attention does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)])
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(self.parts[1](x), self.parts[0].weight, self.parts[0].bias)
-
-
-def test_a_weight_that_another_module_reads() -> None:
-    network = Borrowed().double()
-    x = torch.randn(3, 6, dtype=torch.float64)
-    assert_equal_training(network, random_selection(network), square(x))
 
 
 class Tied(nn.Module):

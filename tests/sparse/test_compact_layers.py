@@ -6,7 +6,7 @@ from torch import nn
 from training_pair import assert_equal_training, prepare, random_selection
 
 from mmgps.sparse import CompactTraining
-from mmgps.sparse.routes import Work
+from mmgps.sparse.routes import Kind, Work
 
 LAYERS = {
     'linear': (lambda: nn.Linear(12, 7), (3, 5, 12)),
@@ -77,7 +77,7 @@ def test_compact_equals_masked(name: str, k: int, optimizer: str) -> None:
 @pytest.mark.parametrize('kind', ['columns', 'gather', 'dense'])
 @pytest.mark.parametrize('name', [name for name in LAYERS if name not in ('bilinear', 'lstm', 'standardised')])
 def test_every_route_gives_the_same(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Work, 'costs', lambda self: {kind: 0.0})
+    monkeypatch.setattr(Work, 'costs', lambda self: {Kind(kind): 0.0})
     network, x = build(name)
     selection = random_selection(network, 2)
     assert_equal_training(network, selection, square(x), steps=3)

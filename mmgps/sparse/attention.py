@@ -25,36 +25,86 @@ def runs_natively(owner: nn.Module) -> bool:
 
 
 class Projection:
-    """A weight of the attention, or some rows of it, and the plans for them."""
+    """A weight of the attention and the plans for what is read of it at once: all of its rows, or some.
 
-    def __init__(self, weight: TrainedWeight) -> None:
+    They are made before the first forward: a compiled one finds nothing to make.
+
+    Args:
+        weight: The weight.
+        packed: Whether it holds query, key and value projections, of which two or one may be read at once.
+    """
+
+    def __init__(self, weight: TrainedWeight, packed: bool) -> None:
         self.weight = weight
-        self._parts: dict[tuple[int, int], tuple[slice, LinearPlan] | None] = {}
+        neurons = weight.layout.neurons
+        each = neurons // 3
+        parts = [(0, each), (each, 2 * each), (2 * each, neurons), (each, neurons)] if packed else []
+        self._parts = {part: self._planned(*part) for part in [(0, neurons), *parts]}
 
     def __call__(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
         """The linear map by ``w``, the rows of the weight from ``start``, that depends on the values in them."""
-        part = self.part(start, start + len(w))
-        if part is None:
+        entries, plan = self._parts[start, start + len(w)]
+        if plan is None:
             return F.linear(x, w, b)
-        entries, plan = part
         values: Tensor = self.weight.values
-        if entries != slice(0, len(self.weight)):
-            values = values.reshape(-1)[entries]
+        if entries != (0, len(self.weight)):
+            values = values.reshape(-1)[entries[0] : entries[1]]
         return attached_linear(x, w, b, values, plan)
 
-    def part(self, start: int, stop: int) -> tuple[slice, LinearPlan] | None:
-        """The values in some rows, which are consecutive, and their plan."""
-        key = (start, stop)
-        if key not in self._parts:
-            rows = self.weight.rows
-            first, last = int((rows < start).sum()), int((rows < stop).sum())
-            entries, columns = slice(first, last), self.weight.columns[first:last]
-            plan = linear_plan(rows[entries] - start, columns, stop - start, self.weight.layout.fan_in)
-            self._parts[key] = (entries, plan) if last > first else None
-        return self._parts[key]
+    def route(self) -> Route:
+        """That of a call with all rows."""
+        _, plan = self._parts[0, self.weight.layout.neurons]
+        assert plan is not None, 'a weight of which nothing is trained is not installed'
+        return plan.route
+
+    def _planned(self, start: int, stop: int) -> tuple[tuple[int, int], LinearPlan | None]:
+        """First and last of the values in the rows, which are consecutive; their plan, None if there are none."""
+        rows = self.weight.rows
+        first, last = int((rows < start).sum()), int((rows < stop).sum())
+        if first == last:
+            return (first, last), None
+        columns = self.weight.columns[first:last]
+        return (first, last), linear_plan(rows[first:last] - start, columns, stop - start, self.weight.layout.fan_in)
 
 
-class AttentionForward(OwnForward):
+class ProjectingForward(OwnForward):
+    """The forward of one ``nn.MultiheadAttention``, whose linear maps are those of :meth:`project`.
+
+    Args:
+        owner: The module.
+        names: See :func:`attention_code`.
+    """
+
+    def __init__(self, owner: nn.MultiheadAttention, **names: Any) -> None:
+        super().__init__(owner)
+        self._owner: nn.MultiheadAttention = owner
+        self._forward = attention_code(self._linear, **names)
+        self._read = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._read = 0
+        return self._forward(self._owner, *args, **kwargs)
+
+    def _linear(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        # torch reads the packed weight from first to last row; where a part lies in memory, no compiler can ask
+        start = self._read
+        if w is not self._owner.out_proj.weight:
+            self._read += len(w)
+        return self.project(x, w, b, start)
+
+    def project(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
+        """The linear map by ``w``.
+
+        Args:
+            x: Its input.
+            w: A weight of the module, or rows of the packed one.
+            b: The bias.
+            start: First of those rows.
+        """
+        raise NotImplementedError
+
+
+class AttentionForward(ProjectingForward):
     """The forward of one ``nn.MultiheadAttention`` while weights of it are trained, from construction to ``remove``.
 
     Args:
@@ -63,29 +113,23 @@ class AttentionForward(OwnForward):
     """
 
     def __init__(self, owner: nn.MultiheadAttention, weights: Sequence[TrainedWeight]) -> None:
-        super().__init__(owner)
-        self._owner: nn.MultiheadAttention = owner
-        self._projections = {id(weight.dense): Projection(weight) for weight in weights}
-        self._packed = self._projections.get(id(owner.in_proj_weight))
         # the fast inference path would give the values no gradient
-        self._forward = attention_code(self._linear, _arg_requires_grad=lambda _: True)
+        super().__init__(owner, _arg_requires_grad=lambda _: True)
+        packed = owner.in_proj_weight
+        self._projections = {id(weight.dense): Projection(weight, weight.dense is packed) for weight in weights}
+        self._packed = self._projections.get(id(packed))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._forward(self._owner, *args, **kwargs)
-
-    def _linear(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    def project(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
         whole = self._projections.get(id(w))
         if whole is not None:
             return whole(x, w, b, 0)
-        packed = self._owner.in_proj_weight
         if self._packed is None or w is self._owner.out_proj.weight:
             return F.linear(x, w, b)
-        return self._packed(x, w, b, (w.storage_offset() - packed.storage_offset()) // packed.stride(0))
+        return self._packed(x, w, b, start)
 
     def routes(self) -> dict[str, Route]:
         """Weight name to the route of a call with all its rows."""
-        plans = {p.weight.name: p.part(0, p.weight.layout.neurons) for p in self._projections.values()}
-        return {name: part[1].route for name, part in plans.items() if part is not None}
+        return {projection.weight.name: projection.route() for projection in self._projections.values()}
 
 
 def attention_code(linear: Callable[..., Tensor], **names: Any) -> Callable[..., Any]:
@@ -104,8 +148,12 @@ def attention_code(linear: Callable[..., Tensor], **names: Any) -> Callable[...,
 
 
 def _rebound(function: Any, **names: Any) -> Any:
-    """``function`` with some of its global names bound to something else."""
+    """``function`` with some of its global names bound to something else.
+
+    Its scope has no ``__name__``: torch.compile would look the names up in the module of that name.
+    """
     scope = {**function.__globals__, **names}
+    del scope['__name__']
     copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy

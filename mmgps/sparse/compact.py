@@ -9,6 +9,7 @@ from torch import nn
 from mmgps.selection import Selection
 
 from .install import Handle, Installer
+from .readers import Reader
 from .reduce import average_gradients
 from .routes import Route
 from .weight import TrainedWeight
@@ -38,6 +39,7 @@ class CompactTraining:
             for parameter, connections in selection.resolve(backbone)
         ]
         self._handles: list[Handle] = []
+        self._readers: list[Reader] = []
         self._routes: dict[str, Route] = {}
         self._required: list[bool] = []
 
@@ -62,7 +64,7 @@ class CompactTraining:
             weight.read()
         installer = Installer(self._weights)
         installer.install(self._backbone)
-        self._handles, self._routes = installer.handles, installer.routes
+        self._handles, self._readers, self._routes = installer.handles, installer.readers, installer.routes
 
     def before_step(self) -> None:
         average_gradients([weight.values for weight in self._weights])
@@ -71,6 +73,7 @@ class CompactTraining:
         assert self._required or not self._weights, 'start() comes before the first step'
         for weight in self._weights:
             weight.write()
+        self._readers = [reader for reader in self._readers if not reader.settle()]
 
     def report(self) -> str:
         if not self._routes:
@@ -80,11 +83,11 @@ class CompactTraining:
 
     def close(self) -> None:
         """Leave the modules as :meth:`start` found them, with the numbers trained since."""
-        for handle in self._handles:
+        for handle in [*self._handles, *self._readers]:
             handle.remove()
         for weight, required in zip(self._weights, self._required, strict=False):
             weight.dense.requires_grad_(required)
-        self._handles, self._routes, self._required = [], {}, []
+        self._handles, self._readers, self._routes, self._required = [], [], {}, []
 
     def __enter__(self) -> CompactTraining:
         self.start()

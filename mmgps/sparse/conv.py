@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .attach import Plan
+from .conv_inputs import Kept, Source, Taps, batched
+from .conv_native import weight_gradient
 from .picking import chunks, dots, summed_product, wide_type
-from .routes import MOSTLY, Route, Work
+from .routes import Kind, Route, Work
 from .weight import TrainedWeight
 from .windows import Geometry, geometry_of, one_padding
 
 FEW = 16
 """How many times more numbers a product may hold at once than a gather."""
-
-
-@dataclass(frozen=True)
-class Taps:
-    """What chosen connections read: a channel and a position of the kernel each.
-
-    Args:
-        channels: Input channel, counted over all groups, int64 ``[count]``.
-        offsets: Position in the kernel, one index tensor ``[count]`` per spatial dimension.
-    """
-
-    channels: Tensor
-    offsets: tuple[Tensor, ...]
-
-    def read(self, windows: Tensor, part: slice) -> Tensor:
-        """Copy ``[batch, part, *outputs]`` from windows ``[batch, channels, *kernel, *outputs]``."""
-        index: tuple[Any, ...] = (slice(None), self.channels[part], *(offset[part] for offset in self.offsets))
-        return windows[index]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The input channels that some neuron selects; all of them, by reference, where that is most."""
-
-    channels: Tensor
-    total: int
-    distinct: Tensor = field(init=False)
-    places: Tensor = field(init=False)
-    everything: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        distinct, places = torch.unique(self.channels, return_inverse=True)
-        everything = len(distinct) > MOSTLY * self.total
-        object.__setattr__(self, 'distinct', distinct)
-        object.__setattr__(self, 'places', self.channels if everything else places)
-        object.__setattr__(self, 'everything', everything)
-
-    def __len__(self) -> int:
-        return self.total if self.everything else len(self.distinct)
-
-    def of(self, x: Tensor) -> Tensor:
-        return x if self.everything else x.index_select(1, self.distinct)
 
 
 def conv_plan(owner: nn.Module, weight: TrainedWeight) -> Plan:
@@ -76,61 +34,12 @@ def conv_plan(owner: nn.Module, weight: TrainedWeight) -> Plan:
         neurons, weight.layout.fan_in, len(distinct), len(weight), count, inputs, weight.rows.device.type, groups > 1
     )
     route = work.route()
-    if route.kind == 'dense':
+    if route.kind is Kind.DENSE:
         return ConvDense(route, geometry, groups, weight)
     taps = Taps(kept.places, torch.unravel_index(distinct % area, geometry.kernel))
     source = Source(geometry, kept, taps, early)
-    kind = ConvColumns if route.kind == 'columns' else ConvGather
-    return kind(route, source, weight.rows, places)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is kept of the input of a convolution, and the selected inputs made from it.
-
-    Args:
-        geometry: Of the convolution.
-        kept: The channels.
-        taps: The distinct selected inputs, among the kept channels.
-        early: Whether they are read in forward, where that is less to keep than whole channels.
-    """
-
-    geometry: Geometry
-    kept: Kept
-    taps: Taps
-    early: bool
-
-    def keep(self, x: Tensor) -> Tensor:
-        """``[batch, distinct, *outputs]`` or ``[batch, channels, *size]``."""
-        x = batched(x, self.geometry)
-        channels = self.kept.of(x)
-        if not self.early or (self.geometry.plain and not self.kept.everything):
-            return channels
-        padded = self.geometry.padded(channels)
-        return self.taps.read(self.geometry.windows(padded, self.geometry.outputs(padded.shape[2:])), slice(None))
-
-    def reader(self, kept: Tensor, outputs: torch.Size) -> SelectedInputs:
-        """The selected inputs at all ``outputs``."""
-        if self.early:
-            return SelectedInputs(kept.flatten(2), None)
-        return SelectedInputs(self.geometry.windows(self.geometry.padded(kept), outputs), self.taps)
-
-
-@dataclass(frozen=True)
-class SelectedInputs:
-    """Selected inputs ``[batch, distinct, positions]``, copied a part at a time where they are still windows."""
-
-    source: Tensor
-    taps: Taps | None
-
-    def part(self, part: slice) -> Tensor:
-        return self.source[:, part] if self.taps is None else self.taps.read(self.source, part).flatten(2)
-
-    def pick(self, places: Tensor) -> Tensor:
-        if self.taps is None:
-            return self.source.index_select(1, places)
-        chosen = Taps(self.taps.channels[places], tuple(offset[places] for offset in self.taps.offsets))
-        return chosen.read(self.source, slice(None)).flatten(2)
+    made = ConvColumns if route.kind is Kind.COLUMNS else ConvGather
+    return made(route, source, weight.rows, places)
 
 
 class ConvPlan(Plan):
@@ -194,28 +103,3 @@ class ConvDense(ConvPlan):
             x, padding = self._geometry.padded(x), [0] * len(self._geometry.kernel)
         whole = weight_gradient(dy, x, self._shape, self._geometry, padding, self._groups, transposed=False)
         return whole.reshape(-1).index_select(0, self._flat), None
-
-
-def weight_gradient(
-    dy: Tensor, x: Tensor, shape: tuple[int, ...], geometry: Geometry, padding: list[int], groups: int, transposed: bool
-) -> Tensor:
-    """The gradient of a convolution's weight of ``shape``, by the native operation."""
-    stand_in = dy.new_empty(1).expand(shape)
-    outputs = _outputs_of_transposed(x, geometry, padding) if transposed else list(dy.shape[2:])
-    beyond = [found - least for found, least in zip(dy.shape[2:], outputs, strict=True)]
-    stride, dilation, mask = list(geometry.stride), list(geometry.dilation), [False, True, False]
-    native = torch.ops.aten.convolution_backward
-    _, whole, _ = native(dy, x, stand_in, None, stride, padding, dilation, transposed, beyond, groups, mask)
-    gradient: Tensor = whole
-    return gradient
-
-
-def _outputs_of_transposed(x: Tensor, geometry: Geometry, padding: list[int]) -> list[int]:
-    """The least size of the output: a caller may have asked for more, by ``output_padding`` or ``output_size``."""
-    sizes = zip(x.shape[2:], geometry.kernel, geometry.stride, geometry.dilation, padding, strict=True)
-    return [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, d, p in sizes]
-
-
-def batched(x: Tensor, geometry: Geometry) -> Tensor:
-    """``x`` with a batch dimension."""
-    return x if x.dim() == len(geometry.kernel) + 2 else x.unsqueeze(0)

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
 from .attach import no_hook, wanted
-from .routes import Route
+from .routes import Kind, Route
 from .weight import TrainedWeight
 
 
@@ -37,7 +37,7 @@ def stand_in(weight: TrainedWeight) -> Tensor | None:
 
 
 def fallback_route(weight: TrainedWeight) -> Route:
-    return Route('fallback', weight.layout.fan_in, weight.layout.fan_in, len(weight))
+    return Route(Kind.FALLBACK, weight.layout.fan_in, weight.layout.fan_in, len(weight))
 
 
 class Shadow:

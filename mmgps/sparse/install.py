@@ -15,7 +15,7 @@ from .conv import conv_plan
 from .fallback import fallback_route, install_fallback
 from .forward import runs_forward_of
 from .linear import LinearForward
-from .readers import watch_readers
+from .readers import Reader, watch_readers
 from .routes import Route
 from .transposed import transposed_plan
 from .weight import TrainedWeight
@@ -40,6 +40,7 @@ class Installer:
     def __init__(self, weights: Sequence[TrainedWeight]) -> None:
         self._weights = {id(weight.dense): weight for weight in weights if len(weight)}
         self.handles: list[Handle] = []
+        self.readers: list[Reader] = []
         self.routes: dict[str, Route] = {}
 
     def install(self, backbone: nn.Module) -> None:
@@ -56,7 +57,7 @@ class Installer:
                 if weight is not None and id(owner) not in served:
                     layers.append((owner, attribute, weight))
                     self._install_layer(owner, attribute, weight)
-        self.handles += watch_readers(backbone, layers)
+        self.readers = watch_readers(backbone, layers)
 
     def _install_attention(self, owner: nn.MultiheadAttention) -> None:
         values = [*owner.parameters(recurse=False), owner.out_proj.weight]

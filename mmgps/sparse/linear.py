@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .attach import Plan, attach, wanted
 from .forward import OwnForward
 from .picking import RowPick, chunks, wide_type
-from .routes import MOSTLY, Route, Work
+from .routes import MOSTLY, Kind, Route, Work
 from .weight import TrainedWeight
 
 
@@ -64,9 +64,9 @@ def linear_plan(rows: Tensor, columns: Tensor, neurons: int, fan_in: int) -> Lin
     distinct, places = torch.unique(columns, return_inverse=True)
     work = Work(neurons, fan_in, len(distinct), len(rows), len(distinct), fan_in, rows.device.type)
     route = work.route()
-    if route.kind == 'columns':
+    if route.kind is Kind.COLUMNS:
         return LinearColumns(route, rows + places * neurons, distinct)
-    if route.kind == 'dense':
+    if route.kind is Kind.DENSE:
         return LinearDense(route, rows, columns, neurons, fan_in)
     if len(distinct) > MOSTLY * fan_in:
         return LinearGather(route, rows, None, columns)

@@ -3,7 +3,8 @@
 Some modules compute with ``F.linear(x, self.qkv.weight)`` and never call ``self.qkv`` (BEiT does, to compose a bias):
 no hook of the layer sees that. So, until a layer has been called once, and for good if it never is, its weight is also
 replaced by the stand-in of the fallback while the module around it computes. During the layer's own forward the
-stand-in is taken away, so that nothing counts twice.
+stand-in is taken away, so that nothing counts twice. The hooks that do it go between two steps, not within a forward
+that may be compiled.
 
 A layer that is both called and read from outside is not noticed after its first call.
 """
@@ -38,13 +39,17 @@ class Reader:
         for handle in self._handles:
             handle.remove()
 
+    def settle(self) -> bool:
+        """Stop watching if the layer was called; say whether it was."""
+        if self._called:
+            self.remove()
+        return self._called
+
     def _enter(self) -> None:
-        self._live = self._shadow.cast()
+        self._live = not self._called and self._shadow.cast()
 
     def _leave(self) -> None:
         self._shadow.lift()
-        if self._live and self._called:
-            self.remove()
         self._live = False
 
     def _begin(self) -> None:

@@ -16,6 +16,7 @@ arithmetic to memory. They are fixed, not measured at the start: another route w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 NARROW = 15
 ENTRY = {'cpu': 60, 'cuda': 200}
@@ -25,24 +26,34 @@ MOSTLY = 0.75
 """The share of inputs from which on keeping all of them, by reference, beats a copy of the selected ones."""
 
 
+class Kind(str, Enum):
+    """A way to make the gradient of the values."""
+
+    COLUMNS = 'columns'
+    GATHER = 'gather'
+    DENSE = 'dense'
+    FALLBACK = 'fallback'
+    """The operation's own gradient, for an owner of which nothing is known."""
+
+
 @dataclass(frozen=True)
 class Route:
     """The way of one layer.
 
     Args:
-        kind: ``'columns'``, ``'gather'``, ``'dense'``, or ``'fallback'`` for an owner of which nothing is known.
+        kind: How its gradient is made.
         kept: Numbers kept for backward per position, at most.
         inputs: Numbers that the layer reads per position.
         chosen: Trained numbers.
     """
 
-    kind: str
+    kind: Kind
     kept: int
     inputs: int
     chosen: int
 
     def __str__(self) -> str:
-        return f'{self.kind} ({self.kept}/{self.inputs} inputs kept)'
+        return f'{self.kind.value} ({self.kept}/{self.inputs} inputs kept)'
 
 
 @dataclass(frozen=True)
@@ -69,17 +80,17 @@ class Work:
     device: str
     grouped: bool = False
 
-    def costs(self) -> dict[str, float]:
+    def costs(self) -> dict[Kind, float]:
         """Kind to cost per position."""
         whole = self.neurons * self.fan_in * (GROUPED if self.grouped else 1)
         return {
-            'columns': self.neurons * (self.distinct + NARROW) + KEPT * self.kept,
-            'gather': self.chosen * ENTRY.get(self.device, ENTRY['cuda']) + KEPT * self.kept,
-            'dense': whole + KEPT * self.inputs,
+            Kind.COLUMNS: self.neurons * (self.distinct + NARROW) + KEPT * self.kept,
+            Kind.GATHER: self.chosen * ENTRY.get(self.device, ENTRY['cuda']) + KEPT * self.kept,
+            Kind.DENSE: whole + KEPT * self.inputs,
         }
 
     def route(self) -> Route:
         """The cheapest."""
         costs = self.costs()
-        kind = min(costs, key=lambda name: costs[name])
-        return Route(kind, self.inputs if kind == 'dense' else self.kept, self.inputs, self.chosen)
+        kind = min(costs, key=lambda kind: costs[kind])
+        return Route(kind, self.inputs if kind is Kind.DENSE else self.kept, self.inputs, self.chosen)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from .attach import Plan
-from .conv import ConvPlan, Kept, Taps, batched, weight_gradient
+from .conv import ConvPlan
+from .conv_inputs import Kept, Taps, batched
+from .conv_native import weight_gradient
 from .picking import chunks, dots, wide_type
-from .routes import Route, Work
+from .routes import Kind, Route, Work
 from .weight import TrainedWeight
 from .windows import Geometry, geometry_of, one_padding
 
@@ -26,12 +28,12 @@ def transposed_plan(owner: nn.Module, weight: TrainedWeight) -> Plan:
     device = weight.rows.device.type
     work = Work(layout.neurons, layout.fan_in, distinct, len(weight), len(kept), inputs, device, groups > 1)
     route = work.route()
-    if route.kind == 'columns' and groups > 1:
+    if route.kind is Kind.COLUMNS and groups > 1:
         # A part of the channels would leave groups of unequal size, which the native gradient does not know.
-        route = Route('dense', inputs, inputs, len(weight))
-    if route.kind == 'gather':
+        route = Route(Kind.DENSE, inputs, inputs, len(weight))
+    if route.kind is Kind.GATHER:
         return TransposedGather(route, geometry, kept, weight)
-    return TransposedProduct(route, geometry, kept if route.kind == 'columns' else None, weight, groups)
+    return TransposedProduct(route, geometry, kept if route.kind is Kind.COLUMNS else None, weight, groups)
 
 
 class TransposedGather(ConvPlan):

@@ -41,7 +41,7 @@ class Geometry:
         taps = [d * s for d, s in zip(self.dilation, steps, strict=True)]
         moves = [d * s for d, s in zip(self.stride, steps, strict=True)]
         size = (*x.shape[:2], *self.kernel, *outputs)
-        return x.as_strided(size, (*x.stride()[:2], *taps, *moves), x.storage_offset())
+        return x.as_strided(size, (*x.stride()[:2], *taps, *moves))
 
     def outputs(self, padded: Sequence[int]) -> list[int]:
         """Output size for a padded input size."""

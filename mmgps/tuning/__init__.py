@@ -9,9 +9,10 @@ from .gps import GPS
 from .injection import InjectionMethod, injected_by
 from .linear import LinearProbe
 from .lora import LoRA
+from .parts import Part
 from .placing import merge_operations
 from .report import Count, count_parts, count_roles, format_report
-from .sites import InjectionError, Part
+from .sites import InjectionError
 from .spt import SPTAdapter, SPTLoRA
 from .ssf import SSF
 from .vpt import VPTDeep, VPTShallow

@@ -8,8 +8,9 @@ from torch import nn
 
 from .injection import InjectionMethod
 from .low_rank import low_rank
+from .parts import Part, as_parts
 from .placing import place
-from .sites import InjectionError, Part, as_parts, find_sites, pick_sites
+from .sites import InjectionError, find_sites, pick_sites
 
 OFFERED = (Part.QKV, Part.PROJ, Part.FC1, Part.FC2, Part.LINEAR, Part.CONV)
 

@@ -205,15 +205,3 @@ def test_values_have_a_row_per_neuron_where_counts_are_equal() -> None:
             assert values.numel() == 2 * neurons
         assert_equal_training(network.double(), random_selection(network, 2, choice=choice), square(images()), steps=3)
         network.float()
-
-
-@pytest.mark.slow
-def test_compiled_networks_train_the_same() -> None:
-    network, x = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 3)).double(), torch.randn(4, 6).double()
-    selection = random_selection(network)
-    plain, compiled = (
-        gradients(CompactTraining, network, selection, loss)
-        for loss in (lambda net: net(x).square().sum(), lambda net: torch.compile(net)(x).square().sum())
-    )
-    for name in plain:
-        torch.testing.assert_close(compiled[name], plain[name])

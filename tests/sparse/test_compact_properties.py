@@ -24,7 +24,7 @@ def assert_gradient_is_dense(layer: nn.Module, x: torch.Tensor, k: int, kind: st
     costs = routes.Work.costs
     try:
         if kind is not None:
-            routes.Work.costs = lambda self: {kind: 0.0}
+            routes.Work.costs = lambda self: {routes.Kind(kind): 0.0}
         with CompactTraining(layer, selection) as training:
             values = training.replacements()[layer.weight]
             found = torch.autograd.grad((layer(x) * weight).sum(), [values, layer.bias, x])

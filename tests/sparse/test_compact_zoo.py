@@ -7,7 +7,7 @@ from torch import nn
 pytest.importorskip('mmseg')
 
 from mmengine.registry import MODELS, init_default_scope
-from training_pair import assert_equal_training, random_selection
+from training_pair import ROUTES, assert_equal_training, prepare, random_selection, take_routes_in_turn, uneven
 
 from mmgps.sparse import CompactTraining
 
@@ -27,7 +27,7 @@ BACKBONES = {
     ),
     'convnext': dict(
         type='mmpretrain.ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[4, 8, 8, 8]), out_indices=(3,),
-        gap_before_final_norm=False,
+        gap_before_final_norm=False, layer_scale_init_value=0.5,
     ),
     'resnet': dict(
         type='ResNetV1c', depth=18, base_channels=8, norm_cfg=BN, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4),
@@ -48,9 +48,8 @@ BACKBONES = {
     'beit': dict(type='BEiT', img_size=32, patch_size=8, embed_dims=16, num_layers=2, num_heads=2, qv_bias=True),
 }  # fmt: skip
 
+
 SIZES = {'vit': (32, 32), 'beit': (32, 32)}
-QUICK = ('vit', 'beit')
-SWEEP = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
 
 
 def build(name: str) -> nn.Module:
@@ -60,18 +59,29 @@ def build(name: str) -> nn.Module:
     return MODELS.build(dict(BACKBONES[name])).double()
 
 
-@pytest.mark.parametrize('name', SWEEP)
+# Among its 52 norms over two images rounding grows: at ten times this rate masked training leaves its own path by 0.2 in
+# 20 steps if its images change by 1e-16.
+SLOW = ('mobilenetv2',)
+
+
+@pytest.mark.parametrize('name', BACKBONES)
 @pytest.mark.filterwarnings('ignore:k=2 exceeds the fan-in')
-def test_compact_equals_masked(name: str) -> None:
+def test_compact_equals_masked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_routes_in_turn(monkeypatch)
     backbone = build(name)
     backbone.train()  # returns nothing for some backbones
     x = torch.randn(2, 3, *SIZES.get(name, (64, 64))).double()
 
     def loss(network: nn.Module, step: int) -> torch.Tensor:
-        return sum((level - 0.3).square().mean() for level in network(x + 0.01 * step))
+        return uneven(network(x + 0.01 * step))
 
     selection = random_selection(backbone, 2)
-    assert_equal_training(backbone, selection, loss, steps=20 if name in QUICK else 5, optimizer='sgd')
+    assert_equal_training(backbone, selection, loss, optimizer='slow-sgd' if name in SLOW else 'sgd')
+    training, _ = prepare(CompactTraining, backbone, selection)
+    assert {route.kind for route in training.routes().values()} == {*ROUTES}
+    loss(backbone, 0).backward()
+    values = training.replacements().values()
+    assert sum(bool(value.grad.abs().max() > 1e-6) for value in values) >= 0.9 * len(values)
 
 
 @pytest.mark.parametrize('name', BACKBONES)
@@ -82,4 +92,4 @@ def test_no_layer_of_the_zoo_needs_the_fallback(name: str) -> None:
     with CompactTraining(backbone, selection) as training:
         routes = training.routes()
         assert routes.keys() == selection.connections.keys()
-        assert {route.kind for route in routes.values()} <= {'columns', 'gather', 'dense'}
+        assert {route.kind for route in routes.values()} <= {*ROUTES}

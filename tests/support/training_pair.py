@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import cycle
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from mmgps.selection import RandomScore, Selection
 from mmgps.sparse import CompactTraining, MaskedTraining, SparseTraining
+from mmgps.sparse.routes import Kind, Work
 from mmgps.tuning import GPS, freeze_unselected
 
 Loss = Callable[[nn.Module, int], Tensor]
 OPTIMIZERS = {
     'adamw': lambda values: torch.optim.AdamW(values, lr=1e-2, weight_decay=0.05),
     'sgd': lambda values: torch.optim.SGD(values, lr=1e-2, momentum=0.9, weight_decay=0.05),
+    'slow-sgd': lambda values: torch.optim.SGD(values, lr=3e-5, momentum=0.9, weight_decay=0.05),
 }
+ROUTES = (Kind.COLUMNS, Kind.GATHER, Kind.DENSE)
 
 # Tensors whose numbers are all smaller are compared on this scale: some are zero but for rounding, such as the running
 # mean of a linear map of what a normalisation has just centred.
@@ -25,6 +30,19 @@ TINY = 1e-3
 
 def random_selection(backbone: nn.Module, k: int = 1, **options) -> Selection:
     return GPS(k, score=RandomScore(), **options).select(backbone)
+
+
+def uneven(maps: Iterable[Tensor]) -> Tensor:
+    """A loss of feature maps. It weighs their numbers unevenly: a norm leaves sum and sum of squares as they are."""
+    generator = torch.Generator().manual_seed(0)
+    weighed = [(torch.randn(y.shape, generator=generator).to(y) * y + y.square()).mean() for y in maps]
+    return torch.stack(weighed).sum()
+
+
+def take_routes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layer by layer another route: the cost rule takes the dense one for nearly all layers of a small network."""
+    turns = cycle(ROUTES)
+    monkeypatch.setattr(Work, 'costs', lambda work: {next(turns): 0.0})
 
 
 def prepare(

@@ -1,0 +1,99 @@
+"""The part that a layer plays in a network.
+
+The type of the owner decides, and for the parts of a transformer its structure: two linear layers that widen and narrow
+again are an MLP, one that triples its input and one that keeps it are an attention. Names are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+
+from torch import nn
+
+from mmgps.selection.roles import CONVOLUTIONS, type_names
+from mmgps.sparse.install import computes_natively
+
+
+class Part(StrEnum):
+    """The part that a site plays."""
+
+    QKV = 'qkv'
+    """Query, key and value projections of an attention, in one map."""
+    PROJ = 'proj'
+    """The output projection of an attention."""
+    FC1 = 'fc1'
+    FC2 = 'fc2'
+    """First and last linear layer of an MLP."""
+    LINEAR = 'linear'
+    """Any other linear layer."""
+    CONV = 'conv'
+    GROUPED = 'grouped'
+    """A convolution that is grouped, depthwise included, or pads by other numbers than zeros."""
+    NORM = 'norm'
+    BLOCK = 'block'
+    """The last norm of a residual block of convolutions."""
+
+
+# Residual blocks of convolutions, and the attribute of their last norm.
+LAST_NORMS = {
+    'mmseg.models.backbones.resnet.BasicBlock': 'norm2',
+    'mmseg.models.backbones.resnet.Bottleneck': 'norm3',
+    'mmpretrain.models.backbones.resnet.BasicBlock': 'norm2',
+    'mmpretrain.models.backbones.resnet.Bottleneck': 'norm3',
+    'mmdet.models.backbones.resnet.BasicBlock': 'norm2',
+    'mmdet.models.backbones.resnet.Bottleneck': 'norm3',
+}
+
+
+def as_parts(given: str | Iterable[str]) -> tuple[Part, ...]:
+    """Parts by their names.
+
+    Raises:
+        ValueError: Names the allowed ones.
+    """
+    names = [given] if isinstance(given, str) else list(given)
+    allowed = [part.value for part in Part]
+    wrong = [name for name in names if name not in allowed]
+    if wrong or not names:
+        raise ValueError(f'parts names one or more of {", ".join(allowed)}; got {names}')
+    return tuple(Part(name) for name in names)
+
+
+def structural_parts(backbone: nn.Module) -> dict[int, Part]:
+    """Id of each layer and norm that plays a part by its place in ``backbone`` to that part."""
+    return {**dict(_transformer_parts(backbone)), **dict(_last_norms(backbone))}
+
+
+def own_part(owner: nn.Module) -> Part | None:
+    """The part that a layer plays wherever it stands, None for what is no plain linear layer or convolution."""
+    if not computes_natively(owner):
+        return None
+    if isinstance(owner, nn.Linear):
+        return Part.LINEAR
+    if isinstance(owner, CONVOLUTIONS):
+        plain = owner.groups == 1 and owner.padding_mode == 'zeros'
+        return Part.CONV if plain else Part.GROUPED
+    return None
+
+
+def _transformer_parts(backbone: nn.Module) -> Iterator[tuple[int, Part]]:
+    """Id of a linear layer to its part in an attention or MLP."""
+    for module in backbone.modules():
+        layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+        if len(layers) != 2 or isinstance(module, nn.MultiheadAttention):
+            continue
+        (first, last), width = layers, layers[0].in_features
+        if last.out_features != width:
+            continue
+        if first.out_features == 3 * width and last.in_features == width:
+            yield from ((id(first), Part.QKV), (id(last), Part.PROJ))
+        # a gated MLP has a first layer twice as wide
+        elif first.out_features in (last.in_features, 2 * last.in_features):
+            yield from ((id(first), Part.FC1), (id(last), Part.FC2))
+
+
+def _last_norms(backbone: nn.Module) -> Iterator[tuple[int, Part]]:
+    for module in backbone.modules():
+        for name in type_names(module) & LAST_NORMS.keys():
+            yield id(getattr(module, LAST_NORMS[name])), Part.BLOCK

@@ -3,7 +3,7 @@
 from .accumulate import Accumulation, GradientSum, SquaredGradientSum
 from .choices import Choice, NetworkWide, PerLayer, PerNeuron, top_of_network
 from .files import SelectionFileError, load_selection, pack_selection, save_selection, unpack_selection
-from .fingerprint import architecture_fingerprint, weights_fingerprint
+from .fingerprint import architecture_fingerprint, bits, weights_fingerprint
 from .gradients import EmptyLoaderError, NonFiniteGradientError, sum_gradients
 from .injected import Injected, base_parameters
 from .layout import NeuronLayout
@@ -37,6 +37,7 @@ __all__ = [
     'SquaredGradientSum',
     'architecture_fingerprint',
     'base_parameters',
+    'bits',
     'describe',
     'load_selection',
     'pack_selection',

@@ -3,13 +3,15 @@
 from .adapter import Adapter
 from .base import TuningMethod, WholeParameters, trainable
 from .bias import BiasTuning
+from .ejecting import eject
 from .freeze import freeze_unselected
 from .full import FullTuning
 from .gps import GPS
 from .injection import InjectionMethod, injected_by
 from .linear import LinearProbe
 from .lora import LoRA
-from .placing import merge_operations
+from .merging import merge_operations
+from .rebuild import rebuild_method
 from .report import Count, count_parts, count_roles, format_report
 from .sites import InjectionError, Part
 from .spt import SPTAdapter, SPTLoRA
@@ -36,9 +38,11 @@ __all__ = [
     'WholeParameters',
     'count_parts',
     'count_roles',
+    'eject',
     'format_report',
     'freeze_unselected',
     'injected_by',
     'merge_operations',
+    'rebuild_method',
     'trainable',
 ]

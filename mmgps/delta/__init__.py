@@ -1,0 +1,30 @@
+"""What a run changed, in a small file: extract, apply, take off, switch, merge. Needs only torch."""
+
+from .apply import AppliedDelta
+from .bank import DeltaBank
+from .base import Base, DeltaMismatchError
+from .delta import Delta, Origin, same
+from .extract import DeltaExtractError, extract
+from .files import DeltaFileError, load_delta, pack_delta, save_delta, unpack_delta
+from .fit import verify
+from .merge import DeltaMergeError, merge
+
+__all__ = [
+    'AppliedDelta',
+    'Base',
+    'Delta',
+    'DeltaBank',
+    'DeltaExtractError',
+    'DeltaFileError',
+    'DeltaMergeError',
+    'DeltaMismatchError',
+    'Origin',
+    'extract',
+    'load_delta',
+    'merge',
+    'pack_delta',
+    'same',
+    'save_delta',
+    'unpack_delta',
+    'verify',
+]

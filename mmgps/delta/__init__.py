@@ -3,7 +3,9 @@
 from .apply import AppliedDelta
 from .bank import DeltaBank
 from .base import Base, DeltaMismatchError
+from .combine import DeltaUnionError, union
 from .delta import Delta, Origin, same
+from .diff import Difference, diff, format_diff
 from .extract import DeltaExtractError, extract
 from .files import DeltaFileError, load_delta, pack_delta, save_delta, unpack_delta
 from .fit import verify
@@ -18,13 +20,18 @@ __all__ = [
     'DeltaFileError',
     'DeltaMergeError',
     'DeltaMismatchError',
+    'DeltaUnionError',
+    'Difference',
     'Origin',
+    'diff',
     'extract',
+    'format_diff',
     'load_delta',
     'merge',
     'pack_delta',
     'same',
     'save_delta',
+    'union',
     'unpack_delta',
     'verify',
 ]

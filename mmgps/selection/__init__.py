@@ -8,12 +8,14 @@ from .gradients import EmptyLoaderError, NonFiniteGradientError, sum_gradients
 from .injected import Injected, base_parameters
 from .layout import NeuronLayout
 from .preserve import preserved
+from .quantiles import PROBABILITIES, Quantiles, gradient_quantiles
 from .roles import Parameter, Role, describe
 from .scores import GradientScore, MagnitudeScore, RandomScore, Score
 from .selection import Connections, Selection, SelectionMismatchError
 from .top import top_per_row
 
 __all__ = [
+    'PROBABILITIES',
     'Accumulation',
     'Choice',
     'Connections',
@@ -28,6 +30,7 @@ __all__ = [
     'Parameter',
     'PerLayer',
     'PerNeuron',
+    'Quantiles',
     'RandomScore',
     'Role',
     'Score',
@@ -39,6 +42,7 @@ __all__ = [
     'base_parameters',
     'bits',
     'describe',
+    'gradient_quantiles',
     'load_selection',
     'pack_selection',
     'preserved',

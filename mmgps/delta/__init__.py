@@ -9,6 +9,7 @@ from .diff import Difference, diff, format_diff
 from .extract import DeltaExtractError, extract
 from .files import DeltaFileError, load_delta, pack_delta, save_delta, unpack_delta
 from .fit import verify
+from .grow import grow
 from .merge import DeltaMergeError, merge
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     'diff',
     'extract',
     'format_diff',
+    'grow',
     'load_delta',
     'merge',
     'pack_delta',

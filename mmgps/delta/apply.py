@@ -63,7 +63,7 @@ def fitted(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -
     Raises:
         DeltaMismatchError: If the delta does not fit; nothing is changed then.
     """
-    grew = grow(model, delta, method)
+    grew = grow(backbone_of(model, delta), delta.selection, delta.injected(), method)
     try:
         check_tensors(delta.tensors, tensors_of(model))
         return Patch(model, delta), grew

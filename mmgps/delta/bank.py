@@ -104,7 +104,7 @@ class DeltaBank:
         new = None if name is None else self[name]
         self._take_off(new)
         if name is not None and new is not None:
-            self._grew |= grow(self.model, new)
+            self._grew |= grow(self.model.get_submodule(self.target), new.selection, new.injected())
             self._patches[name].put_on()
             self._active = name
 

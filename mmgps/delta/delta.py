@@ -69,9 +69,9 @@ class Delta:
         return {name: value for name, value in self.tensors.items() if not name.startswith(self.prefix)}
 
     def injected(self) -> set[str]:
-        """Names, in the network, of what is no part of the base and was put into the backbone."""
-        base = {self.prefix + name for name in self.base.digests}
-        return {name for name in self.tensors if name.startswith(self.prefix) and name not in base}
+        """Names, in the backbone, of what is no part of the base and was put beside it."""
+        own = (name.removeprefix(self.prefix) for name in self.tensors if name.startswith(self.prefix))
+        return {name for name in own if name not in self.base.digests}
 
     def __len__(self) -> int:
         """Numbers that it holds."""

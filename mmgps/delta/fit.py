@@ -25,7 +25,7 @@ def verify(model: nn.Module, delta: Delta, base: Base | None = None) -> None:
     """
     backbone = backbone_of(model, delta)
     delta.base.check(base or Base.of(backbone), f'the {type(backbone).__name__}')
-    missing = delta.injected()
+    missing = {delta.prefix + name for name in delta.injected()}
     found = tensors_of(model)
     check_tensors({n: v for n, v in delta.tensors.items() if n not in missing or n in found}, found)
     injected = {delta.prefix + name for name in injected_names(backbone)}

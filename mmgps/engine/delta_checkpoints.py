@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +10,13 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from mmgps.delta import AppliedDelta, Base, Delta, Origin, extract, grow, merge, same, unpack_delta, verify
+from mmgps.delta import AppliedDelta, Base, Delta, extract, grow, merge, same, unpack_delta, verify
 from mmgps.selection import Selection, pack_selection, unpack_selection
 from mmgps.whole_file import whole_file
 
 from .base_model import build_base, state_of
 from .checkpoints import load_plain
+from .delta_origin import origin_of
 from .hooks.delta_hook import DELTA_KEY
 from .hooks.tune_hook import CHECKPOINT_KEY, find_backbone
 
@@ -52,7 +52,9 @@ def extract_from_checkpoint(
     grow(backbone, selection, set(selection.whole) - dict(backbone.named_parameters()).keys())
     before = Base.of(backbone, selection)
     model.load_state_dict(dict(state_of(loaded)))
-    return extract(model, selection, before, target, _origin(cfg, loaded.get('meta', {})))
+    meta = loaded.get('meta', {})
+    origin = origin_of(cfg, meta.get('dataset_meta'), meta.get('epoch'), meta.get('iter'))
+    return extract(model, selection, before, target, origin)
 
 
 def trained_state(cfg: Config, delta: Delta, base: PathLike | None = None) -> dict[str, Tensor]:
@@ -121,10 +123,3 @@ def differing(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> list[
     """Names of the tensors that only one of both has, or of which type, shape or bits differ."""
     names = dict.fromkeys((*some, *others))
     return [name for name in names if name not in some or name not in others or not same(some[name], others[name])]
-
-
-def _origin(cfg: Config, meta: Mapping[str, Any]) -> Origin:
-    config, classes = (
-        json.loads(json.dumps(part, default=str)) for part in (cfg.to_dict(), meta.get('dataset_meta') or {})
-    )
-    return Origin({}, config, classes, meta.get('epoch'), meta.get('iter'))

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from mmgps.delta import load_delta
 from mmgps.engine import find_backbone
-from mmgps.engine.hooks.delta_hook import tune_hook
+from mmgps.engine.hooks import find_tune_hook
 from mmgps.engine.selection_pass import unwrapped
 from mmgps.registry import HOOKS
 from mmgps.selection import Selection, load_selection
@@ -41,7 +41,7 @@ class SelectionReportHook(Hook):
         self.other, self.names = other, names
 
     def before_train(self, runner: Runner) -> None:
-        tune = tune_hook(runner)
+        tune = find_tune_hook(runner)
         assert tune.selection is not None
         if runner._resume or not is_main_process() or not tune.selection.connections:
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
-from mmgps.delta import AppliedDelta, Base, Delta, Origin, extract, pack_delta, save_delta, unpack_delta
+from mmgps.delta import AppliedDelta, Base, Delta, extract, pack_delta, save_delta, unpack_delta
 from mmgps.registry import HOOKS
 
 from ..delta_folder import DeltaFolder
+from ..delta_origin import origin_of
 from ..selection_pass import unwrapped
-from .tune_hook import TuneHook, find_backbone
+from .tune_hook import find_backbone, find_tune_hook
 
 BASE_KEY = 'mmgps_delta_base'
 FOLDER_KEY = 'mmgps_delta_folder'
@@ -75,7 +75,7 @@ class DeltaHook(Hook):
         self._written: tuple[int, Path] | None = None
 
     def before_train(self, runner: Runner) -> None:
-        tune, model = tune_hook(runner), unwrapped(runner.model)
+        tune, model = find_tune_hook(runner), unwrapped(runner.model)
         if self.thin_checkpoints and any(hasattr(hook, 'ema_model') for hook in runner.hooks):
             raise ValueError(
                 'thin checkpoints hold one set of weights, and a hook of this run keeps averaged ones besides; set '
@@ -131,12 +131,11 @@ class DeltaHook(Hook):
 
     def delta(self, runner: Runner, iteration: int, epoch: int, metrics: dict[str, float]) -> Delta:
         """What the run has changed so far."""
-        tune, model = tune_hook(runner), unwrapped(runner.model)
+        tune, model = find_tune_hook(runner), unwrapped(runner.model)
         assert tune.selection is not None
         assert self.base is not None
-        config = json.loads(json.dumps(runner.cfg.to_dict(), default=str))
-        meta = json.loads(json.dumps(getattr(runner.train_dataloader.dataset, 'metainfo', {}), default=str))
-        origin = Origin(metrics, config, meta, epoch, iteration)
+        meta = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+        origin = origin_of(runner.cfg, meta, epoch, iteration, metrics)
         return extract(model, tune.selection, self.base, tune.target, origin)
 
     def _due(self, runner: Runner, every: Any, is_last: Any) -> bool:
@@ -160,17 +159,3 @@ class DeltaHook(Hook):
             name = f'best_{self.save_best.replace("/", "_")}_{step}'
             path = self.folder.write_best(self.delta(runner, runner.iter, runner.epoch, scores), name, score)
             runner.logger.info(f'best delta so far, {self.save_best} {score:.4f}: {path}')
-
-
-def tune_hook(runner: Runner) -> TuneHook:
-    """The hook that tunes the model.
-
-    Raises:
-        ValueError: If there is none, or more than one.
-    """
-    found = [hook for hook in runner.hooks if isinstance(hook, TuneHook)]
-    if len(found) != 1:
-        raise ValueError(
-            f'mmgps.DeltaHook writes what one mmgps.GPSHook or mmgps.TuneHook trains; the run has {len(found)} of them'
-        )
-    return found[0]

@@ -152,6 +152,20 @@ class TuneHook(Hook):
             runner.logger.info(f'selection written to {path}')
 
 
+def find_tune_hook(runner: Runner) -> TuneHook:
+    """The hook that tunes the model.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    found = [hook for hook in runner.hooks if isinstance(hook, TuneHook)]
+    if len(found) != 1:
+        raise ValueError(
+            f'one mmgps.GPSHook or mmgps.TuneHook is expected in custom_hooks; the run has {len(found)} of them'
+        )
+    return found[0]
+
+
 def find_backbone(model: nn.Module, target: str) -> nn.Module:
     """The submodule at path ``target``.
 

@@ -15,12 +15,12 @@ from mmgps.delta import load_delta
 
 def test_two_tasks_on_one_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = '\n'.join(blocks(ROOT / 'docs/tutorial_deltas.md', 'python'))
-    sizes = 'ITERATIONS, FRAMES, WORKERS = 400, 120, 2'
+    sizes = 'ITERATIONS, FRAMES, WORKERS = 400, 800, 2'
     assert sizes in script
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(script.replace(sizes, 'ITERATIONS, FRAMES, WORKERS = 2, 4, 0'), names)
+    exec(script.replace(sizes, 'ITERATIONS, FRAMES, WORKERS = 2, 8, 0'), names)
     bank, plain = names['bank'], names['init_model'](names['cfg'])
     for task in ('polyps', 'stars'):
         trained = torch.load(tmp_path / f'work_dirs/{task}/iter_2.pth', weights_only=True)['state_dict']
@@ -37,7 +37,6 @@ def test_two_tasks_on_one_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         {n: v for n, v in plain.state_dict().items() if 'backbone' in n},
     )
     assert torch.equal(names['again'], names['found']['stars'])
-    assert (tmp_path / 'work_dirs/stars/selection_report/index.html').is_file()
 
 
 def test_the_example_in_plain_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,9 @@ require('mmengine')
 from mmengine import registry as root  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
-HOOKS = Registry('hook', parent=root.HOOKS, scope='mmgps', locations=['mmgps.engine', 'mmgps.visualization'])
+HOOKS = Registry(
+    'hook', parent=root.HOOKS, scope='mmgps', locations=['mmgps.engine', 'mmgps.visualization', 'mmgps.report']
+)
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmgps', locations=['mmgps.engine'])
 MODELS = Registry('model', parent=root.MODELS, scope='mmgps', locations=['mmgps.engine', 'mmgps.models'])
 WEIGHT_INITIALIZERS = Registry(

@@ -25,6 +25,7 @@ BELOW = {
     'registry': set(),
     'engine': {*TORCH_ONLY, 'registry'},
     'benchmark': {*TORCH_ONLY, 'registry', 'engine'},
+    'report': {*TORCH_ONLY, 'registry', 'engine'},
     'compare': {*TORCH_ONLY, 'registry', 'engine', 'benchmark'},
     **{layer: {*TORCH_ONLY, 'registry', 'engine'} for layer in TOP},
 }
@@ -38,6 +39,7 @@ OUTSIDE = {
     'engine': {*TORCH, *ENGINE},
     'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib', 'segment_anything'},
     'compare': {*TORCH, *ENGINE, 'matplotlib'},
+    'report': {*TORCH, *ENGINE, 'matplotlib'},
     **{layer: {*PLAIN, *MM, 'py_sod_metrics'} for layer in TOP},
 }
 

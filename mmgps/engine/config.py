@@ -95,6 +95,17 @@ def put_in_place(cfg: Config, method: Mapping[str, Any], target: str) -> bool:
     return injects
 
 
+def without_method(part: Any) -> Any:
+    """A copy of a model's config, with backbones that have no method in place."""
+    if isinstance(part, dict):
+        if part.get('type') == TUNED:
+            return without_method(part['backbone'])
+        return type(part)({key: without_method(value) for key, value in part.items()})
+    if isinstance(part, list | tuple):
+        return type(part)(map(without_method, part))
+    return part
+
+
 def _is(hook: Any, types: tuple[str, ...]) -> bool:
     return isinstance(hook, Mapping) and hook.get('type') in types
 

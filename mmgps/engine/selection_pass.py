@@ -16,7 +16,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmgps.selection import Selection, preserved, sum_gradients
+from mmgps.selection import Quantiles, Selection, gradient_quantiles, preserved, sum_gradients
 from mmgps.selection.roles import type_names
 from mmgps.tuning import TuningMethod
 
@@ -63,9 +63,22 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return inner
 
 
-def select(
-    runner: Runner, backbone: nn.Module, method: TuningMethod, num_batches: int | None
-) -> tuple[Selection, Cost]:
+@dataclass(frozen=True)
+class Choice:
+    """What a method chose.
+
+    Args:
+        selection: The choice.
+        cost: What it took.
+        gradients: Weight to the spread of the gradients that it was made by; empty if it was made without.
+    """
+
+    selection: Selection
+    cost: Cost
+    gradients: Mapping[str, Quantiles]
+
+
+def select(runner: Runner, backbone: nn.Module, method: TuningMethod, num_batches: int | None) -> Choice:
     """Let ``method`` choose, with gradients from the training data of ``runner`` if it needs them."""
     began = time.perf_counter()
     gradients, batches = None, 0
@@ -73,7 +86,8 @@ def select(
         gradients, batches = _gradients(runner, backbone, method, num_batches)
     selection = method.select(backbone, gradients)
     size = sum(g.numel() * g.element_size() for g in (gradients or {}).values())
-    return selection, Cost(time.perf_counter() - began, batches, size)
+    cost = Cost(time.perf_counter() - began, batches, size)
+    return Choice(selection, cost, gradient_quantiles(backbone, selection, gradients or {}))
 
 
 def _gradients(

@@ -3,11 +3,12 @@
 from .accumulate import Accumulation, GradientMoments, GradientSum, SquaredGradientSum
 from .choices import Choice, NetworkWide, PerLayer, PerNeuron, SharedColumns, top_of_network
 from .files import SelectionFileError, load_selection, pack_selection, save_selection, unpack_selection
-from .fingerprint import architecture_fingerprint, weights_fingerprint
+from .fingerprint import architecture_fingerprint, bits, weights_fingerprint
 from .gradients import EmptyLoaderError, NonFiniteGradientError, sum_gradients
 from .injected import Injected, base_parameters
 from .layout import NeuronLayout
 from .preserve import preserved
+from .quantiles import PROBABILITIES, Quantiles, gradient_quantiles
 from .roles import Parameter, Role, describe
 from .scores import (
     GradientScore,
@@ -22,6 +23,7 @@ from .selection import Connections, Selection, SelectionMismatchError
 from .top import top_per_row
 
 __all__ = [
+    'PROBABILITIES',
     'Accumulation',
     'Choice',
     'Connections',
@@ -37,6 +39,7 @@ __all__ = [
     'Parameter',
     'PerLayer',
     'PerNeuron',
+    'Quantiles',
     'RandomScore',
     'Role',
     'Score',
@@ -50,7 +53,9 @@ __all__ = [
     'TaylorScore',
     'architecture_fingerprint',
     'base_parameters',
+    'bits',
     'describe',
+    'gradient_quantiles',
     'load_selection',
     'pack_selection',
     'preserved',

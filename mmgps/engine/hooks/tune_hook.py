@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mmgps.registry import HOOKS, SPARSE
-from mmgps.selection import Selection, load_selection, pack_selection, save_selection, unpack_selection
+from mmgps.selection import Quantiles, Selection, load_selection, pack_selection, save_selection, unpack_selection
 from mmgps.sparse import SparseTraining
 from mmgps.tuning import InjectionMethod, TuningMethod, format_report, freeze_unselected, injected_by
 
@@ -59,6 +60,8 @@ class TuneHook(Hook):
         self.sparse = sparse or dict(type='CompactTraining')
         self.selection: Selection | None = None
         self.training: SparseTraining | None = None
+        self.gradients: Mapping[str, Quantiles] = {}
+        """Spread of the gradients that this process selected by."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Restore the selection before the optimizer's state is loaded, only when resuming.
@@ -105,8 +108,9 @@ class TuneHook(Hook):
     def _select(self, runner: Runner) -> tuple[Selection, str]:
         if self.selection_file:
             return load_selection(self.selection_file), f'selection read from {self.selection_file}'
-        selection, cost = select(runner, self._backbone(runner), self._method(runner), self.num_batches)
-        return selection, str(cost)
+        choice = select(runner, self._backbone(runner), self._method(runner), self.num_batches)
+        self.gradients = choice.gradients
+        return choice.selection, str(choice.cost)
 
     def _install(self, runner: Runner, selection: Selection) -> None:
         backbone = self._backbone(runner)
@@ -162,6 +166,20 @@ class TuneHook(Hook):
             path = Path(runner.work_dir) / 'selection.safetensors'
             save_selection(selection, path)
             runner.logger.info(f'selection written to {path}')
+
+
+def find_tune_hook(runner: Runner) -> TuneHook:
+    """The hook that tunes the model.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    found = [hook for hook in runner.hooks if isinstance(hook, TuneHook)]
+    if len(found) != 1:
+        raise ValueError(
+            f'one mmgps.GPSHook or mmgps.TuneHook is expected in custom_hooks; the run has {len(found)} of them'
+        )
+    return found[0]
 
 
 def find_backbone(model: nn.Module, target: str) -> nn.Module:

@@ -62,8 +62,8 @@ def probe(length: int):
     method = GPS(2)
     chosen = method.select
     method.select = lambda backbone, found: (gradients.update(found), chosen(backbone, found))[1]
-    selection, cost = select(runner, made.backbone, method, None)
-    return gradients, {name: item.positions for name, item in selection.connections.items()}, cost.batches
+    choice = select(runner, made.backbone, method, None)
+    return gradients, {name: item.positions for name, item in choice.selection.connections.items()}, choice.cost.batches
 
 
 if __name__ == '__main__':

@@ -26,6 +26,7 @@ METHOD_NAMES: dict[str, dict[str, Any]] = {
     'gps-random': dict(type='mmgps.GPS', score=dict(type='mmgps.RandomScore')),
     'gps-per-layer': dict(type='mmgps.GPS', choice=dict(type='mmgps.PerLayer')),
     'gps-network-wide': dict(type='mmgps.GPS', choice=dict(type='mmgps.NetworkWide')),
+    'gps-no-bias': dict(type='mmgps.GPS', whole=()),
 }
 """Names for the command line, and the method that each stands for."""
 

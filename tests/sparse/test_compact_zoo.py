@@ -59,8 +59,8 @@ def build(name: str) -> nn.Module:
     return MODELS.build(dict(BACKBONES[name])).double()
 
 
-# Among its 52 norms over two images rounding grows: at ten times this rate masked training leaves its own path by 0.2 in
-# 20 steps if its images change by 1e-16.
+# Among its 52 norms over two images rounding grows: at ten times this rate masked training leaves its own path by 0.2
+# in 20 steps if its images change by 1e-16.
 SLOW = ('mobilenetv2',)
 
 

@@ -8,6 +8,7 @@ from functools import cache
 
 import torch
 from mmengine.registry import MODELS, init_default_scope
+from tiny_sam import TINY
 from torch import Tensor, nn
 
 from mmgps.requirements import require
@@ -64,6 +65,19 @@ def resnet() -> nn.Module:
     )
 
 
+def sam() -> nn.Module:
+    return _built('mmseg', type='mmgps.SAMImageEncoder', arch=TINY, img_size=SIDE, window_size=2, out_channels=16)
+
+
+def mit() -> nn.Module:
+    sizes = dict(embed_dims=8, num_stages=2, num_layers=(1, 1), num_heads=(1, 2), patch_sizes=(7, 3), strides=(4, 2))
+    return _built('mmseg', type='MixVisionTransformer', sr_ratios=(2, 1), out_indices=(0, 1), mlp_ratio=2, **sizes)
+
+
+def mobilenetv2() -> nn.Module:
+    return _built('mmseg', type='MobileNetV2', widen_factor=0.25, out_indices=(1, 6), norm_eval=True)
+
+
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     'vit': vit,
     'mmpretrain-vit': mmpretrain_vit,
@@ -71,6 +85,9 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     'mmpretrain-swin': mmpretrain_swin,
     'convnext': convnext,
     'resnet': resnet,
+    'sam': sam,
+    'mit': mit,
+    'mobilenetv2': mobilenetv2,
 }
 
 

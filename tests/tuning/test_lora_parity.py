@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip('mmpretrain')
 
-from architectures import build
+from architectures import BUILDERS, build
 from torch import nn
 
 from mmgps.requirements import require
@@ -87,7 +87,7 @@ def added(base: nn.Module, factors: dict[str, torch.Tensor], scale: float) -> di
     return found
 
 
-@pytest.mark.parametrize('kind', ['vit', 'mmpretrain-vit', 'swin', 'mmpretrain-swin', 'convnext', 'resnet'])
+@pytest.mark.parametrize('kind', BUILDERS)
 def test_every_factor_gives_the_outputs_and_gradients_of_the_added_product(kind: str) -> None:
     base = build(kind).double()
     ours = copy.deepcopy(base)

@@ -1,0 +1,95 @@
+"""The gradients of masked and compact training of one layer, over two steps, side by side."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from training_pair import random_selection
+
+from mmgps.sparse import CompactTraining, MaskedTraining
+from mmgps.sparse.routes import Kind, Work
+from mmgps.tuning import freeze_unselected
+
+
+@dataclass(frozen=True)
+class Exact:
+    """A type of the numbers, and the error allowed as a share of the largest number of a gradient."""
+
+    dtype: torch.dtype
+    within: float
+
+
+FLOAT32 = Exact(torch.float32, 1e-5)
+#: Half-precision types round outputs and gradients once more, and each step the weights.
+EXACT = (
+    Exact(torch.float64, 1e-12), FLOAT32, Exact(torch.bfloat16, 16 * 2**-8), Exact(torch.float16, 16 * 2**-11),
+)  # fmt: skip
+
+
+def supported(network: nn.Module, x: Tensor, exact: Exact) -> Exact:
+    """``exact``, or float32 where torch has no such operation on this device."""
+    try:
+        x = x.to(exact.dtype, copy=True).requires_grad_()
+        copy.deepcopy(network).to(exact.dtype)(x).sum().backward()
+    except RuntimeError as error:
+        if 'not implemented' not in str(error):
+            raise
+        return FLOAT32
+    return exact
+
+
+def gradients(kind: type, network: nn.Module, k: int, run: Callable[[nn.Module], Tensor]) -> list[Tensor]:
+    """Of the chosen numbers, and of what is trained whole, at the start and after a step of descent."""
+    network, found = copy.deepcopy(network), []
+    selection = random_selection(network, k)
+    training = kind(network, selection)
+    freeze_unselected(network, selection)
+    training.start()
+    resolved = list(selection.resolve(network))
+    held = [training.replacements().get(parameter.value, parameter.value) for parameter, _ in resolved]
+    whole = [network.get_parameter(name) for name in selection.whole]
+    for _ in range(2):
+        for value in (*held, *whole):
+            value.grad = None
+        run(network).backward()
+        training.before_step()
+        for (parameter, connections), value in zip(resolved, held, strict=True):
+            dense = value is parameter.value
+            rows = parameter.neurons.to_rows(value.grad).reshape(-1)[connections.positions] if dense else value.grad
+            found.append(rows.reshape(-1).clone())
+        found += [value.grad.clone() for value in whole]
+        with torch.no_grad():
+            for value in (*held, *whole):
+                value -= 0.01 * value.grad
+        training.after_step()
+    return found
+
+
+def assert_equal_gradients(network: nn.Module, x: Tensor, k: int, route: Kind | None, exact: Exact) -> None:
+    """Of the values as of the biases and the input, by ``route``, or by the cheapest."""
+    exact = supported(network, x, exact)
+    network, x = network.to(exact.dtype), x.to(exact.dtype)
+    inputs: list[Tensor] = []
+
+    def run(net: nn.Module) -> Tensor:
+        inputs.append(x.clone().requires_grad_())
+        y = net(inputs[-1])
+        return (y.square() * torch.linspace(0.5, 1, y.numel()).to(y).view_as(y)).sum()
+
+    costs = Work.costs
+    try:
+        if route is not None:
+            Work.costs = lambda self: {route: 0.0}
+        wanted, found = (gradients(kind, network, k, run) for kind in (MaskedTraining, CompactTraining))
+    finally:
+        Work.costs = costs
+    wanted += [x.grad for x in inputs[:2]]
+    found += [x.grad for x in inputs[2:]]
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype is other.dtype
+        most = float(other.abs().max()) if other.numel() else 0.0
+        torch.testing.assert_close(one, other, rtol=0, atol=exact.within * max(most, 1e-2))

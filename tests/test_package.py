@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -168,3 +169,12 @@ def test_configs_of_every_library_find_the_hook(scope: str, tmp_path: Path) -> N
     assert answer.returncode == 0, answer.stderr
     # mmengine's logger writes to stdout: a warning about an unknown scope would stand before the result.
     assert answer.stdout.split() == ['2', 'GPSOptimWrapper']
+
+
+def test_one_lowest_version_of_python() -> None:
+    """What is required, what the tools check for, and what README says."""
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())
+    lowest = project['project']['requires-python'].removeprefix('>=')
+    assert project['tool']['ruff']['target-version'] == f'py{lowest.replace(".", "")}'
+    assert project['tool']['mypy']['python_version'] == lowest
+    assert f'Python {lowest} or newer' in (ROOT / 'README.md').read_text()

@@ -17,12 +17,15 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmgps.selection import Selection, preserved, sum_gradients
+from mmgps.selection.roles import type_names
 from mmgps.tuning import TuningMethod
 
-from .loaders import selection_loader
 from .seeding import run_seed
+from .selection_batches import selection_batches
 
 REPORT_EVERY_S = 10.0
+SYNCHRONIZED = {'torch.nn.modules.batchnorm.SyncBatchNorm', 'mmcv.ops.sync_bn.SyncBatchNorm'}
+"""Classes whose forward pass in training exchanges statistics with the other processes."""
 
 
 class SelectionPassError(RuntimeError):
@@ -75,8 +78,9 @@ def _gradients(
     runner: Runner, backbone: nn.Module, method: TuningMethod, num_batches: int | None
 ) -> tuple[dict[str, Tensor], int]:
     rank, world_size = get_dist_info()
-    loader = selection_loader(runner.train_dataloader, num_batches, run_seed(runner.seed), rank, world_size)
+    batches = selection_batches(runner.train_dataloader, num_batches, run_seed(runner.seed), rank, world_size)
     model = unwrapped(runner.model)
+    loss = TrainingLoss(model, runner.optim_wrapper)
     parameters = {name: entry.value for name, entry in method.candidates(backbone).items()}
 
     def work() -> dict[str, Tensor]:
@@ -84,16 +88,17 @@ def _gradients(
             return sum_gradients(
                 model.train(),
                 parameters,
-                _with_progress(loader, len(loader), runner.logger),
-                TrainingLoss(model, runner.optim_wrapper),
+                _with_progress(batches, len(batches), runner.logger),
+                lambda weighed: loss(weighed[0]) * weighed[1],
                 loss_scale(runner.optim_wrapper),
                 method.accumulation,
+                anywhere if synchronizes(model) else None,
             )
 
     gradients = _together(work)
     for name in gradients:
         all_reduce(gradients[name])
-    return gradients, len(loader)
+    return gradients, len(batches)
 
 
 class TrainingLoss:
@@ -135,6 +140,18 @@ def loss_scale(optim_wrapper: Any) -> float | None:
     scaler = getattr(optim_wrapper, 'loss_scaler', None)
     half = getattr(optim_wrapper, 'cast_dtype', None) in (None, torch.float16)
     return float(scaler.get_scale()) if isinstance(optim_wrapper, OptimWrapper) and scaler and half else None
+
+
+def synchronizes(model: nn.Module) -> bool:
+    """Whether a forward pass of ``model`` waits for the other processes."""
+    return any(type_names(module) & SYNCHRONIZED for module in model.modules())
+
+
+def anywhere(happened: bool) -> bool:
+    """Whether it happened on any process. All have to ask."""
+    flag = torch.tensor(float(happened))
+    all_reduce(flag, 'max')
+    return bool(flag)
 
 
 def _together(work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

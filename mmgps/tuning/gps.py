@@ -30,8 +30,8 @@ class GPS:
         k: Connections per neuron, at least 1; clamped to the fan-in of a neuron.
         score: What makes a connection worth training.
         choice: Among which connections the scores compete.
-        whole: Roles of the parameters that are trained in full. The paper's code trains biases, layer scales and
-            relative-position bias tables, and freezes norms, tokens and position embeddings.
+        whole: Roles of the parameters that are trained in full, one or several. The paper's code trains biases, layer
+            scales and relative-position bias tables, and freezes norms, tokens and position embeddings.
 
     Raises:
         ValueError: For a ``k`` below 1 or an unknown role.
@@ -44,12 +44,13 @@ class GPS:
         k: int = 1,
         score: Score | None = None,
         choice: Choice | None = None,
-        whole: Sequence[Role | str] = (Role.BIAS, Role.SCALE, Role.POSITION_BIAS),
+        whole: str | Sequence[Role | str] = (Role.BIAS, Role.SCALE, Role.POSITION_BIAS),
     ) -> None:
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise ValueError(
                 f'k is the number of connections per neuron and must be an integer of at least 1, got {k!r}'
             )
+        whole = [whole] if isinstance(whole, str) else list(whole)
         allowed = [role.value for role in Role if role is not Role.CONNECTION]
         unknown = [role for role in whole if role not in allowed]
         if unknown:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from torch import nn
 
@@ -18,7 +18,7 @@ from mmgps.sparse.attention import runs_natively
 from mmgps.sparse.install import computes_natively
 
 
-class Part(str, Enum):
+class Part(StrEnum):
     """The part that a site plays."""
 
     QKV = 'qkv'

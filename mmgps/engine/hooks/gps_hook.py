@@ -32,7 +32,7 @@ class GPSHook(TuneHook):
         k: int = 1,
         score: dict | None = None,
         choice: dict | None = None,
-        whole: Sequence[str] = ('bias', 'scale', 'position_bias'),
+        whole: str | Sequence[str] = ('bias', 'scale', 'position_bias'),
         target: str = 'backbone',
         num_batches: int | None = None,
         selection: str | None = None,

@@ -8,7 +8,6 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
@@ -21,8 +20,10 @@ from ..components import build_method
 from ..history import pack_history, unpack_history
 from ..optim import hold_only_trained, wrappers_of
 from ..selection_pass import select, unwrapped
+from ..wrapping import check_copies, rewrap
 
 CHECKPOINT_KEY = 'mmgps_selection'
+TRAINING_KEY = 'mmgps_training'
 
 
 @HOOKS.register_module()
@@ -77,6 +78,7 @@ class TuneHook(Hook):
         selection = unpack_selection(checkpoint[CHECKPOINT_KEY])
         self._check_same_method(self._method(runner), selection)
         self._install(runner, selection)
+        self._check_same_training(checkpoint, selection)
 
     def before_train(self, runner: Runner) -> None:
         origin = 'selection restored from the checkpoint'
@@ -98,6 +100,7 @@ class TuneHook(Hook):
         pack_history(checkpoint)
         if self.selection is not None:
             checkpoint[CHECKPOINT_KEY] = pack_selection(self.selection)
+            checkpoint[TRAINING_KEY] = type(self.training).__name__
 
     def _select(self, runner: Runner) -> tuple[Selection, str]:
         if self.selection_file:
@@ -144,6 +147,16 @@ class TuneHook(Hook):
                 f'{wanted[1]}; resume with the settings of the checkpoint, or start anew in another work_dir'
             )
 
+    def _check_same_training(self, checkpoint: dict[str, Any], selection: Selection) -> None:
+        """Each kind of training holds other numbers in the optimizer; without connections there is nothing to hold."""
+        wanted = type(self.training).__name__
+        found = checkpoint.get(TRAINING_KEY, wanted)
+        if selection.connections and wanted != found:
+            raise ValueError(
+                f"the checkpoint was trained with {found}, the config asks for {wanted}, whose optimizer's state is "
+                f"another; resume with sparse=dict(type='mmgps.{found}') of the hook, or start anew in another work_dir"
+            )
+
     def _save(self, runner: Runner, selection: Selection) -> None:
         if selection.connections and is_main_process():
             path = Path(runner.work_dir) / 'selection.safetensors'
@@ -166,30 +179,3 @@ def find_backbone(model: nn.Module, target: str) -> nn.Module:
             'set target of the hook to the path of the backbone'
         )
     return modules[target]
-
-
-def check_copies(runner: Runner) -> None:
-    """Make sure that copies made before, by ``EMAHook``, have all that the model has by now.
-
-    Raises:
-        ValueError: If the model grew since.
-    """
-    names = unwrapped(runner.model).state_dict().keys()
-    for hook in runner.hooks:
-        copied = getattr(hook, 'ema_model', None)
-        if isinstance(copied, nn.Module) and not names <= _copied(copied):
-            raise ValueError(
-                f'{type(hook).__name__} copied the model before the method added modules to it, and would leave them '
-                "out; put the method in place with type='mmgps.TunedBackbone' if it can be, else train without the hook"
-            )
-
-
-def _copied(averaged: nn.Module) -> set[str]:
-    inner: Any = averaged.module
-    return set(inner.state_dict())
-
-
-def rewrap(runner: Runner) -> None:
-    """Wrap the model anew, since DDP fixes at construction which parameters it reduces."""
-    if is_model_wrapper(runner.model):
-        runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), runner.model.module)

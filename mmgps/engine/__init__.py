@@ -19,20 +19,30 @@ from .config import (  # noqa: E402
     show_predictions,
     tune_config,
 )
+from .embeddings import ImageEmbedding, PixelEmbedding  # noqa: E402
 from .hooks import BeforeAfterHook, ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
 from .inputs import InputMissingError, MissingInputsError, provide_inputs  # noqa: E402
 from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
+from .selection_loss import TaskLoss  # noqa: E402
+from .supcon import SupConLoss  # noqa: E402
 from .tuned_backbone import tuned_backbone  # noqa: E402
+from .view_orders import ClassBalancedOrder, ShuffledOrder  # noqa: E402
 
 __all__ = [
     'METHOD_NAMES',
     'BeforeAfterHook',
+    'ClassBalancedOrder',
     'ExactResumeHook',
     'GPSAmpOptimWrapper',
     'GPSHook',
     'GPSOptimWrapper',
+    'ImageEmbedding',
     'InputMissingError',
     'MissingInputsError',
+    'PixelEmbedding',
+    'ShuffledOrder',
+    'SupConLoss',
+    'TaskLoss',
     'TuneHook',
     'add_config_arguments',
     'add_launcher_arguments',

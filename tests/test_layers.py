@@ -38,7 +38,7 @@ OUTSIDE = {
     'engine': {*TORCH, *ENGINE},
     'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib', 'segment_anything'},
     'compare': {*TORCH, *ENGINE, 'matplotlib'},
-    **{layer: {*PLAIN, *MM, 'py_sod_metrics'} for layer in TOP},
+    **{layer: {*PLAIN, *MM, 'py_sod_metrics', 'mat4py'} for layer in TOP},
 }
 
 

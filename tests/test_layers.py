@@ -40,7 +40,7 @@ OUTSIDE = {
     'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib', 'segment_anything'},
     'compare': {*TORCH, *ENGINE, 'matplotlib'},
     'report': {*TORCH, *ENGINE, 'matplotlib'},
-    **{layer: {*PLAIN, *MM, 'py_sod_metrics'} for layer in TOP},
+    **{layer: {*PLAIN, *MM, 'py_sod_metrics', 'mat4py'} for layer in TOP},
 }
 
 

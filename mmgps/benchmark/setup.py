@@ -22,7 +22,8 @@ from mmgps.engine import GPSAmpOptimWrapper, GPSOptimWrapper, find_backbone
 from mmgps.engine.config import AMP_FORM
 from mmgps.engine.seeding import seed_generators
 from mmgps.engine.selection_batches import selection_batches
-from mmgps.engine.selection_pass import TrainingLoss, loss_scale
+from mmgps.engine.selection_loss import TrainingLoss
+from mmgps.engine.selection_pass import loss_scale
 from mmgps.selection import sum_gradients
 from mmgps.tuning import GPS
 

@@ -28,9 +28,9 @@ TUNED = 'mmgps.TunedBackbone'
 def tune_config(cfg: Config, method: str, options: Mapping[str, Any] | None = None) -> Config:
     """Make ``cfg`` fine-tune its backbone by ``method``, in place.
 
-    A method that the config has already is replaced; its target and number of selection batches stay. A method that
-    adds modules is written into the config of the backbone, any other into a hook. Wrappers of
-    the optimizer become the selective ones of the same kind, and :class:`mmgps.engine.ExactResumeHook` is added.
+    A method that the config has already is replaced; its target and the batches and loss of its selection pass stay. A
+    method that adds modules is written into the config of the backbone, any other into a hook. Wrappers of the
+    optimizer become the selective ones of the same kind, and :class:`mmgps.engine.ExactResumeHook` is added.
 
     Args:
         cfg: Any config of an mm library.
@@ -46,7 +46,11 @@ def tune_config(cfg: Config, method: str, options: Mapping[str, Any] | None = No
     check_method_name(method)
     hooks = list(cfg.get('custom_hooks') or [])
     kept = {
-        key: hook[key] for hook in hooks if _is(hook, TUNE_HOOKS) for key in ('target', 'num_batches') if key in hook
+        key: hook[key]
+        for hook in hooks
+        if _is(hook, TUNE_HOOKS)
+        for key in ('target', 'num_batches', 'loss')
+        if key in hook
     }
     hooks = [hook for hook in hooks if not _is(hook, TUNE_HOOKS)]
     chosen = {**METHOD_NAMES[method], **(options or {})}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from mmgps.selection.roles import type_names
 from mmgps.tuning import TuningMethod
 
 from .seeding import run_seed
-from .selection_batches import selection_batches
+from .selection_loss import SelectionLoss, TaskLoss
 
 REPORT_EVERY_S = 10.0
 SYNCHRONIZED = {'torch.nn.modules.batchnorm.SyncBatchNorm', 'mmcv.ops.sync_bn.SyncBatchNorm'}
@@ -78,12 +77,26 @@ class Choice:
     gradients: Mapping[str, Quantiles]
 
 
-def select(runner: Runner, backbone: nn.Module, method: TuningMethod, num_batches: int | None) -> Choice:
-    """Let ``method`` choose, with gradients from the training data of ``runner`` if it needs them."""
+def select(
+    runner: Runner,
+    backbone: nn.Module,
+    method: TuningMethod,
+    num_batches: int | None,
+    objective: SelectionLoss | None = None,
+) -> Choice:
+    """Let ``method`` choose, with gradients from the training data of ``runner`` if it needs them.
+
+    Args:
+        runner: With the pre-trained weights in its model.
+        backbone: In which to choose.
+        method: What chooses.
+        num_batches: Batches of this process; None for all training data.
+        objective: Whose gradients; the task's own loss by default.
+    """
     began = time.perf_counter()
     gradients, batches = None, 0
     if method.needs_gradient:
-        gradients, batches = _gradients(runner, backbone, method, num_batches)
+        gradients, batches = _gradients(runner, backbone, method, num_batches, objective or TaskLoss())
     selection = method.select(backbone, gradients)
     size = sum(g.numel() * g.element_size() for g in (gradients or {}).values())
     cost = Cost(time.perf_counter() - began, batches, size)
@@ -91,12 +104,12 @@ def select(runner: Runner, backbone: nn.Module, method: TuningMethod, num_batche
 
 
 def _gradients(
-    runner: Runner, backbone: nn.Module, method: TuningMethod, num_batches: int | None
+    runner: Runner, backbone: nn.Module, method: TuningMethod, num_batches: int | None, objective: SelectionLoss
 ) -> tuple[dict[str, Tensor], int]:
     rank, world_size = get_dist_info()
-    batches = selection_batches(runner.train_dataloader, num_batches, run_seed(runner.seed), rank, world_size)
+    batches = objective.batches(runner.train_dataloader, num_batches, run_seed(runner.seed), rank, world_size)
     model = unwrapped(runner.model)
-    loss = TrainingLoss(model, runner.optim_wrapper)
+    loss = objective.bind(model, backbone, runner.optim_wrapper)
     parameters = {name: entry.value for name, entry in method.candidates(backbone).items()}
 
     def work() -> dict[str, Tensor]:
@@ -115,40 +128,6 @@ def _gradients(
     for name in gradients:
         all_reduce(gradients[name])
     return gradients, len(batches)
-
-
-class TrainingLoss:
-    """The loss of a batch, summed over its samples, as the model's own ``train_step`` computes it.
-
-    ``train_step`` is what a model may override; it hands its loss to an optimizer wrapper, and this is one that
-    keeps it. The mean over a batch is multiplied by the batch's size, so that how samples are batched, or spread over
-    processes, does not weigh them.
-    """
-
-    def __init__(self, model: Any, optim_wrapper: Any) -> None:
-        self._model, self._optim_wrapper = model, optim_wrapper
-        self._loss: Tensor | None = None
-
-    def __call__(self, batch: Any) -> Tensor:
-        self._loss = None
-        self._model.train_step(batch, optim_wrapper=self)
-        if self._loss is None:
-            raise TypeError(f'{type(self._model).__name__}.train_step did not call optim_wrapper.update_params(loss)')
-        loss, self._loss = self._loss, None
-        return loss * _samples(batch)
-
-    def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:
-        """The autocast context of the real wrapper."""
-        return self._optim_wrapper.optim_context(model)
-
-    def update_params(self, loss: Tensor) -> None:
-        """Keep the loss instead of training on it."""
-        self._loss = loss
-
-
-def _samples(batch: Any) -> int:
-    inputs = batch['inputs'] if isinstance(batch, Mapping) and 'inputs' in batch else batch
-    return len(inputs)
 
 
 def loss_scale(optim_wrapper: Any) -> float | None:

@@ -2,6 +2,7 @@
 
 from .accumulate import Accumulation, GradientMoments, GradientSum, SquaredGradientSum
 from .choices import Choice, NetworkWide, PerLayer, PerNeuron, SharedColumns, top_of_network
+from .contrastive import supervised_contrastive
 from .files import SelectionFileError, load_selection, pack_selection, save_selection, unpack_selection
 from .fingerprint import architecture_fingerprint, bits, weights_fingerprint
 from .gradients import EmptyLoaderError, NonFiniteGradientError, sum_gradients
@@ -61,6 +62,7 @@ __all__ = [
     'preserved',
     'save_selection',
     'sum_gradients',
+    'supervised_contrastive',
     'top_of_network',
     'top_per_row',
     'unpack_selection',

@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from mmgps.registry import HOOKS, SPARSE
+from mmgps.registry import HOOKS, SELECTION_LOSSES, SPARSE
 from mmgps.selection import Quantiles, Selection, load_selection, pack_selection, save_selection, unpack_selection
 from mmgps.sparse import SparseTraining
 from mmgps.tuning import InjectionMethod, TuningMethod, format_report, freeze_unselected, injected_by
@@ -42,6 +42,8 @@ class TuneHook(Hook):
         selection: A file written by a former run, used instead of selecting.
         sparse: Config of what trains the chosen connections: ``mmgps.CompactTraining``, the default, at about the
             cost of bias tuning, or ``mmgps.MaskedTraining``, the slow obvious way.
+        loss: Config of what the selection pass takes the gradient of: ``mmgps.TaskLoss``, the default, or
+            ``mmgps.SupConLoss``.
 
     Raises:
         ValueError: When training starts, for a ``target`` that the model does not have.
@@ -54,10 +56,12 @@ class TuneHook(Hook):
         num_batches: int | None = None,
         selection: str | None = None,
         sparse: dict | None = None,
+        loss: dict | None = None,
     ) -> None:
         self.method: TuningMethod | None = build_method(method) if isinstance(method, dict) else method
         self.target, self.num_batches, self.selection_file = target, num_batches, selection
         self.sparse = sparse or dict(type='CompactTraining')
+        self.loss = SELECTION_LOSSES.build({'_scope_': 'mmgps', 'type': 'TaskLoss', **(loss or {})})
         self.selection: Selection | None = None
         self.training: SparseTraining | None = None
         self.gradients: Mapping[str, Quantiles] = {}
@@ -108,7 +112,7 @@ class TuneHook(Hook):
     def _select(self, runner: Runner) -> tuple[Selection, str]:
         if self.selection_file:
             return load_selection(self.selection_file), f'selection read from {self.selection_file}'
-        choice = select(runner, self._backbone(runner), self._method(runner), self.num_batches)
+        choice = select(runner, self._backbone(runner), self._method(runner), self.num_batches, self.loss)
         self.gradients = choice.gradients
         return choice.selection, str(choice.cost)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,9 @@ from torch import Tensor, nn
 from mmgps.selection import Selection, preserved, sum_gradients
 from mmgps.tuning import TuningMethod
 
+from .kept_loss import LossKeeper
 from .loaders import selection_loader
+from .optim import wrappers_of
 from .seeding import run_seed
 
 REPORT_EVERY_S = 10.0
@@ -99,42 +100,41 @@ def _gradients(
 class TrainingLoss:
     """The loss of a batch, summed over its samples, as the model's own ``train_step`` computes it.
 
-    ``train_step`` is what a model may override; it hands its loss to an optimizer wrapper, and this is one that
-    keeps it. The mean over a batch is multiplied by the batch's size, so that how samples are batched, or spread over
+    ``train_step`` is what a model may override; it hands its loss to an optimizer wrapper, and gets one that keeps
+    it. The mean over a batch is multiplied by the batch's size, so that how samples are batched, or spread over
     processes, does not weigh them.
     """
 
     def __init__(self, model: Any, optim_wrapper: Any) -> None:
         self._model, self._optim_wrapper = model, optim_wrapper
-        self._loss: Tensor | None = None
 
     def __call__(self, batch: Any) -> Tensor:
-        self._loss = None
-        self._model.train_step(batch, optim_wrapper=self)
-        if self._loss is None:
+        keeper = LossKeeper(self._optim_wrapper)
+        self._model.train_step(batch, optim_wrapper=keeper)
+        if keeper.loss is None:
             raise TypeError(f'{type(self._model).__name__}.train_step did not call optim_wrapper.update_params(loss)')
-        loss, self._loss = self._loss, None
-        return loss * _samples(batch)
-
-    def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:
-        """The autocast context of the real wrapper."""
-        return self._optim_wrapper.optim_context(model)
-
-    def update_params(self, loss: Tensor) -> None:
-        """Keep the loss instead of training on it."""
-        self._loss = loss
+        return keeper.loss * _samples(batch)
 
 
 def _samples(batch: Any) -> int:
-    inputs = batch['inputs'] if isinstance(batch, Mapping) and 'inputs' in batch else batch
-    return len(inputs)
+    """Samples in ``batch``; the inputs of a model that compares views are a list of views, not of samples."""
+    given = batch if isinstance(batch, Mapping) else {}
+    labelled = given.get('data_samples')
+    return len(given.get('inputs', batch) if labelled is None else labelled)
 
 
 def loss_scale(optim_wrapper: Any) -> float | None:
-    """The scale of a wrapper that trains in float16, else None."""
+    """The scale of a wrapper that trains in float16, else None; of several, the largest."""
+    if not isinstance(optim_wrapper, OptimWrapper):
+        return None
+    scales = [_scale(wrapper) for wrapper in wrappers_of(optim_wrapper)]
+    return max((scale for scale in scales if scale is not None), default=None)
+
+
+def _scale(optim_wrapper: OptimWrapper) -> float | None:
     scaler = getattr(optim_wrapper, 'loss_scaler', None)
     half = getattr(optim_wrapper, 'cast_dtype', None) in (None, torch.float16)
-    return float(scaler.get_scale()) if isinstance(optim_wrapper, OptimWrapper) and scaler and half else None
+    return float(scaler.get_scale()) if scaler and half else None
 
 
 def _together(work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -12,12 +12,18 @@ from .seeding import SeededDataset, SeededSampler, SkippingBatches
 
 
 def rebuild(loader: DataLoader, **changes: Any) -> DataLoader:
-    """A data loader like ``loader`` with another batch sampler or data set."""
+    """A data loader like ``loader`` with another batch sampler or data set.
+
+    It says the same batch size: torch forgets it for a loader with a batch sampler, and hooks such as MMPretrain's
+    ``PreciseBNHook`` ask for it.
+    """
     kept = ('collate_fn', 'num_workers', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context')
     options = {name: getattr(loader, name) for name in kept}
     if loader.num_workers:
         options.update(prefetch_factor=loader.prefetch_factor, persistent_workers=loader.persistent_workers)
-    return DataLoader(**{**options, 'dataset': loader.dataset, **changes})
+    built = DataLoader(**{**options, 'dataset': loader.dataset, **changes})
+    vars(built)['batch_size'] = loader.batch_size  # torch forbids to set it the usual way
+    return built
 
 
 def seeded_loader(loader: DataLoader, seed: int, rank: int) -> DataLoader:

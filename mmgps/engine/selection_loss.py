@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from mmgps.registry import SELECTION_LOSSES
 
+from .kept_loss import LossKeeper
 from .selection_batches import SelectionBatches, selection_batches
 
 
@@ -50,33 +50,24 @@ class TaskLoss:
 class TrainingLoss:
     """The loss of a batch, summed over its samples, as the model's own ``train_step`` computes it.
 
-    ``train_step`` is what a model may override; it hands its loss to an optimizer wrapper, and this is one that
-    keeps it. The mean over a batch is multiplied by the batch's size, so that how samples are batched, or spread over
+    ``train_step`` is what a model may override; it hands its loss to an optimizer wrapper, and gets one that keeps
+    it. The mean over a batch is multiplied by the batch's size, so that how samples are batched, or spread over
     processes, does not weigh them.
     """
 
     def __init__(self, model: Any, optim_wrapper: Any) -> None:
         self._model, self._optim_wrapper = model, optim_wrapper
-        self._loss: Tensor | None = None
 
     def __call__(self, batch: Any) -> Tensor:
-        self._loss = None
-        self._model.train_step(batch, optim_wrapper=self)
-        if self._loss is None:
+        keeper = LossKeeper(self._optim_wrapper)
+        self._model.train_step(batch, optim_wrapper=keeper)
+        if keeper.loss is None:
             raise TypeError(f'{type(self._model).__name__}.train_step did not call optim_wrapper.update_params(loss)')
-        loss, self._loss = self._loss, None
-        return loss * samples_of(batch)
-
-    def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:
-        """The autocast context of the real wrapper."""
-        return self._optim_wrapper.optim_context(model)
-
-    def update_params(self, loss: Tensor) -> None:
-        """Keep the loss instead of training on it."""
-        self._loss = loss
+        return keeper.loss * samples_of(batch)
 
 
 def samples_of(batch: Any) -> int:
-    """How many images a batch holds."""
-    inputs = batch['inputs'] if isinstance(batch, Mapping) and 'inputs' in batch else batch
-    return len(inputs)
+    """Images in ``batch``; the inputs of a model that compares views are a list of views, not of images."""
+    given = batch if isinstance(batch, Mapping) else {}
+    labelled = given.get('data_samples')
+    return len(given.get('inputs', batch) if labelled is None else labelled)

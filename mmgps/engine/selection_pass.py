@@ -19,6 +19,7 @@ from mmgps.selection import Quantiles, Selection, gradient_quantiles, preserved,
 from mmgps.selection.roles import type_names
 from mmgps.tuning import TuningMethod
 
+from .optim import wrappers_of
 from .seeding import run_seed
 from .selection_loss import SelectionLoss, TaskLoss
 
@@ -131,10 +132,17 @@ def _gradients(
 
 
 def loss_scale(optim_wrapper: Any) -> float | None:
-    """The scale of a wrapper that trains in float16, else None."""
+    """The scale of a wrapper that trains in float16, else None; of several, the largest."""
+    if not isinstance(optim_wrapper, OptimWrapper):
+        return None
+    scales = [_scale(wrapper) for wrapper in wrappers_of(optim_wrapper)]
+    return max((scale for scale in scales if scale is not None), default=None)
+
+
+def _scale(optim_wrapper: OptimWrapper) -> float | None:
     scaler = getattr(optim_wrapper, 'loss_scaler', None)
     half = getattr(optim_wrapper, 'cast_dtype', None) in (None, torch.float16)
-    return float(scaler.get_scale()) if isinstance(optim_wrapper, OptimWrapper) and scaler and half else None
+    return float(scaler.get_scale()) if scaler and half else None
 
 
 def synchronizes(model: nn.Module) -> bool:

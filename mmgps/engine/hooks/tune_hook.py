@@ -19,7 +19,7 @@ from mmgps.tuning import InjectionMethod, TuningMethod, format_report, freeze_un
 
 from ..components import build_method
 from ..history import pack_history, unpack_history
-from ..optim import hold_only_trained, wrappers_of
+from ..optim import hold_only_trained
 from ..selection_pass import select, unwrapped
 from ..wrapping import check_copies, rewrap
 
@@ -121,8 +121,7 @@ class TuneHook(Hook):
         added = self._complete(runner, selection)
         self.training = SPARSE.build({'_scope_': 'mmgps', **self.sparse, 'backbone': backbone, 'selection': selection})
         frozen = freeze_unselected(backbone, selection)
-        for wrapper in wrappers_of(runner.optim_wrapper):
-            hold_only_trained(wrapper, frozen, self.training, bool(selection.connections), added)
+        hold_only_trained(runner.optim_wrapper, frozen, self.training, bool(selection.connections), added)
         self.selection = selection
 
     def _complete(self, runner: Runner, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:

@@ -3,19 +3,57 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+ASK_AGAIN_S = 0.1
+
+
+@contextmanager
+def held(file: Path, patience_s: float | None = None) -> Iterator[int]:
+    """Hold the lock that ``file`` stands for; yields the file descriptor that holds it.
+
+    The file stays: removing it would let two processes hold two locks. The system frees the lock when the process
+    ends, in whatever way, and with it all that inherited the descriptor.
+
+    Args:
+        file: Made if it is not there, with its folder.
+        patience_s: Seconds to wait for others; None for as long as it takes.
+
+    Raises:
+        TimeoutError: If another process still holds it then.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if patience_s is None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        else:
+            _take(descriptor, file, time.monotonic() + patience_s)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
     """Within the block, this process alone works on ``path``; others that come here wait.
 
-    The lock is a hidden file beside ``path``, which stays: removing it would let two processes hold two locks.
-    The system frees it when the process ends, in whatever way.
+    The lock is a hidden file beside ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f'.{path.name}.lock'), 'w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with held(path.with_name(f'.{path.name}.lock')):
         yield
+
+
+def _take(descriptor: int, file: Path, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f'another process holds {file}') from None
+            time.sleep(ASK_AGAIN_S)

@@ -7,7 +7,9 @@ require('mmengine')
 from mmengine import registry as root  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
-HOOKS = Registry('hook', parent=root.HOOKS, scope='mmgps', locations=['mmgps.engine', 'mmgps.visualization'])
+HOOKS = Registry(
+    'hook', parent=root.HOOKS, scope='mmgps', locations=['mmgps.engine', 'mmgps.visualization', 'mmgps.report']
+)
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmgps', locations=['mmgps.engine'])
 MODELS = Registry('model', parent=root.MODELS, scope='mmgps', locations=['mmgps.engine', 'mmgps.models'])
 WEIGHT_INITIALIZERS = Registry(
@@ -24,3 +26,6 @@ SCORES = Registry('connection score', scope='mmgps', locations=['mmgps.engine'])
 CHOICES = Registry('connection choice', scope='mmgps', locations=['mmgps.engine'])
 SPARSE = Registry('sparse training', scope='mmgps', locations=['mmgps.engine'])
 INPUTS = Registry('input', scope='mmgps', locations=['mmgps.datasets', 'mmgps.models'])
+SELECTION_LOSSES = Registry('selection loss', scope='mmgps', locations=['mmgps.engine'])
+VIEW_ORDERS = Registry('order of a selection pass', scope='mmgps', locations=['mmgps.engine'])
+EMBEDDINGS = Registry('embedding to contrast', scope='mmgps', locations=['mmgps.engine'])

@@ -13,9 +13,11 @@ from mmgps.registry import HOOKS
 
 ROOT = Path(__file__).resolve().parents[1] / 'configs'
 LEAVES = sorted(path for path in ROOT.rglob('*.py') if '_base_' not in path.parts and not path.name.startswith('base_'))
+#: Those of classifiers have a file of their own, test_classification_configs.py.
+BUILT = [path for path in LEAVES if 'classification' not in path.parts]
 
 
-@pytest.mark.parametrize('path', LEAVES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize('path', BUILT, ids=lambda path: str(path.relative_to(ROOT)))
 def test_config_builds(path: Path) -> None:
     cfg = Config.fromfile(path)
     init_default_scope(cfg.default_scope)

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'mmgps'
 
 TORCH_ONLY = ('selection', 'sparse', 'tuning', 'delta')
 TOP = ('models', 'datasets', 'evaluation', 'visualization')
-HELPERS = {'checksum', 'download', 'lock', 'partial_file', 'progress', 'requirements', 'torchvision_ops'}
+HELPERS = {'checksum', 'download', 'lock', 'partial_file', 'progress', 'requirements', 'torchvision_ops', 'whole_file'}
 TORCH = {'torch', 'numpy', 'safetensors'}
 ENGINE = {'mmengine', 'mmcv'}
 MM = {*ENGINE, 'mmseg', 'mmpretrain', 'mmdet'}
@@ -25,6 +25,7 @@ BELOW = {
     'registry': set(),
     'engine': {*TORCH_ONLY, 'registry'},
     'benchmark': {*TORCH_ONLY, 'registry', 'engine'},
+    'report': {*TORCH_ONLY, 'registry', 'engine'},
     'compare': {*TORCH_ONLY, 'registry', 'engine', 'benchmark'},
     **{layer: {*TORCH_ONLY, 'registry', 'engine'} for layer in TOP},
 }
@@ -38,7 +39,8 @@ OUTSIDE = {
     'engine': {*TORCH, *ENGINE},
     'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib', 'segment_anything'},
     'compare': {*TORCH, *ENGINE, 'matplotlib'},
-    **{layer: {*PLAIN, *MM, 'py_sod_metrics'} for layer in TOP},
+    'report': {*TORCH, *ENGINE, 'matplotlib'},
+    **{layer: {*PLAIN, *MM, 'py_sod_metrics', 'mat4py'} for layer in TOP},
 }
 
 

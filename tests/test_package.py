@@ -6,13 +6,16 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
+from importlib.metadata import PackageNotFoundError, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from mmgps.requirements import MINIMUM, MissingPackageError, require
 
@@ -168,3 +171,24 @@ def test_configs_of_every_library_find_the_hook(scope: str, tmp_path: Path) -> N
     assert answer.returncode == 0, answer.stderr
     # mmengine's logger writes to stdout: a warning about an unknown scope would stand before the result.
     assert answer.stdout.split() == ['2', 'GPSOptimWrapper']
+
+
+def find_distribution(name: str) -> bool:
+    try:
+        return bool(metadata(name))
+    except PackageNotFoundError:
+        return False
+
+
+def test_one_lowest_version_of_python() -> None:
+    """What is required, what the tools check for, and what README says."""
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())
+    lowest = project['project']['requires-python'].removeprefix('>=')
+    assert project['tool']['ruff']['target-version'] == f'py{lowest.replace(".", "")}'
+    assert project['tool']['mypy']['python_version'] == lowest
+    assert f'Python {lowest} or newer' in (ROOT / 'README.md').read_text()
+    for line in (ROOT / 'constraints.txt').read_text().splitlines():
+        name = line.partition('==')[0]
+        if '==' in line and find_distribution(name):
+            needed = SpecifierSet(metadata(name).get('Requires-Python') or '')
+            assert needed.contains(f'{lowest}.0'), f'{line} needs Python {needed}'

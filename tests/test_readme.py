@@ -89,6 +89,17 @@ def test_options_that_a_command_names_exist(words: list[str], monkeypatch: pytes
             at = at[part]
 
 
+TUNED = [words for path, words in TOOLS if '--tune' in words and path.parent.name != 'results']
+
+
+@pytest.mark.parametrize('words', TUNED, ids=named)
+def test_a_tuned_backbone_has_a_rate_of_its_own(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the rate of the head a pre-trained backbone is lost."""
+    args = parsed(words, monkeypatch)
+    keys = Config.fromfile(ROOT / args.config).optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {})
+    assert args.tune == 'linear' or keys.get('backbone', {}).get('lr_mult', 1) < 1
+
+
 def test_extras_that_a_command_names_exist() -> None:
     metadata = (ROOT / 'pyproject.toml').read_text()
     extras = {e for path in documents() for e in re.findall(r'\.\[([a-z,]+)\]', path.read_text())}

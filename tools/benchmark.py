@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 
 from mmgps.requirements import require
@@ -10,7 +11,7 @@ from mmgps.requirements import require
 require('mmseg')
 
 from mmgps.benchmark import Options, Setup, draw_chart, run_benchmark  # noqa: E402
-from mmgps.engine import add_config_arguments, read_config  # noqa: E402
+from mmgps.engine import MissingInputsError, add_config_arguments, provide_inputs, read_config  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,7 +47,12 @@ def main() -> None:
         selection_cost=args.selection_cost,
         clock=time.process_time if args.cpu_time else time.perf_counter,
     )
-    report = run_benchmark(Setup(read_config(args), args.target, args.device, args.seed), options, args.config)
+    cfg = read_config(args)
+    try:
+        provide_inputs(cfg)
+    except MissingInputsError as error:
+        sys.exit(f'{args.config}: {error}')
+    report = run_benchmark(Setup(cfg, args.target, args.device, args.seed), options, args.config)
     print(report.text())
     if args.json:
         report.write_json(args.json)

@@ -21,7 +21,7 @@ from mmgps.compare import (  # noqa: E402
     stated_options,
     text_of,
 )
-from mmgps.engine import METHOD_NAMES, add_config_arguments, read_config  # noqa: E402
+from mmgps.engine import METHOD_NAMES, MissingInputsError, add_config_arguments, provide_inputs, read_config  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,8 +47,9 @@ def main() -> None:
     args = parse_args()
     candidates = [parse_candidate(text) for text in args.methods]
     fixed = parse_assignments(args.lr, candidates)
+    cfg = read_config(args)
     settings = Settings(
-        cfg=read_config(args),
+        cfg=cfg,
         name=Path(args.config).name,
         candidates=candidates,
         seeds=args.seeds,
@@ -64,8 +65,9 @@ def main() -> None:
         stated=stated_options(args.cfg_options or {}),
     )
     try:
+        provide_inputs(cfg)
         print(text_of(run_comparison(settings)))
-    except RunFailedError as error:
+    except (MissingInputsError, RunFailedError) as error:
         sys.exit(f'{type(error).__name__}: {error}')
 
 

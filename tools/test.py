@@ -14,6 +14,7 @@ from mmgps.engine import (  # noqa: E402
     add_config_arguments,
     add_launcher_arguments,
     add_tune_arguments,
+    augment_test,
     read_config,
     set_work_dir,
     show_predictions,
@@ -25,6 +26,7 @@ def parse_args() -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='where logs and metrics go; default: work_dirs/<config name>')
+    parser.add_argument('--tta', action='store_true', help='average over the views of tta_pipeline')
     parser.add_argument('--show-dir', help='where pictures of truth and prediction go')
     add_tune_arguments(parser)
     add_launcher_arguments(parser)
@@ -37,6 +39,8 @@ def main() -> None:
     set_work_dir(cfg, args.config, args.work_dir)
     if args.show_dir:
         show_predictions(cfg, args.show_dir)
+    if args.tta:
+        augment_test(cfg)
     cfg.load_from = args.checkpoint
     Runner.from_cfg(cfg).test()
 

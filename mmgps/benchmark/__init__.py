@@ -6,6 +6,7 @@ require('mmengine')
 
 from .bars import Bar, bars_for  # noqa: E402
 from .chart import draw_chart  # noqa: E402
+from .deltas import DeltaCost, format_deltas, measure_deltas  # noqa: E402
 from .figures import Figures, SelectionCost  # noqa: E402
 from .report import Report  # noqa: E402
 from .run import Options, run_benchmark  # noqa: E402
@@ -13,6 +14,7 @@ from .setup import Setup  # noqa: E402
 
 __all__ = [
     'Bar',
+    'DeltaCost',
     'Figures',
     'Options',
     'Report',
@@ -20,5 +22,7 @@ __all__ = [
     'Setup',
     'bars_for',
     'draw_chart',
+    'format_deltas',
+    'measure_deltas',
     'run_benchmark',
 ]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 import resource
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from mmgps.sparse import saved_bytes
 
+from .child import in_child
 from .lora import LeftOutError, import_peft
 from .recipes import Recipe
 from .rigs import Rig
@@ -55,7 +54,7 @@ def peak_bytes(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
     """
     if torch.device(setup.device).type == 'cuda':
         return _peak_on_cuda(setup, recipe, batches)
-    return _peak_of_child(setup, recipe, batches)
+    return in_child('peak memory', _resident, setup, recipe, batches)
 
 
 def _peak_on_cuda(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
@@ -66,26 +65,11 @@ def _peak_on_cuda(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
     return torch.cuda.max_memory_allocated(setup.device) - before
 
 
-def _peak_of_child(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
-    context = multiprocessing.get_context('spawn')
-    mine, its = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(setup, recipe, batches, its, torch.get_num_threads()))
-    child.start()
-    its.close()
-    try:
-        return int(mine.recv())
-    except EOFError as error:
-        raise RuntimeError('the process that measures peak memory failed; its error stands above') from error
-    finally:
-        child.join()
-
-
-def _child(setup: Setup, recipe: Recipe, batches: Sequence[Any], answer: Connection, threads: int) -> None:
-    torch.set_num_threads(threads)
+def _resident(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
     with suppress(LeftOutError):
         import_peft()  # in every child, so that its size burdens no method alone
     _steps(setup, recipe, batches)
-    answer.send(peak_resident())
+    return peak_resident()
 
 
 def _steps(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> None:

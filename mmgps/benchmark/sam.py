@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from mmgps.requirements import require
 
+from .child import in_child
 from .memory import peak_resident
 from .timing import Clock
 
@@ -56,7 +55,7 @@ def compare(workload: Workload) -> dict[str, Cost]:
     Raises:
         RuntimeError: If one of the processes failed.
     """
-    return {name: _in_child(name, workload) for name in BUILDERS}
+    return {name: in_child(name, _fresh, name, workload) for name in BUILDERS}
 
 
 def table(costs: dict[str, Cost]) -> str:
@@ -98,26 +97,10 @@ def _theirs(workload: Workload) -> tuple[nn.Module, Logits]:
 BUILDERS = {'segment-anything': _theirs, 'mmgps': _own}
 
 
-def _in_child(name: str, workload: Workload) -> Cost:
-    context = multiprocessing.get_context('spawn')
-    mine, its = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(name, workload, its, torch.get_num_threads()))
-    child.start()
-    its.close()
-    try:
-        found: Cost = mine.recv()
-    except EOFError as error:
-        raise RuntimeError(f'the process that measures {name} failed; its error stands above') from error
-    finally:
-        child.join()
-    return found
-
-
-def _child(name: str, workload: Workload, answer: Connection, threads: int) -> None:
-    torch.set_num_threads(threads)
+def _fresh(name: str, workload: Workload) -> Cost:
     torch.manual_seed(0)
     require('mmseg')  # in both, so that its size burdens neither alone
-    answer.send(measure(name, workload))
+    return measure(name, workload)
 
 
 def measure(name: str, workload: Workload) -> Cost:

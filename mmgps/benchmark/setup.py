@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from mmgps.engine import GPSAmpOptimWrapper, GPSOptimWrapper, find_backbone
 from mmgps.engine.config import AMP_FORM
-from mmgps.engine.loaders import selection_loader
 from mmgps.engine.seeding import seed_generators
-from mmgps.engine.selection_pass import TrainingLoss, loss_scale
+from mmgps.engine.selection_batches import selection_batches
+from mmgps.engine.selection_loss import TrainingLoss
+from mmgps.engine.selection_pass import loss_scale
 from mmgps.selection import sum_gradients
 from mmgps.tuning import GPS
 
@@ -91,7 +92,8 @@ class Setup:
         options.pop('prefetch_factor', None)
         if batch_size is not None:
             options.batch_size = batch_size
-        return list(selection_loader(Runner.build_dataloader(options, seed=self.seed), count, self.seed))
+        loader = Runner.build_dataloader(options, seed=self.seed)
+        return [batch for batch, _ in selection_batches(loader, count, self.seed)]
 
     def gradients(self, model: nn.Module, batches: Sequence[Any]) -> dict[str, Tensor]:
         """The selection pass of GPS over ``batches``; see :func:`mmgps.selection.sum_gradients`."""
@@ -121,9 +123,10 @@ def quiet() -> Iterator[None]:
 
 def _checkpoint(part: Any) -> str | None:
     """The first file that an ``init_cfg`` or ``pretrained`` within a config of a model names."""
-    if isinstance(part, dict):
-        own = part.get('checkpoint') if part.get('type') == 'Pretrained' else part.get('pretrained')
-        return own or next(filter(None, map(_checkpoint, part.values())), None)
     if isinstance(part, list | tuple):
         return next(filter(None, map(_checkpoint, part)), None)
-    return None
+    if not isinstance(part, dict):
+        return None
+    starts = part.get('init_cfg') or ()
+    named = [start.get('checkpoint') for start in (starts if isinstance(starts, list | tuple) else [starts])]
+    return next(filter(None, [*named, part.get('pretrained'), *map(_checkpoint, part.values())]), None)

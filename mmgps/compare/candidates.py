@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from mmgps.engine.components import check_method_name
+from mmgps.engine.components import METHOD_NAMES, build_method, check_method_name
+
+from .options import parse_options
 
 
 @dataclass(frozen=True)
@@ -33,24 +34,18 @@ class Candidate:
 
 
 def parse_candidate(text: str) -> Candidate:
-    """Read ``NAME`` or ``NAME:KEY=VALUE,KEY=VALUE``.
+    """Read ``NAME`` or ``NAME:KEY=VALUE,KEY=VALUE``; see :func:`parse_options` for the values.
 
     Raises:
-        ValueError: For an unknown name, with the nearest, or for an option without a value.
+        ValueError: For an unknown name, with the nearest, for an option without a value, or with a value that the
+            method refuses.
+        TypeError: For an option that the method does not have.
     """
     name, _, options = text.partition(':')
     check_method_name(name)
-    return Candidate(text, name, tuple(map(_option, filter(None, options.split(',')))))
-
-
-def _option(text: str) -> tuple[str, Any]:
-    key, sign, value = text.partition('=')
-    if not sign or not key:
-        raise ValueError(f'{text!r} is no option of a method; write KEY=VALUE, such as gps:k=5')
-    try:
-        return key, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        return key, value
+    found = Candidate(text, name, parse_options(options))
+    build_method({**METHOD_NAMES[name], **dict(found.options)})  # now, not in the first of its runs
+    return found
 
 
 def parse_assignments(texts: Iterable[str], candidates: Sequence[Candidate]) -> dict[str, tuple[float, ...]]:

@@ -1,27 +1,18 @@
-"""Files that appear whole or not at all."""
+"""JSON files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text``; whoever reads ``path`` sees the old content or the new, whenever this process dies."""
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    with unfinished.open('w') as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+from mmgps.whole_file import write_whole
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON; a number that is none, which JSON does not know, becomes ``null``."""
-    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + '\n')
+    write_whole(path, (json.dumps(_finite(content), indent=2, allow_nan=False) + '\n').encode())
 
 
 def read_json(path: Path) -> Any:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from mmgps.lock import held
 
 PATIENCE_S = 30.0
 
@@ -16,8 +15,8 @@ PATIENCE_S = 30.0
 def locked(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[int]:
     """Hold the lock of ``folder``; yields the file descriptor that holds it.
 
-    A process that inherits the descriptor holds the lock as well. So after a kill it is free once the last training
-    process has ended too, which takes a moment.
+    The processes that train inherit it. So after a kill it is free once the last of them has ended too, which takes a
+    moment.
 
     Args:
         folder: Made if it is not there.
@@ -26,23 +25,11 @@ def locked(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[int]:
     Raises:
         RuntimeError: If another comparison still runs in the folder then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = os.open(folder / 'lock', os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _take(file, folder, time.monotonic() + patience_s)
-        yield file
-    finally:
-        os.close(file)
-
-
-def _take(file: int, folder: Path, deadline: float) -> None:
-    while True:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f'another comparison runs in {folder}; wait for its end, or give another --work-dir'
-                ) from None
-            time.sleep(0.1)
+            descriptor = stack.enter_context(held(folder / 'lock', patience_s))
+        except TimeoutError as error:
+            raise RuntimeError(
+                f'another comparison runs in {folder}; wait for its end, or give another --work-dir'
+            ) from error
+        yield descriptor

@@ -21,6 +21,7 @@ from mmgps.benchmark.memory import peak_resident
 from mmgps.engine import TuneHook, find_backbone
 from mmgps.engine.selection_pass import unwrapped
 from mmgps.selection import Selection
+from mmgps.tuning.report import count_backbone, count_parts, count_whole
 
 from .files import write_json
 
@@ -80,12 +81,11 @@ class RecordHook(Hook):
     def after_train(self, runner: Runner) -> None:
         if self.metrics is None:  # resumed from the last checkpoint: nothing is left to train, but it was not scored
             runner.val_loop.run()
-        backbone = find_backbone(unwrapped(runner.model), self.target)
         [hook] = [hook for hook in runner.hooks if isinstance(hook, TuneHook)]
         assert hook.selection is not None
         found = dict(
             metrics={name: float(value) for name, value in (self.metrics or {}).items()},
-            **count(unwrapped(runner.model), backbone, hook.selection),
+            **_counts(unwrapped(runner.model), self.target, hook.selection),
             step_s=median(self.times) if self.times else None,
             peak_bytes=self.peak,
             iterations=runner.iter,
@@ -119,19 +119,10 @@ def check_rates(runner: Runner, target: str, expected: float) -> None:
             )
 
 
-def count(model: nn.Module, backbone: nn.Module, selection: Selection) -> dict[str, int]:
-    """Trained numbers and all numbers, of the model and of its backbone."""
-    chosen = {name: len(item) for name, item in selection.connections.items()}
-    named = dict(backbone.named_parameters())
-    inner = sum(chosen.get(name, value.numel() * value.requires_grad) for name, value in named.items())
-    ids = set(map(id, named.values()))
-    outer = sum(v.numel() for v in model.parameters() if v.requires_grad and id(v) not in ids)
-    return dict(
-        trained=inner + outer,
-        total=sum(value.numel() for value in model.parameters()),
-        backbone_trained=inner,
-        backbone_total=sum(value.numel() for value in named.values()),
-    )
+def _counts(model: nn.Module, target: str, selection: Selection) -> dict[str, int]:
+    whole = count_whole(count_parts(model, target, selection))
+    inner = count_backbone(model, target, selection)
+    return dict(trained=whole.trained, total=whole.total, backbone_trained=inner.trained, backbone_total=inner.total)
 
 
 def _circumstances(runner: Runner) -> dict[str, Any]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
+
+from mmgps.engine import BeforeAfterHook
 
 LENGTHS = ('begin', 'end', 'T_max', 'milestones', 'step_size', 'total_steps')
 LENGTH_KEYS = ('max_epochs', 'max_iters')
 
 
 def score_at_the_end(cfg: Config) -> None:
-    """Validate once, after the last step."""
+    """Validate once, after the last step, and not before the first, which would count as memory of training."""
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if not _scores_before(hook)]
+    hooks = cfg.get('default_hooks') or {}
+    for name in [name for name, hook in hooks.items() if _scores_before(hook)]:
+        hooks.pop(name)
     cfg.train_cfg.pop('val_begin', None)
     cfg.train_cfg.pop('dynamic_intervals', None)
     cfg.train_cfg.val_interval = cfg.train_cfg[length_key(cfg)]
@@ -55,6 +62,10 @@ def length_key(cfg: Config) -> str:
     if not found:
         raise ValueError(f'train_cfg has none of {" and ".join(LENGTH_KEYS)}; set one in the config')
     return found[0]
+
+
+def _scores_before(hook: Any) -> bool:
+    return isinstance(hook, Mapping) and hook.get('type') in ('mmgps.BeforeAfterHook', BeforeAfterHook)
 
 
 def _scaled(value: Any, factor: float) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path as osp
+from typing import Any
 
 import mmcv
 import numpy as np
@@ -33,8 +34,9 @@ class PolypDataset(BaseSegDataset):
         **kwargs: As for mmseg's ``BaseSegDataset``.
 
     Raises:
-        PolypDataError: When the list of images is made, if a folder is missing or empty, an image has no mask, or the
-            masks hold other values than 0, 1 and ``ignore_index``.
+        PolypDataError: When the list of images is made, if a folder is missing or empty, or an image has no mask. For a
+            mask with other values than 0, 1 and ``ignore_index``: then for the first mask, for any other when its
+            sample is asked for.
     """
 
     METAINFO = dict(classes=('background', 'polyp'), palette=[[0, 0, 0], [0, 220, 120]])
@@ -43,6 +45,7 @@ class PolypDataset(BaseSegDataset):
         self, img_suffix: str | None = None, seg_map_suffix: str = '.png', reduce_zero_label: bool = False, **kwargs
     ) -> None:
         self.img_suffix: str | None
+        self._checked: set[str] = set()
         super().__init__(
             img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, reduce_zero_label=reduce_zero_label, **kwargs
         )
@@ -62,6 +65,13 @@ class PolypDataset(BaseSegDataset):
             self._check_all_there(data_list, 'seg_map_path', self._files_in(self.data_prefix['seg_map_path']))
             self._check_values(data_list[0]['seg_map_path'])
         return data_list
+
+    def prepare_data(self, idx: int) -> Any:
+        """Sample ``idx`` through the pipeline. Each process looks at each mask once before."""
+        path = self.get_data_info(idx).get('seg_map_path')
+        if path is not None and path not in self._checked:
+            self._check_values(path)
+        return super().prepare_data(idx)
 
     def _files_in(self, folder: str) -> set[str]:
         """Paths of all files under ``folder``."""
@@ -95,6 +105,7 @@ class PolypDataset(BaseSegDataset):
         values = set(np.unique(mmcv.imfrombytes(data, flag='unchanged', backend='pillow')).tolist())
         if values - {0, 1, self.ignore_index} or (self.ignore_index in values and 1 not in values):
             raise PolypDataError(f'the mask {path} holds the values {sorted(values)[:8]}. {self._expected()}')
+        self._checked.add(path)
 
     def _expected(self) -> str:
         return (

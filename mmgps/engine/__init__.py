@@ -4,6 +4,7 @@ from mmgps.requirements import require
 
 require('mmengine')
 
+from .base_model import build_base, build_plain  # noqa: E402
 from .command_line import (  # noqa: E402
     add_config_arguments,
     add_launcher_arguments,
@@ -16,34 +17,55 @@ from .config import (  # noqa: E402
     enable_auto_scale_lr,
     rooted_datasets,
     set_work_dir,
-    show_predictions,
     tune_config,
 )
-from .hooks import BeforeAfterHook, ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
+from .delta_command import add_delta_commands, run_delta_command  # noqa: E402
+from .embeddings import ImageEmbedding, PixelEmbedding  # noqa: E402
+from .hooks import BeforeAfterHook, DeltaHook, ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
+from .inference import ModelBank, init_bank, init_model  # noqa: E402
 from .inputs import InputMissingError, MissingInputsError, provide_inputs  # noqa: E402
 from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
+from .selection_loss import TaskLoss  # noqa: E402
+from .supcon import SupConLoss  # noqa: E402
+from .testing import augment_test, show_predictions  # noqa: E402
 from .tuned_backbone import tuned_backbone  # noqa: E402
+from .view_orders import ClassBalancedOrder, ShuffledOrder  # noqa: E402
 
 __all__ = [
     'METHOD_NAMES',
     'BeforeAfterHook',
+    'ClassBalancedOrder',
+    'DeltaHook',
     'ExactResumeHook',
     'GPSAmpOptimWrapper',
     'GPSHook',
     'GPSOptimWrapper',
+    'ImageEmbedding',
     'InputMissingError',
     'MissingInputsError',
+    'ModelBank',
+    'PixelEmbedding',
+    'ShuffledOrder',
+    'SupConLoss',
+    'TaskLoss',
     'TuneHook',
     'add_config_arguments',
+    'add_delta_commands',
     'add_launcher_arguments',
     'add_tune_arguments',
+    'augment_test',
+    'build_base',
     'build_method',
+    'build_plain',
     'enable_amp',
     'enable_auto_scale_lr',
     'find_backbone',
+    'init_bank',
+    'init_model',
     'provide_inputs',
     'read_config',
     'rooted_datasets',
+    'run_delta_command',
     'set_work_dir',
     'show_predictions',
     'tune_config',

@@ -25,6 +25,10 @@ METHOD_NAMES: dict[str, dict[str, Any]] = {
     'gps-magnitude': dict(type='mmgps.GPS', score=dict(type='mmgps.MagnitudeScore')),
     'gps-random': dict(type='mmgps.GPS', score=dict(type='mmgps.RandomScore')),
     'gps-per-layer': dict(type='mmgps.GPS', choice=dict(type='mmgps.PerLayer')),
+    'gps-taylor': dict(type='mmgps.GPS', score=dict(type='mmgps.TaylorScore')),
+    'gps-squared': dict(type='mmgps.GPS', score=dict(type='mmgps.SquaredGradientScore')),
+    'gps-snr': dict(type='mmgps.GPS', score=dict(type='mmgps.SignalToNoiseScore')),
+    'gps-shared': dict(type='mmgps.GPS', choice=dict(type='mmgps.SharedColumns')),
     'gps-network-wide': dict(type='mmgps.GPS', choice=dict(type='mmgps.NetworkWide')),
     'gps-no-bias': dict(type='mmgps.GPS', whole=()),
 }
@@ -34,9 +38,16 @@ COMPONENTS = {'score': registry.SCORES, 'choice': registry.CHOICES}
 
 for _name in sorted({entry['type'].removeprefix('mmgps.') for entry in METHOD_NAMES.values()}):
     registry.METHODS.register_module(module=getattr(tuning, _name))
-for _name in ('GradientScore', 'MagnitudeScore', 'RandomScore'):
+for _name in (
+    'GradientScore',
+    'MagnitudeScore',
+    'RandomScore',
+    'SignalToNoiseScore',
+    'SquaredGradientScore',
+    'TaylorScore',
+):
     registry.SCORES.register_module(module=getattr(selection, _name))
-for _name in ('PerNeuron', 'PerLayer', 'NetworkWide'):
+for _name in ('PerNeuron', 'PerLayer', 'NetworkWide', 'SharedColumns'):
     registry.CHOICES.register_module(module=getattr(selection, _name))
 for _name in ('CompactTraining', 'MaskedTraining'):
     registry.SPARSE.register_module(module=getattr(sparse, _name))

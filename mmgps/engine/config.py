@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DATASETS
 
 from mmgps.registry import METHODS
 from mmgps.tuning import InjectionMethod
@@ -29,9 +28,9 @@ TUNED = 'mmgps.TunedBackbone'
 def tune_config(cfg: Config, method: str, options: Mapping[str, Any] | None = None) -> Config:
     """Make ``cfg`` fine-tune its backbone by ``method``, in place.
 
-    A method that the config has already is replaced; its target and number of selection batches stay. A method that
-    adds modules is written into the config of the backbone, any other into a hook. Wrappers of
-    the optimizer become the selective ones of the same kind, and :class:`mmgps.engine.ExactResumeHook` is added.
+    A method that the config has already is replaced; its target and the batches and loss of its selection pass stay. A
+    method that adds modules is written into the config of the backbone, any other into a hook. Wrappers of the
+    optimizer become the selective ones of the same kind, and :class:`mmgps.engine.ExactResumeHook` is added.
 
     Args:
         cfg: Any config of an mm library.
@@ -47,7 +46,11 @@ def tune_config(cfg: Config, method: str, options: Mapping[str, Any] | None = No
     check_method_name(method)
     hooks = list(cfg.get('custom_hooks') or [])
     kept = {
-        key: hook[key] for hook in hooks if _is(hook, TUNE_HOOKS) for key in ('target', 'num_batches') if key in hook
+        key: hook[key]
+        for hook in hooks
+        if _is(hook, TUNE_HOOKS)
+        for key in ('target', 'num_batches', 'loss')
+        if key in hook
     }
     hooks = [hook for hook in hooks if not _is(hook, TUNE_HOOKS)]
     chosen = {**METHOD_NAMES[method], **(options or {})}
@@ -94,6 +97,17 @@ def put_in_place(cfg: Config, method: Mapping[str, Any], target: str) -> bool:
         base = base['backbone']
     part[last] = dict(type=TUNED, backbone=base, method=dict(method)) if injects else base
     return injects
+
+
+def without_method(part: Any) -> Any:
+    """A copy of a model's config, with backbones that have no method in place."""
+    if isinstance(part, dict):
+        if part.get('type') == TUNED:
+            return without_method(part['backbone'])
+        return type(part)({key: without_method(value) for key, value in part.items()})
+    if isinstance(part, list | tuple):
+        return type(part)(map(without_method, part))
+    return part
 
 
 def _is(hook: Any, types: tuple[str, ...]) -> bool:
@@ -144,32 +158,6 @@ def enable_auto_scale_lr(cfg: Config) -> None:
             'add auto_scale_lr = dict(base_batch_size=16) with your number to the config'
         )
     cfg.auto_scale_lr.enable = True
-
-
-def show_predictions(cfg: Config, folder: str) -> None:
-    """Make the config draw its predictions: every picture of the test set, into ``folder``.
-
-    A set of two classes is drawn by ``mmgps.OverlayHook``, with truth and prediction in one picture; it also draws
-    frames that lie in no file. Other sets are drawn as mmseg does.
-    """
-    cfg.setdefault('default_hooks', {})
-    if _classes(cfg) == 2:
-        hook: dict[str, Any] = dict(type='mmgps.OverlayHook', num_images=None, out_dir=str(Path(folder).absolute()))
-    else:
-        hook = dict(type='SegVisualizationHook', draw=True, interval=1)
-        cfg.visualizer = {**cfg.get('visualizer', dict(type='SegLocalVisualizer')), 'save_dir': folder}
-        cfg.visualizer['vis_backends'] = [dict(type='LocalVisBackend')]
-    cfg.default_hooks['visualization'] = hook
-
-
-def _classes(cfg: Config) -> int:
-    """How many classes the test set names."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        known = getattr(registry.get(dataset.type), 'METAINFO', {})
-    return len({**known, **dataset.get('metainfo', {})}.get('classes', ()))
 
 
 def set_data_root(cfg: Config, root: str) -> None:

@@ -75,6 +75,10 @@ class SeededDataset:
         with seeded(index.seed):
             return self.wrapped[int(index)]
 
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """One by one: a loader asks for whole batches where it can, and ``torch.utils.data.Subset`` would give one."""
+        return [self[index] for index in indices]
+
     def __len__(self) -> int:
         return len(self.wrapped)
 

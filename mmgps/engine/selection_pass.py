@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_dist_info
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmgps.selection import Selection, preserved, sum_gradients
+from mmgps.selection import Quantiles, Selection, gradient_quantiles, preserved, sum_gradients
+from mmgps.selection.roles import type_names
 from mmgps.tuning import TuningMethod
 
-from .loaders import selection_loader
+from .optim import wrappers_of
 from .seeding import run_seed
+from .selection_loss import SelectionLoss, TaskLoss
 
 REPORT_EVERY_S = 10.0
+SYNCHRONIZED = {'torch.nn.modules.batchnorm.SyncBatchNorm', 'mmcv.ops.sync_bn.SyncBatchNorm'}
+"""Classes whose forward pass in training exchanges statistics with the other processes."""
 
 
 class SelectionPassError(RuntimeError):
@@ -53,30 +56,61 @@ class Cost:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside a DDP or other wrapper."""
-    inner: Any = model.module if is_model_wrapper(model) else model
+    """The model inside DDP or another wrapper, and inside what augments a test."""
+    inner: Any = model
+    while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
+        inner = inner.module
     return inner
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What a method chose.
+
+    Args:
+        selection: The choice.
+        cost: What it took.
+        gradients: Weight to the spread of the gradients that it was made by; empty if it was made without.
+    """
+
+    selection: Selection
+    cost: Cost
+    gradients: Mapping[str, Quantiles]
+
+
 def select(
-    runner: Runner, backbone: nn.Module, method: TuningMethod, num_batches: int | None
-) -> tuple[Selection, Cost]:
-    """Let ``method`` choose, with gradients from the training data of ``runner`` if it needs them."""
+    runner: Runner,
+    backbone: nn.Module,
+    method: TuningMethod,
+    num_batches: int | None,
+    objective: SelectionLoss | None = None,
+) -> Choice:
+    """Let ``method`` choose, with gradients from the training data of ``runner`` if it needs them.
+
+    Args:
+        runner: With the pre-trained weights in its model.
+        backbone: In which to choose.
+        method: What chooses.
+        num_batches: Batches of this process; None for all training data.
+        objective: Whose gradients; the task's own loss by default.
+    """
     began = time.perf_counter()
     gradients, batches = None, 0
     if method.needs_gradient:
-        gradients, batches = _gradients(runner, backbone, method, num_batches)
+        gradients, batches = _gradients(runner, backbone, method, num_batches, objective or TaskLoss())
     selection = method.select(backbone, gradients)
     size = sum(g.numel() * g.element_size() for g in (gradients or {}).values())
-    return selection, Cost(time.perf_counter() - began, batches, size)
+    cost = Cost(time.perf_counter() - began, batches, size)
+    return Choice(selection, cost, gradient_quantiles(backbone, selection, gradients or {}))
 
 
 def _gradients(
-    runner: Runner, backbone: nn.Module, method: TuningMethod, num_batches: int | None
+    runner: Runner, backbone: nn.Module, method: TuningMethod, num_batches: int | None, objective: SelectionLoss
 ) -> tuple[dict[str, Tensor], int]:
     rank, world_size = get_dist_info()
-    loader = selection_loader(runner.train_dataloader, num_batches, run_seed(runner.seed), rank, world_size)
+    batches = objective.batches(runner.train_dataloader, num_batches, run_seed(runner.seed), rank, world_size)
     model = unwrapped(runner.model)
+    loss = objective.bind(model, backbone, runner.optim_wrapper)
     parameters = {name: entry.value for name, entry in method.candidates(backbone).items()}
 
     def work() -> dict[str, Tensor]:
@@ -84,57 +118,43 @@ def _gradients(
             return sum_gradients(
                 model.train(),
                 parameters,
-                _with_progress(loader, len(loader), runner.logger),
-                TrainingLoss(model, runner.optim_wrapper),
+                _with_progress(batches, len(batches), runner.logger),
+                lambda weighed: loss(weighed[0]) * weighed[1],
                 loss_scale(runner.optim_wrapper),
                 method.accumulation,
+                anywhere if synchronizes(model) else None,
             )
 
     gradients = _together(work)
     for name in gradients:
         all_reduce(gradients[name])
-    return gradients, len(loader)
-
-
-class TrainingLoss:
-    """The loss of a batch, summed over its samples, as the model's own ``train_step`` computes it.
-
-    ``train_step`` is what a model may override; it hands its loss to an optimizer wrapper, and this is one that
-    keeps it. The mean over a batch is multiplied by the batch's size, so that how samples are batched, or spread over
-    processes, does not weigh them.
-    """
-
-    def __init__(self, model: Any, optim_wrapper: Any) -> None:
-        self._model, self._optim_wrapper = model, optim_wrapper
-        self._loss: Tensor | None = None
-
-    def __call__(self, batch: Any) -> Tensor:
-        self._loss = None
-        self._model.train_step(batch, optim_wrapper=self)
-        if self._loss is None:
-            raise TypeError(f'{type(self._model).__name__}.train_step did not call optim_wrapper.update_params(loss)')
-        loss, self._loss = self._loss, None
-        return loss * _samples(batch)
-
-    def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:
-        """The autocast context of the real wrapper."""
-        return self._optim_wrapper.optim_context(model)
-
-    def update_params(self, loss: Tensor) -> None:
-        """Keep the loss instead of training on it."""
-        self._loss = loss
-
-
-def _samples(batch: Any) -> int:
-    inputs = batch['inputs'] if isinstance(batch, Mapping) and 'inputs' in batch else batch
-    return len(inputs)
+    return gradients, len(batches)
 
 
 def loss_scale(optim_wrapper: Any) -> float | None:
-    """The scale of a wrapper that trains in float16, else None."""
+    """The scale of a wrapper that trains in float16, else None; of several, the largest."""
+    if not isinstance(optim_wrapper, OptimWrapper):
+        return None
+    scales = [_scale(wrapper) for wrapper in wrappers_of(optim_wrapper)]
+    return max((scale for scale in scales if scale is not None), default=None)
+
+
+def _scale(optim_wrapper: OptimWrapper) -> float | None:
     scaler = getattr(optim_wrapper, 'loss_scaler', None)
     half = getattr(optim_wrapper, 'cast_dtype', None) in (None, torch.float16)
-    return float(scaler.get_scale()) if isinstance(optim_wrapper, OptimWrapper) and scaler and half else None
+    return float(scaler.get_scale()) if scaler and half else None
+
+
+def synchronizes(model: nn.Module) -> bool:
+    """Whether a forward pass of ``model`` waits for the other processes."""
+    return any(type_names(module) & SYNCHRONIZED for module in model.modules())
+
+
+def anywhere(happened: bool) -> bool:
+    """Whether it happened on any process. All have to ask."""
+    flag = torch.tensor(float(happened))
+    all_reduce(flag, 'max')
+    return bool(flag)
 
 
 def _together(work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

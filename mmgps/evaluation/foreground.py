@@ -116,7 +116,8 @@ def foreground_probability(scores: ArrayLike) -> NDArray[np.float64]:
 def check_same_source(probability: NDArray[np.float64], prediction: Mask) -> None:
     """Check that some threshold of ``probability`` gives ``prediction``.
 
-    mmseg's test-time augmentation merges the labels of a sample but leaves the scores of its last view beside them.
+    mmseg's test-time augmentation merges the labels of a sample but leaves the scores of its last view beside them;
+    ``mmgps.SegTTAModel`` merges both.
 
     Raises:
         ValueError: If no threshold does.
@@ -125,8 +126,8 @@ def check_same_source(probability: NDArray[np.float64], prediction: Mask) -> Non
         return
     if probability[prediction].min() < probability[~prediction].max() - ROUNDING:
         raise ValueError(
-            'seg_logits are not the scores that pred_sem_seg came from (with test-time augmentation they are those '
-            'of the last view); use structure=False there, or remove seg_logits from the samples'
+            "seg_logits are not the scores that pred_sem_seg came from (mmseg's SegTTAModel leaves those of the "
+            "last view); use tta_model=dict(type='mmgps.SegTTAModel'), which merges them too, or structure=False"
         )
 
 

@@ -7,7 +7,8 @@ import io
 import os
 from collections.abc import Sequence
 
-from .files import write_whole
+from mmgps.whole_file import write_whole
+
 from .image_score import ImageScore
 
 COLUMNS = ('image', 'Dice', 'IoU', 'foreground')

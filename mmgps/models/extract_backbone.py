@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from mmgps.engine.checkpoints import load_plain
 
 
 def strip_prefix(state: Mapping[str, Tensor], prefix: str = 'backbone.') -> dict[str, Tensor]:
@@ -24,18 +25,6 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str = 'backbone.') -> dict
         hint = f'; did you mean {near[0]!r}?' if near else ''
         raise ValueError(f'no weight begins with {prefix!r}; the checkpoint has {", ".join(parts) or "none"}{hint}')
     return kept
-
-
-def _load_plain(checkpoint: str | Path) -> Mapping[str, Any]:
-    try:
-        return torch.load(checkpoint, map_location='cpu', weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch has a different one for every way in which a file can be wrong
-        raise ValueError(
-            f'{checkpoint} is damaged or holds more than tensors and plain values: {str(error).splitlines()[0]} '
-            "Runs with default_hooks.resume=dict(type='mmgps.ExactResumeHook') write checkpoints that load safely."
-        ) from error
 
 
 def extract_backbone(
@@ -55,7 +44,7 @@ def extract_backbone(
         ValueError: If nothing in the checkpoint begins with ``prefix``, or the file is damaged or holds objects, as
             those of mmengine do without :class:`mmgps.engine.ExactResumeHook`.
     """
-    loaded = _load_plain(checkpoint)
+    loaded = load_plain(checkpoint)
     weights = strip_prefix(loaded.get('state_dict', loaded), prefix)
     # Cloned, because torch.save writes the whole storage that a view looks into.
     cast = {k: v.to(dtype) if dtype and v.is_floating_point() else v.clone() for k, v in weights.items()}

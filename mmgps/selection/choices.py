@@ -37,6 +37,35 @@ class PerNeuron:
         return {name: top_per_row(scores[name], k) for name in scores}
 
 
+class SharedColumns:
+    """The ``k`` best connections of every neuron among the inputs that most neurons of its layer would choose.
+
+    What compact training keeps and multiplies is bounded by ``columns``.
+
+    Args:
+        columns: Inputs of each layer, at least ``k`` are taken; clamped to the fan-in. Among inputs that equally many
+            neurons choose, the lower wins.
+
+    Raises:
+        ValueError: For ``columns`` below 1.
+    """
+
+    def __init__(self, columns: int = 8) -> None:
+        if columns < 1:
+            raise ValueError(f'columns is the number of inputs that a layer shares, at least 1; got {columns}')
+        self.columns = columns
+
+    def choose(self, scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
+        return {name: self._choose(scores[name], k) for name in scores}
+
+    def _choose(self, rows: Tensor, k: int) -> Tensor:
+        fan_in = rows.shape[1]
+        votes = torch.bincount(top_per_row(rows, k) % fan_in, minlength=fan_in)
+        shared = top_per_row(votes[None], max(self.columns, k))
+        places = top_per_row(rows[:, shared], k)
+        return places // len(shared) * fan_in + shared[places % len(shared)]
+
+
 class PerLayer:
     """The ``k * neurons`` best connections of every layer, whichever neurons they enter (ablation)."""
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from .sealed import SealError, read_sealed, seal, unseal, write_sealed
 from .selection import Connections, Selection
 
 FORMAT_VERSION = 1
@@ -26,13 +22,7 @@ class SelectionFileError(ValueError):
 def save_selection(selection: Selection, path: str | os.PathLike[str]) -> None:
     """Write ``selection`` to ``path`` at once: the file appears whole or not at all."""
     state = pack_selection(selection)
-    target = Path(path)
-    partial = target.with_name(f'.{target.name}.{os.getpid()}.part')
-    try:
-        save_file(state['positions'], str(partial), {METADATA_KEY: state['metadata']})
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_sealed(path, METADATA_KEY, state['metadata'], state['positions'])
 
 
 def load_selection(path: str | os.PathLike[str]) -> Selection:
@@ -42,14 +32,10 @@ def load_selection(path: str | os.PathLike[str]) -> Selection:
         FileNotFoundError: If there is no such file.
         SelectionFileError: If the file is truncated, altered, of another kind, or of a newer format.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'no selection file at {os.fspath(path)!r}')
     try:
-        with safe_open(str(path), framework='pt') as file:
-            metadata = (file.metadata() or {}).get(METADATA_KEY, '')
-            positions = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, positions = read_sealed(path, METADATA_KEY, 'selection')
         return unpack_selection({'metadata': metadata, 'positions': positions})
-    except (SafetensorError, SelectionFileError) as error:
+    except (SealError, SelectionFileError) as error:
         raise SelectionFileError(f'{os.fspath(path)!r} is no intact selection file: {error}') from error
 
 
@@ -64,8 +50,7 @@ def pack_selection(selection: Selection) -> dict[str, Any]:
         'settings': dict(selection.settings),
         'shapes': {name: [item.neurons, item.fan_in] for name, item in selection.connections.items()},
     }
-    text = json.dumps(content, sort_keys=True)
-    return {'metadata': json.dumps({'content': text, 'sha256': _digest(text, positions)}), 'positions': positions}
+    return {'metadata': seal(content, positions), 'positions': positions}
 
 
 def unpack_selection(state: dict[str, Any]) -> Selection:
@@ -74,19 +59,11 @@ def unpack_selection(state: dict[str, Any]) -> Selection:
     Raises:
         SelectionFileError: Says what is wrong with ``state``.
     """
+    positions = state.get('positions', {})
     try:
-        envelope = json.loads(state['metadata'])
-        text, digest, positions = envelope['content'], envelope['sha256'], state['positions']
-        intact = digest == _digest(text, positions)
-        content = json.loads(text) if intact else None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SelectionFileError('it holds no description of a selection') from error
-    if content is None:
-        raise SelectionFileError('its content does not match its digest; it was altered or damaged')
-    if content['format_version'] != FORMAT_VERSION:
-        raise SelectionFileError(
-            f'its format version is {content["format_version"]}, this release of mmgps reads {FORMAT_VERSION}'
-        )
+        content = unseal(state.get('metadata'), positions, 'selection', FORMAT_VERSION)
+    except SealError as error:
+        raise SelectionFileError(str(error)) from error
     connections = {n: Connections(positions[n].long(), *shape) for n, shape in content['shapes'].items()}
     return Selection(
         content['method'], connections, tuple(content['whole']), content['architecture'], content['settings']
@@ -97,11 +74,3 @@ def _narrow(positions: Tensor) -> Tensor:
     """32 bits where they are enough."""
     fits = not len(positions) or int(positions[-1]) < 2**31
     return positions.detach().cpu().to(torch.int32 if fits else torch.int64).contiguous()
-
-
-def _digest(text: str, positions: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(positions):
-        digest.update(f'{name}:{positions[name].dtype}'.encode())
-        digest.update(positions[name].numpy().tobytes())
-    return digest.hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .injected import base_parameters
 
@@ -23,5 +23,10 @@ def weights_fingerprint(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in base_parameters(module):
         digest.update(f'{name}:{value.dtype}:{tuple(value.shape)}\n'.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(bits(value).numpy().data)
     return digest.hexdigest()
+
+
+def bits(value: Tensor) -> Tensor:
+    """The numbers of ``value`` in logical order as bytes, uint8 on the CPU: equal bytes mean equal numbers, NaN too."""
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8)

@@ -29,6 +29,7 @@ def sum_gradients(
     loss: Callable[[Any], Tensor],
     loss_scale: float | None = None,
     accumulation: Accumulation | None = None,
+    anywhere: Callable[[bool], bool] | None = None,
 ) -> dict[str, Tensor]:
     """Sum the gradient of ``loss``, or what ``accumulation`` makes of it, over all ``batches``.
 
@@ -45,10 +46,12 @@ def sum_gradients(
         loss_scale: Factor that keeps float16 gradients from vanishing; halved, and the batch repeated, when a
             gradient overflows. It is divided out of the sums.
         accumulation: The sum by default.
+        anywhere: Whether what happened here happened on any of several processes. Needed with ``loss_scale`` where
+            these exchange something within a forward pass, so that they repeat a batch together.
 
     Returns:
-        Name to summed gradient, float32 or wider, of the parameter's shape. A parameter that the loss does not reach
-        has a gradient of zero.
+        Name to summed gradient, float32 or wider, of the parameter's shape, or to what ``accumulation`` makes of them.
+        A parameter that the loss does not reach has a gradient of zero.
 
     Raises:
         EmptyLoaderError: Without any batch.
@@ -65,9 +68,9 @@ def sum_gradients(
             value.requires_grad_(True)
         count = 0
         if aside:
-            sums = _zeros(parameters)
+            sums = {name: accumulation.zeros(value) for name, value in parameters.items()}
             for count, batch in enumerate(batches, 1):  # noqa: B007
-                loss_scale = _add_scaled(sums, parameters, batch, loss, loss_scale, accumulation)
+                loss_scale = _add_scaled(sums, parameters, batch, loss, loss_scale, accumulation, anywhere)
         else:
             for count, batch in enumerate(batches, 1):  # noqa: B007
                 torch.autograd.backward(loss(batch))
@@ -76,13 +79,6 @@ def sum_gradients(
         raise EmptyLoaderError('the selection pass got no batch: the training data loader is empty')
     _check_finite(sums)
     return sums
-
-
-def _zeros(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    return {
-        name: torch.zeros_like(value, dtype=torch.promote_types(value.dtype, torch.float32), requires_grad=False)
-        for name, value in parameters.items()
-    }
 
 
 def _taken(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -99,6 +95,7 @@ def _add_scaled(
     loss: Callable[[Any], Tensor],
     scale: float | None,
     accumulation: Accumulation,
+    anywhere: Callable[[bool], bool] | None,
 ) -> float | None:
     """Add one batch to the sums and return the scale that did not overflow."""
     for _ in range(MAX_HALVINGS):
@@ -106,7 +103,10 @@ def _add_scaled(
         gradients = {name: value.grad for name, value in parameters.items() if value.grad is not None}
         for value in parameters.values():
             value.grad = None
-        if scale is None or not _non_finite(gradients):
+        if scale is None:
+            break
+        overflowed = bool(_non_finite(gradients))
+        if not (anywhere(overflowed) if anywhere else overflowed):
             break
         scale /= 2
     for name, gradient in gradients.items():

@@ -16,14 +16,16 @@ def preserved(model: nn.Module) -> Iterator[None]:
     """Restore on exit what a forward and backward pass changes.
 
     These are buffers (BN statistics), training flags, ``requires_grad``, gradients, and the random state of Python,
-    NumPy and torch on every device. Weights are not copied: a pass without an optimizer does not change them.
+    NumPy and torch, on the CPU and on the CUDA devices that hold the model. Weights are not copied: a pass without an
+    optimizer does not change them.
     """
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     modes = [(module, module.training) for module in model.modules()]
     parameters = [(value, value.requires_grad, value.grad) for value in model.parameters()]
+    devices = sorted({t.device.index for t in [*model.parameters(), *model.buffers()] if t.is_cuda})
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices):
             yield
     finally:
         random.setstate(python)

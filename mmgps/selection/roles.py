@@ -12,7 +12,7 @@ for an owner that no rule knows, the parameter's shape does:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -21,7 +21,7 @@ from .injected import Injected
 from .layout import NeuronLayout
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """The part that a parameter plays."""
 
     CONNECTION = 'connection'

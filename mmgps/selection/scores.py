@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .accumulate import Accumulation, GradientMoments, GradientSum, SquaredGradientSum
 from .roles import Parameter
 
 
@@ -16,12 +17,18 @@ class Score(Protocol):
 
     needs_gradient: bool
 
+    @property
+    def accumulation(self) -> Accumulation:
+        """What the pass makes of the gradients of the batches."""
+        ...
+
     def __call__(self, parameter: Parameter, gradient: Tensor | None) -> Tensor:
         """Scores of the shape of the parameter.
 
         Args:
             parameter: The weight.
-            gradient: Its gradient summed over the selection pass; None where ``needs_gradient`` is False.
+            gradient: Its gradients over the selection pass, as ``accumulation`` adds them up; None where
+                ``needs_gradient`` is False.
         """
         ...
 
@@ -33,16 +40,62 @@ class GradientScore:
     """
 
     needs_gradient = True
+    accumulation = GradientSum()
 
     def __call__(self, parameter: Parameter, gradient: Tensor | None) -> Tensor:
         assert gradient is not None
         return gradient.abs()
 
 
+class TaylorScore:
+    """The summed gradient times the weight: what the loss would change by, to first order, without the connection.
+
+    Molchanov et al., *Importance Estimation for Neural Network Pruning*, CVPR 2019, equation 8, unsquared.
+    """
+
+    needs_gradient = True
+    accumulation = GradientSum()
+
+    def __call__(self, parameter: Parameter, gradient: Tensor | None) -> Tensor:
+        assert gradient is not None
+        return gradient.abs() * parameter.value.detach().to(gradient.dtype).abs()
+
+
+class SquaredGradientScore:
+    """The squared gradients of the batches, summed: the sensitivity of SPT, chosen as GPS chooses.
+
+    A connection whose gradient changes its sign from batch to batch scores as high as one whose does not.
+    """
+
+    needs_gradient = True
+    accumulation = SquaredGradientSum()
+
+    def __call__(self, parameter: Parameter, gradient: Tensor | None) -> Tensor:
+        assert gradient is not None
+        return gradient
+
+
+class SignalToNoiseScore:
+    """The mean of a connection's gradient over its deviation from batch to batch.
+
+    With the sum ``s`` and the sum of squares ``q`` over ``n`` batches that ratio is ``r / sqrt(1 - r**2)`` of
+    ``r = |s| / sqrt(n q)``, which grows with ``|s| / sqrt(q)``: the score. Where all gradients are zero it is zero.
+    """
+
+    needs_gradient = True
+    accumulation = GradientMoments()
+
+    def __call__(self, parameter: Parameter, gradient: Tensor | None) -> Tensor:
+        assert gradient is not None
+        total, squares = gradient
+        return torch.where(squares > 0, total.abs() / squares.sqrt(), 0)
+
+
 class MagnitudeScore:
     """Absolute value of the pre-trained weight (ablation)."""
 
     needs_gradient = False
+    accumulation = GradientSum()
 
     def __call__(self, parameter: Parameter, gradient: Tensor | None) -> Tensor:
         return parameter.value.detach().float().abs()
@@ -56,6 +109,7 @@ class RandomScore:
     """
 
     needs_gradient = False
+    accumulation = GradientSum()
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed

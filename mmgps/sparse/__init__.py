@@ -4,6 +4,7 @@ from .accounting import saved_bytes
 from .base import SparseTraining
 from .compact import CompactTraining
 from .masked import MaskedTraining
+from .places import Places
 from .routes import Route
 
-__all__ = ['CompactTraining', 'MaskedTraining', 'Route', 'SparseTraining', 'saved_bytes']
+__all__ = ['CompactTraining', 'MaskedTraining', 'Places', 'Route', 'SparseTraining', 'saved_bytes']

@@ -16,7 +16,7 @@ arithmetic to memory. They are fixed, not measured at the start: another route w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 NARROW = 15
 ENTRY = {'cpu': 60, 'cuda': 200}
@@ -26,7 +26,7 @@ MOSTLY = 0.75
 """The share of inputs from which on keeping all of them, by reference, beats a copy of the selected ones."""
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """A way to make the gradient of the values."""
 
     COLUMNS = 'columns'

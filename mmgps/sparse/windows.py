@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,9 +53,18 @@ class Geometry:
 def geometry_of(owner: nn.Module) -> Geometry:
     """The geometry of a convolution; for a transposed one, of the convolution that it is the reverse of."""
     kernel, stride, dilation = (tuple(getattr(owner, name)) for name in ('kernel_size', 'stride', 'dilation'))
-    padding: tuple[int, ...] = tuple(getattr(owner, '_reversed_padding_repeated_twice'))  # noqa: B009
     mode = str(owner.padding_mode)
-    return Geometry(kernel, stride, dilation, padding, 'constant' if mode == 'zeros' else mode)
+    return Geometry(kernel, stride, dilation, _padding(owner), 'constant' if mode == 'zeros' else mode)
+
+
+def _padding(owner: nn.Module) -> tuple[int, ...]:
+    """What torch reads in forward: ``padding``, which a network may set anew after construction; else what it derived
+    from it then.
+    """
+    padding: Any = owner.padding
+    if owner.padding_mode == 'zeros' and not isinstance(padding, str):
+        return tuple(side for size in reversed(padding) for side in (size, size))
+    return tuple(getattr(owner, '_reversed_padding_repeated_twice'))  # noqa: B009
 
 
 def one_padding(padding: Sequence[int]) -> list[int] | None:

@@ -3,14 +3,16 @@
 from .adapter import Adapter
 from .base import TuningMethod, WholeParameters, trainable
 from .bias import BiasTuning
+from .ejecting import eject
 from .freeze import freeze_unselected
 from .full import FullTuning
 from .gps import GPS
 from .injection import InjectionMethod, injected_by
 from .linear import LinearProbe
 from .lora import LoRA
+from .merging import merge_operations
 from .parts import Part
-from .placing import merge_operations
+from .rebuild import rebuild_method
 from .report import Count, count_parts, count_roles, format_report
 from .sites import InjectionError
 from .spt import SPTAdapter, SPTLoRA
@@ -37,9 +39,11 @@ __all__ = [
     'WholeParameters',
     'count_parts',
     'count_roles',
+    'eject',
     'format_report',
     'freeze_unselected',
     'injected_by',
     'merge_operations',
+    'rebuild_method',
     'trainable',
 ]

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor, nn
 
 from mmgps.selection import (
+    Accumulation,
     Choice,
     Connections,
     GradientScore,
-    GradientSum,
     Parameter,
     PerNeuron,
     Role,
@@ -30,27 +30,27 @@ class GPS:
         k: Connections per neuron, at least 1; clamped to the fan-in of a neuron.
         score: What makes a connection worth training.
         choice: Among which connections the scores compete.
-        whole: Roles of the parameters that are trained in full. The paper's code trains biases, layer scales and
-            relative-position bias tables, and freezes norms, tokens and position embeddings.
+        whole: Roles of the parameters that are trained in full, one or several. The paper's code trains biases, layer
+            scales and relative-position bias tables, and freezes norms, tokens and position embeddings.
 
     Raises:
         ValueError: For a ``k`` below 1 or an unknown role.
     """
 
     name = 'gps'
-    accumulation = GradientSum()
 
     def __init__(
         self,
         k: int = 1,
         score: Score | None = None,
         choice: Choice | None = None,
-        whole: Sequence[Role | str] = (Role.BIAS, Role.SCALE, Role.POSITION_BIAS),
+        whole: str | Sequence[Role | str] = (Role.BIAS, Role.SCALE, Role.POSITION_BIAS),
     ) -> None:
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise ValueError(
                 f'k is the number of connections per neuron and must be an integer of at least 1, got {k!r}'
             )
+        whole = [whole] if isinstance(whole, str) else list(whole)
         allowed = [role.value for role in Role if role is not Role.CONNECTION]
         unknown = [role for role in whole if role not in allowed]
         if unknown:
@@ -63,6 +63,10 @@ class GPS:
     @property
     def needs_gradient(self) -> bool:
         return self.score.needs_gradient
+
+    @property
+    def accumulation(self) -> Accumulation:
+        return self.score.accumulation
 
     def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
         return {name: entry for name, entry in trainable(backbone).items() if entry.role is Role.CONNECTION}

@@ -89,6 +89,11 @@ def injected_by(backbone: nn.Module) -> InjectionMethod | None:
     return cast('InjectionMethod | None', getattr(backbone, _RECORD, None))
 
 
+def forget(backbone: nn.Module) -> None:
+    """Let :func:`injected_by` know of no method."""
+    vars(backbone).pop(_RECORD, None)
+
+
 def generator_for(name: str) -> torch.Generator:
     """A generator that is a function of torch's seed and ``name`` alone."""
     return torch.Generator().manual_seed((torch.initial_seed() + zlib.crc32(name.encode())) % 2**63)

@@ -7,7 +7,7 @@ again are an MLP, one that triples its input and one that keeps it are an attent
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from enum import Enum
+from enum import StrEnum
 
 from torch import nn
 
@@ -15,7 +15,7 @@ from mmgps.selection.roles import CONVOLUTIONS, type_names
 from mmgps.sparse.install import computes_natively
 
 
-class Part(str, Enum):
+class Part(StrEnum):
     """The part that a site plays."""
 
     QKV = 'qkv'

@@ -1,13 +1,12 @@
-"""Put operations into a network, make sure that they run, and fold them into its weights."""
+"""Put operations into a network, and make sure that they run."""
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from .attention import TunedAttention
 from .operations import Operation, operations_of, run_operations
-from .sites import InjectionError, Site, find_sites
+from .sites import InjectionError, Site
 
 
 def place(site: Site, operation: Operation) -> None:
@@ -47,36 +46,3 @@ def check_connected(backbone: nn.Module) -> None:
                 f'{path!r} ({type(module).__name__}) holds {operations_of(module)[0].key!r} and does not run it: '
                 'something rebuilt the module after it was injected, as a conversion to SyncBN does'
             )
-
-
-@torch.no_grad()
-def merge_operations(backbone: nn.Module) -> None:
-    """Fold all operations into the weights and remove them: what is left is the plain base architecture.
-
-    Raises:
-        InjectionError: If one cannot be merged; nothing is changed then.
-    """
-    sites = [site for site in find_sites(backbone) if operations_of(site.owner)]
-    merged = []
-    for site in sites:
-        weight, bias = site.weight.detach().clone(), None if site.bias is None else site.bias.detach().clone()
-        for operation in operations_of(site.owner):
-            operation.merge(weight.view(site.outputs, -1), bias)
-        merged.append((weight, bias))
-    for site, (weight, bias) in zip(sites, merged, strict=True):
-        site.weight.copy_(weight)
-        if site.bias is not None and bias is not None:
-            site.bias.copy_(bias)
-    for site in sites:
-        _remove(site)
-
-
-def _remove(site: Site) -> None:
-    owner = site.owner
-    for operation in operations_of(owner):
-        delattr(owner, operation.key)
-    for key in [key for key, hook in owner._forward_hooks.items() if hook is run_operations]:
-        del owner._forward_hooks[key]
-        owner._forward_hooks_with_kwargs.pop(key, None)
-    if site.attention is not None:
-        vars(site.attention).pop('forward', None)

@@ -61,8 +61,8 @@ class CarriedPrompts(Injected):
 
 def attach_prompts(layer: nn.Module, prompts: Prompts | CarriedPrompts) -> None:
     """Let ``prompts`` take part in ``layer``, whose first argument and result are tokens."""
-    layer.register_forward_pre_hook(_enter)
-    layer.register_forward_hook(_leave)
+    layer.register_forward_pre_hook(enter_prompts)
+    layer.register_forward_hook(leave_prompts)
     layer.add_module(KEY, prompts)
 
 
@@ -84,9 +84,11 @@ def _taken(y: Tensor, after: int, count: int, carried: bool) -> Tensor:
     return rest
 
 
-def _enter(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def enter_prompts(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Forward pre-hook of every layer with prompts."""
     return (prompts_of(layer).enter(args[0]), *args[1:])
 
 
-def _leave(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+def leave_prompts(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    """Forward hook of every layer with prompts."""
     return prompts_of(layer).leave(output)

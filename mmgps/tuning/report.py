@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -60,13 +61,24 @@ def count_roles(backbone: nn.Module, selection: Selection) -> dict[str, int]:
     return {role: count for role, count in counts.items() if count}
 
 
+def count_whole(counts: Sequence[Count]) -> Count:
+    """All parts together."""
+    return Count('total', sum(c.trained for c in counts), sum(c.total for c in counts))
+
+
+def count_backbone(model: nn.Module, target: str, selection: Selection) -> Count:
+    """The backbone, whatever part of the model holds it."""
+    inner = model.get_submodule(target)
+    trained = sum(count_roles(inner, selection).values())
+    return Count(target, trained, sum(value.numel() for value in inner.parameters()))
+
+
 def format_report(model: nn.Module, target: str, selection: Selection) -> str:
     """The table that is printed when training starts."""
     counts = count_parts(model, target, selection)
-    whole = Count('total', sum(c.trained for c in counts), sum(c.total for c in counts))
+    whole, base = count_whole(counts), count_backbone(model, target, selection)
     inner = model.get_submodule(target)
     roles = count_roles(inner, selection)
-    base = Count(target, sum(roles.values()), sum(value.numel() for value in inner.parameters()))
     lines = [f'{"part":<24}{"trained":>14}{"total":>14}{"density":>11}', '-' * 63]
     lines += [f'{c.part:<24}{c.trained:>14,}{c.total:>14,}{c.density:>11.3%}' for c in [*counts, whole]]
     detail = ', '.join(f'{role.replace("_", " ")} {count:,}' for role, count in roles.items()) or 'nothing'

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from mmgps.evaluation.files import write_whole
+from mmgps.whole_file import write_whole
 
 from .overlay import Colour, Image, check_image
 

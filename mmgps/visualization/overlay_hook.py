@@ -88,10 +88,13 @@ class OverlayHook(Hook):
         first, self._seen = self._seen, self._seen + len(outputs)
         if not is_main_process():
             return
+        inputs = data_batch['inputs']
+        if isinstance(inputs[0], Sequence):  # views of a test-time augmentation, of which the first is the plain one
+            inputs = inputs[0]
         for index, sample in enumerate(outputs):
             if first + index not in self._wanted:
                 continue
-            view = view_sample(sample, data_batch['inputs'][index])
+            view = view_sample(sample, inputs[index])
             if self._drawn in self._on_sheet:
                 self._views[phase].append(view)
             self._drawn += 1

@@ -10,6 +10,7 @@ import torch
 
 import mmgps.benchmark.rigs
 from mmgps.benchmark import Options, Report, Setup, draw_chart, run_benchmark
+from mmgps.benchmark.child import in_child
 from mmgps.benchmark.memory import peak_bytes, peak_resident
 from mmgps.benchmark.names import default_names
 from mmgps.benchmark.recipes import Tuned
@@ -148,6 +149,12 @@ def test_lora_on_another_architecture_is_left_out(benchmark_config) -> None:
     assert found.left_out == ['lora-r8 is left out: ResNetV1c is no plain ViT (linear layers behind one convolution '
                               'that makes patches)']  # fmt: skip
     assert found.bars == []
+
+
+def test_a_process_of_its_own_that_fails() -> None:
+    assert in_child('a sum', sum, [1, 2]) == 3
+    with pytest.raises(RuntimeError, match='the process that measures nothing failed; its error stands above'):
+        in_child('nothing', int, 'no number')
 
 
 @pytest.mark.slow

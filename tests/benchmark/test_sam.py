@@ -37,7 +37,9 @@ def test_table() -> None:
 
 def test_tool(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     seen = []
-    monkeypatch.setattr(beside, '_in_child', lambda name, load: (seen.append((name, load)), Cost(1.0, 2**20))[1])
+    monkeypatch.setattr(
+        beside, 'in_child', lambda what, measure, name, load: (seen.append((name, load)), Cost(1.0, 2**20))[1]
+    )
     monkeypatch.setattr(sys, 'argv', ['benchmark_sam.py', '--arch', 'vit_l', '--steps', '3', '--recompute'])
     runpy.run_path(str(ROOT / 'tools/benchmark_sam.py'), run_name='__main__')
     assert seen == [(name, Workload('vit_l', 1024, 3, 'cpu', True)) for name in ('segment-anything', 'mmgps')]

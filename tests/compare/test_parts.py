@@ -22,8 +22,31 @@ def test_a_candidate() -> None:
 
 
 @pytest.mark.parametrize(
+    ('text', 'options'),
+    [
+        ('lora:parts=qkv,proj', {'parts': ('qkv', 'proj')}),
+        ('lora:parts=qkv,proj,rank=4', {'parts': ('qkv', 'proj'), 'rank': 4}),
+        ('lora:parts=[qkv,proj],rank=4', {'parts': ('qkv', 'proj'), 'rank': 4}),
+        ('lora:parts=["qkv", "proj"]', {'parts': ('qkv', 'proj')}),
+        ('lora:parts=qkv', {'parts': 'qkv'}),
+        ("gps:whole=('bias','scale'),k=2", {'whole': ('bias', 'scale'), 'k': 2}),
+        ('gps:whole=(bias,),k=2', {'whole': ('bias',), 'k': 2}),
+        ('gps:whole=bias', {'whole': 'bias'}),
+        ('spt-lora:budget=1e-2', {'budget': 0.01}),
+    ],
+)
+def test_options_of_several_values(text: str, options: dict) -> None:
+    assert dict(parse_candidate(text).options) == options
+
+
+@pytest.mark.parametrize(
     ('text', 'message'),
     [
+        ('gps:whole=(bias', r"'whole=\(bias': expected '\)' at the end"),
+        ('gps:whole="bias', r"""expected '"' at the end"""),
+        ('gps:whole=bias]', r"'\]' closes no bracket"),
+        ('gps:k=5,6', r'at least 1, got \(5, 6\)'),
+        ('lora:parts=qkv,nose', r"parts names one or more of .*got \['qkv', 'nose'\]"),
         ('gsp', r"unknown method 'gsp', .*did you mean 'gps'"),
         ('gps:k', r"'k' is no option of a method; write KEY=VALUE"),
     ],

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import IterBasedTrainLoop
 
+import mmgps.engine.hooks.before_after_hook as before_after_hook
 from mmgps.compare import parse_candidate
 from mmgps.compare.child import has_checkpoint, train
 from mmgps.compare.runs import Recipe, Run
@@ -140,6 +141,21 @@ def test_killed_while_a_checkpoint_was_written(run) -> None:
         assert not has_checkpoint(done.folder)
     train(done.folder)
     assert done.result()['iterations'] == 4
+
+
+@pytest.mark.parametrize('place', ['default_hooks', 'custom_hooks'])
+def test_nothing_is_scored_before_training(place: str, run, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of a run is that of selecting and training."""
+    hook = dict(type='mmgps.BeforeAfterHook')
+    if place == 'default_hooks':
+        config.default_hooks.scores = hook
+    else:
+        config.custom_hooks = [*config.get('custom_hooks', []), hook]
+    monkeypatch.setattr(before_after_hook, 'evaluate', lambda runner: pytest.fail('scored before training'))
+    for trial in (True, False):
+        done = run('linear', trial)
+        train(done.folder)
+        assert done.result()['peak_bytes'] > 0
 
 
 def test_the_rate_is_that_of_the_backbone_and_the_head_keeps_its_own(run) -> None:

@@ -124,6 +124,31 @@ def test_raw_masks_are_refused(prepared, values):
     raises(r'annotations/train/a\.png holds the values \[', prepared)
 
 
+def piped(root):
+    init_default_scope('mmseg')
+    steps = ('LoadImageFromFile', 'LoadAnnotations', 'PackSegInputs')
+    return build(root, pipeline=[dict(type=step) for step in steps])
+
+
+@pytest.mark.parametrize('values', [[0, 255], [0, 3, 250], [2]])
+def test_a_raw_mask_among_others_is_refused_when_it_is_asked_for(prepared, values):
+    """mmseg would pass over its polyp and say nothing."""
+    mask = np.resize(np.array(values, np.uint8), (48, 60))
+    cv2.imwrite(str(prepared / 'annotations/train/b.png'), mask)
+    dataset = piped(prepared)
+    assert dataset[0]
+    with pytest.raises(PolypDataError, match=rf'annotations/train/b\.png holds the values \[{values[0]}.*{COMMAND}'):
+        dataset[1]
+
+
+def test_a_mask_is_looked_at_once(prepared, monkeypatch):
+    dataset, looks = piped(prepared), []
+    original = dataset._check_values
+    monkeypatch.setattr(dataset, '_check_values', lambda path: (looks.append(path), original(path)))
+    assert all(dataset[at] for at in (0, 1, 2, 1, 0))
+    assert len(looks) == len(set(looks)) == 2
+
+
 @pytest.mark.parametrize('values', [[0], [1], [0, 1], [0, 1, 255]])
 def test_prepared_masks_are_taken(prepared, values):
     mask = np.resize(np.array(values, np.uint8), (48, 60))

@@ -21,6 +21,12 @@ def test_unknown_role() -> None:
         GPS(whole=['norms'])
 
 
+def test_a_single_role() -> None:
+    assert GPS(whole='bias').settings()['whole'] == ['bias']
+    with pytest.raises(ValueError, match=r"got \['norms'\]; allowed: \['bias'"):
+        GPS(whole='norms')
+
+
 def test_k_above_a_fan_in_is_clamped_and_said_once() -> None:
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2), torch.nn.Linear(2, 9))
     gradients = {name: torch.randn_like(value) for name, value in net.named_parameters()}

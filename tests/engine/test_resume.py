@@ -122,6 +122,25 @@ def test_resuming_under_other_settings_is_refused(before: dict, now: dict, messa
         train(tiny_config(tmp_path, max_iters=8, resume=True, custom_hooks=[dict(type='mmgps.GPSHook', **now)]))
 
 
+@pytest.mark.parametrize('kinds', [('Masked', 'Compact'), ('Compact', 'Masked')])
+def test_resuming_with_another_kind_of_training_is_refused(kinds: tuple[str, str], tmp_path: Path) -> None:
+    before, now = (dict(type='mmgps.GPSHook', sparse=dict(type=f'mmgps.{kind}Training')) for kind in kinds)
+    train(tiny_config(tmp_path, custom_hooks=[before]))
+    message = f'trained with {kinds[0]}Training, the config asks for {kinds[1]}Training'
+    with pytest.raises(ValueError, match=message):
+        train(tiny_config(tmp_path, max_iters=8, resume=True, custom_hooks=[now]))
+
+
+def test_without_connections_the_kind_of_training_is_of_no_account(tmp_path: Path) -> None:
+    method = dict(type='mmgps.BiasTuning')
+    hooks = [
+        dict(type='mmgps.TuneHook', method=method, sparse=dict(type=f'mmgps.{kind}Training'))
+        for kind in ('Masked', 'Compact')
+    ]
+    train(tiny_config(tmp_path, custom_hooks=hooks[:1]))
+    assert train(tiny_config(tmp_path, max_iters=8, resume=True, custom_hooks=hooks[1:])).iter == 8
+
+
 def test_resuming_without_a_selection_is_refused(tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path, custom_hooks=[dict(type='mmgps.ExactResumeHook')])
     cfg.optim_wrapper.type = 'OptimWrapper'

@@ -142,5 +142,5 @@ def test_labels_must_come_from_their_scores():
     probability = np.array([[0.1, 0.4, 0.6]])
     for threshold in (0.0, 0.3, 0.5, 0.9):
         check_same_source(probability, probability > threshold)
-    with pytest.raises(ValueError, match='test-time augmentation'):
+    with pytest.raises(ValueError, match='SegTTAModel'):
         check_same_source(probability, np.array([[True, False, True]]))

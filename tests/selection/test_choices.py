@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmgps.selection import NetworkWide, PerLayer, PerNeuron, top_per_row
+from mmgps.selection import NetworkWide, PerLayer, PerNeuron, SharedColumns, top_per_row
 
 
 def slow_top(rows: list[list[float]], k: int) -> list[int]:
@@ -41,3 +41,21 @@ def test_ablation_rules_spend_the_budget_of_gps(k: int) -> None:
     joined = torch.cat([scores['a'].flatten(), scores['b'].flatten()]).tolist()
     expected = slow_top([joined], budget)
     assert [*wide['a'].tolist(), *(20 + wide['b']).tolist()] == expected
+
+
+@pytest.mark.parametrize(('columns', 'k'), [(1, 1), (2, 1), (2, 3), (4, 2), (9, 2)])
+def test_shared_columns_are_those_that_most_neurons_would_choose(columns: int, k: int) -> None:
+    rows = torch.rand(12, 6, generator=torch.Generator().manual_seed(columns)).round(decimals=1)
+    votes = [0] * 6
+    for place in slow_top(rows.tolist(), k):
+        votes[place % 6] += 1
+    shared = sorted(range(6), key=lambda column: (-votes[column], column))[: max(columns, k)]
+    allowed = [[value if at in shared else -1.0 for at, value in enumerate(row)] for row in rows.tolist()]
+    chosen = SharedColumns(columns).choose({'a': rows}, k)['a'].tolist()
+    assert chosen == slow_top(allowed, k)
+    assert len({place % 6 for place in chosen}) <= max(columns, k)
+
+
+def test_no_shared_columns_is_an_error() -> None:
+    with pytest.raises(ValueError, match='at least 1; got 0'):
+        SharedColumns(0)

@@ -1,4 +1,5 @@
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -52,6 +53,17 @@ def test_nothing_is_left_behind() -> None:
     assert [value.requires_grad for value in net.parameters()] == [True, False, True, True, True, True]
     assert net[0].weight.grad is None
     assert torch.equal(net[4].weight.grad, torch.ones_like(net[4].weight))
+
+
+def test_other_devices_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch warns where the random state of all of several devices is saved, and opens a context on each."""
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(torch.random, '_fork_rng_warned_already', False)
+    monkeypatch.setattr(torch.cuda, 'get_rng_state', lambda device: pytest.fail(f'asked {device}'))
+    net = small_net()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        sum_gradients(net, weights(net), batches(), lambda x: net(x).square().sum())
 
 
 def test_no_other_gradient_is_made() -> None:
@@ -124,3 +136,18 @@ def test_an_empty_loader_is_an_error() -> None:
     net = small_net()
     with pytest.raises(EmptyLoaderError, match='empty'):
         sum_gradients(net, weights(net), [], lambda x: net(x).sum())
+
+
+def test_a_batch_is_repeated_where_it_overflowed_on_another_process() -> None:
+    net, data, seen = small_net().eval(), batches(), []
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return net(x).square().sum()
+
+    answers = iter([False, True, False, False])
+    sums = sum_gradients(net, weights(net), data, loss, 64.0, None, lambda here: next(answers))
+    assert [next(at for at, x in enumerate(data) if x is y) for y in seen] == [0, 1, 1, 2]
+    expected = sum_gradients(net, weights(net), data, lambda x: net(x).square().sum())
+    for name in expected:
+        torch.testing.assert_close(sums[name], expected[name])

@@ -54,3 +54,15 @@ def write_folder(path, members):
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(data)
     return path
+
+
+def write_pictures(folder, part, count, size=(96, 72)):
+    """A prepared set of ``count`` dark discs, the polyps, on noise, and their masks of 0 and 1."""
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        centre, radius = (int(rng.integers(24, 72)), int(rng.integers(24, 48))), int(rng.integers(10, 20))
+        image = cv2.circle(frame(number, size) // 2 + 120, centre, radius, (20, 20, 60), -1)
+        mask = cv2.circle(np.zeros(size[::-1], np.uint8), centre, radius, 1, -1)
+        for kind, content in (('images', image), ('annotations', mask)):
+            (folder / kind / part).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / kind / part / f'{number}.png'), content)

@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
-from polyp_files import frame
+from polyp_files import write_pictures
 from tiny import tiny_config, train
 
 from mmgps.requirements import require
@@ -15,25 +14,12 @@ from mmgps.requirements import require
 require('mmseg')
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZE = (96, 72)
-
-
-def write_pair(folder: Path, number: int) -> None:
-    """A dark disc, the polyp, on noise, and its mask."""
-    rng = np.random.default_rng(number)
-    centre, radius = (int(rng.integers(24, 72)), int(rng.integers(24, 48))), int(rng.integers(10, 20))
-    image = cv2.circle(frame(number, SIZE) // 2 + 120, centre, radius, (20, 20, 60), -1)
-    mask = cv2.circle(np.zeros(SIZE[::-1], np.uint8), centre, radius, 1, -1)
-    for kind, content in (('images', image), ('annotations', mask)):
-        (folder / kind / 'val').mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / kind / 'val' / f'{number}.png'), content)
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A trained checkpoint, a set of three pictures, and tools/test.py for both in this process."""
-    for number in range(3):
-        write_pair(tmp_path / 'set', number)
+    write_pictures(tmp_path / 'set', 'val', 3)
     pipeline = [
         dict(type='LoadImageFromFile'),
         dict(type='Resize', scale=(32, 32), keep_ratio=False),
@@ -96,3 +82,8 @@ def test_show_dir_draws_a_set_of_three_classes_as_mmseg_does(run, tmp_path: Path
     classes = dict(metainfo=dict(classes=('background', 'polyp', 'tool')), img_suffix='.png', reduce_zero_label=False)
     run('--show-dir', tmp_path / 'shown', type='BaseSegDataset', **classes)
     assert len(list((tmp_path / 'shown').rglob('vis_image/*.png'))) == 3
+
+
+def test_augmentation_needs_views(run) -> None:
+    with pytest.raises(ValueError, match=r'--tta needs tta_model and tta_pipeline in the config; add tta_model = dict'):
+        run('--tta')

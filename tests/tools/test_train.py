@@ -94,6 +94,8 @@ def test_resume_from_the_last_checkpoint_and_from_a_path(config, tool, tmp_path:
 MOVES = {
     'gps': (240, 240),
     'gps-random': (240, 240),
+    'gps-snr': (240, 240),
+    'gps-shared': (240, 240),
     'gps-no-bias': (240, 0),
     'bias': (0, 240 + 4 * 16),
     'linear': (0, 0),
@@ -110,6 +112,7 @@ def test_every_method_on_a_config_that_knows_nothing_of_it(method: str, config, 
     tool(config(), '--tune', method, '--cfg-options', 'train_cfg.max_iters=2')
     saved = checkpoint(tmp_path / 'work_dirs/plain/iter_2.pth')
     selection = unpack_selection(saved['mmgps_selection'])
+    assert selection.method == ('gps' if method.startswith('gps') else method)
     assert selection.method == ('gps' if method.startswith('gps-') else method)
     backbone = {n.removeprefix('backbone.'): v for n, v in saved['state_dict'].items() if n.startswith('backbone.')}
     if method == 'full':

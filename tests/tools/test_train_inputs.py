@@ -117,6 +117,14 @@ def test_without_network_it_stops_within_seconds_with_one_paragraph(monkeypatch,
     assert not list(tmp_path.rglob('*.part'))
 
 
+@pytest.mark.parametrize('tool', ['benchmark', 'compare'])
+def test_other_tools_that_train_provide_the_inputs_too(tool: str, monkeypatch) -> None:
+    monkeypatch.setenv('https_proxy', 'http://127.0.0.1:9')
+    monkeypatch.setattr(sys, 'argv', [f'{tool}.py', str(FLAGSHIP), '--methods', 'bias'])
+    with pytest.raises(SystemExit, match=r'two inputs are missing\. .*put the zip at data/kvasir-seg.zip'):
+        runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
+
+
 def test_both_are_fetched_and_it_trains(servers, monkeypatch, tmp_path: Path, capsys) -> None:
     """Each transfer breaks off once; both are gone on from."""
     for server in servers:

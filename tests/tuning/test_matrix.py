@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ import torch
 pytest.importorskip('mmpretrain')
 
 from architectures import BUILDERS, build
-from tuned import Tuned, outputs, state
+from tuned import Tuned, Whole, outputs, state
 
+from mmgps.delta import AppliedDelta, Base, Delta, DeltaMergeError, extract, load_delta, merge, save_delta
 from mmgps.engine import METHOD_NAMES, build_method
-from mmgps.selection import architecture_fingerprint, describe
+from mmgps.selection import architecture_fingerprint, bits, describe
 from mmgps.tuning import InjectionError, count_parts, merge_operations
 
 EVERY = tuple(BUILDERS)
@@ -25,6 +27,10 @@ CLAIMS: dict[str, tuple[tuple[str, ...], bool]] = {
     'gps-random': (EVERY, True),
     'gps-per-layer': (EVERY, True),
     'gps-network-wide': (EVERY, True),
+    'gps-taylor': (EVERY, True),
+    'gps-squared': (EVERY, True),
+    'gps-snr': (EVERY, True),
+    'gps-shared': (EVERY, True),
     'gps-no-bias': (EVERY, True),
     'full': (EVERY, True),
     'linear': (EVERY, True),
@@ -49,9 +55,15 @@ OPTIONS: dict[str, dict] = {
     'spt-adapter': dict(budget=0.3, rank=1),
 }
 MERGEABLE = ('lora', 'ssf')
+NOT_MERGEABLE = ('adapter', 'vpt-shallow', 'vpt-deep', 'spt-adapter')
+#: Where a variant of GPS, which differs from it in the choice alone, runs in the default suite too.
+QUICK = ('vit', 'swin', 'resnet')
 CASES = [(method, kind) for method, (kinds, _) in CLAIMS.items() for kind in kinds]
 REFUSED = [(method, kind) for method, (kinds, _) in CLAIMS.items() for kind in EVERY if kind not in kinds]
-cases = pytest.mark.parametrize(('method', 'kind'), CASES)
+LATER = [case for case in CASES if case[0].startswith('gps-') and case[1] not in QUICK]
+cases = pytest.mark.parametrize(
+    ('method', 'kind'), [pytest.param(*case, marks=pytest.mark.slow if case in LATER else ()) for case in CASES]
+)
 pytestmark = pytest.mark.filterwarnings('ignore:k=20 exceeds the fan-in')
 
 
@@ -170,6 +182,58 @@ def test_merged_equals_unmerged(method: str, kind: str) -> None:
     plain.load_state_dict(backbone.state_dict())
     assert_near(outputs(plain), expected)
     assert not torch.equal(outputs(base.double())[-1], outputs(plain)[-1])
+
+
+def trained_delta(method: str, kind: str, path: Path) -> tuple[Tuned, Delta]:
+    """A run and its delta, read from a file."""
+    run = tuned(method, kind)
+    base = Base.of(run.model.backbone, run.selection)
+    run.train(range(2))
+    save_delta(extract(run.model, run.selection, base), path)
+    run.model.requires_grad_(False)  # torch's attention computes otherwise where something could be trained
+    return run, load_delta(path)
+
+
+def structure(module: torch.nn.Module) -> list:
+    """Modules, hooks and forwards of ``module``, and its state bit for bit."""
+    parts = [
+        (name, type(part), len(part._forward_hooks), len(part._forward_pre_hooks), 'forward' in vars(part))
+        for name, part in module.named_modules()
+    ]
+    return [parts, {name: bits(value).numpy().tobytes() for name, value in module.state_dict().items()}]
+
+
+@cases
+def test_base_and_delta_are_the_trained_network(method: str, kind: str, tmp_path: Path) -> None:
+    run, delta = trained_delta(method, kind, tmp_path / 'delta')
+    plain = Whole(build(kind)).requires_grad_(False)
+    before, expected = structure(plain), state(run.model)
+    with AppliedDelta(plain, delta):
+        found = state(plain)
+        assert found.keys() == expected.keys()
+        assert [n for n, value in expected.items() if not torch.equal(bits(found[n]), bits(value))] == []
+        plain.requires_grad_(False)
+        assert_same(outputs(plain.backbone), outputs(run.model.backbone))
+    assert structure(plain) == before
+
+
+@cases
+def test_a_merged_delta_is_a_plain_network(method: str, kind: str, tmp_path: Path) -> None:
+    run, delta = trained_delta(method, kind, tmp_path / 'delta')
+    plain = Whole(build(kind)).requires_grad_(False)
+    if method in NOT_MERGEABLE:
+        with pytest.raises(DeltaMergeError, match=f'{method} cannot be merged'):
+            merge(plain, delta)
+        return
+    merged, before = merge(plain, delta), structure(plain)
+    assert list(merged) == list(plain.state_dict())
+    assert structure(plain) == before
+    plain.load_state_dict(merged)
+    if delta.injected():
+        for found, expected in zip(outputs(plain.backbone), outputs(run.model.backbone), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    else:
+        assert_same(outputs(plain.backbone), outputs(run.model.backbone))
 
 
 @pytest.mark.parametrize(('method', 'kind'), REFUSED)

@@ -19,6 +19,23 @@ test_pipeline = [
     dict(type='LoadAnnotations'),  # after Resize: the ground truth is scored at its own size
     dict(type='PackSegInputs'),
 ]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=crop_size[::-1], keep_ratio=False)],
+            # the plain view first: it is the one whose truth is scored
+            [
+                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
+                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
+                dict(type='RandomFlip', prob=1.0, direction='vertical'),
+            ],
+            [dict(type='LoadAnnotations')],
+            [dict(type='PackSegInputs')],
+        ]),
+]
+tta_model = dict(type='mmgps.SegTTAModel')
 
 train_dataloader = dict(
     batch_size=8,

@@ -9,6 +9,22 @@ test_pipeline = [
     dict(type='mmgps.RenderFrame'),
     dict(type='PackSegInputs'),
 ]
+tta_pipeline = [
+    dict(type='mmgps.RenderFrame'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            # the plain view first: it is the one whose truth is scored
+            [
+                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
+                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
+                dict(type='RandomFlip', prob=1.0, direction='vertical'),
+            ],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+tta_model = dict(type='mmgps.SegTTAModel')
 train_dataloader = dict(
     batch_size=8,
     num_workers=2,

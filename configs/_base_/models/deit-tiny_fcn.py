@@ -31,7 +31,7 @@ model = dict(
         in_index=[0, 1, 2, 3],
         input_transform='resize_concat',
         channels=96,
-        num_convs=3,
+        num_convs=2,
         concat_input=False,
         dropout_ratio=0.1,
         num_classes=2,
@@ -39,7 +39,8 @@ model = dict(
         align_corners=False,
         loss_decode=[
             dict(type='CrossEntropyLoss', loss_weight=1.0, avg_non_ignore=True),
-            dict(type='DiceLoss', use_sigmoid=False, loss_weight=1.0),
+            # mmseg's DiceLoss adds the background in, and is then blind to a small polyp.
+            dict(type='mmgps.ForegroundDiceLoss', loss_weight=1.0),
         ],
     ),
     train_cfg=dict(),

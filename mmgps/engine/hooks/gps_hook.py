@@ -25,6 +25,7 @@ class GPSHook(TuneHook):
         num_batches: Batches of the selection pass on each process; None for all training data.
         selection: A file written by a former run, used instead of selecting.
         sparse: Config of what trains the chosen connections, see :class:`TuneHook`.
+        loss: Config of what the selection pass takes the gradient of, see :class:`TuneHook`.
     """
 
     def __init__(
@@ -32,11 +33,12 @@ class GPSHook(TuneHook):
         k: int = 1,
         score: dict | None = None,
         choice: dict | None = None,
-        whole: Sequence[str] = ('bias', 'scale', 'position_bias'),
+        whole: str | Sequence[str] = ('bias', 'scale', 'position_bias'),
         target: str = 'backbone',
         num_batches: int | None = None,
         selection: str | None = None,
         sparse: dict | None = None,
+        loss: dict | None = None,
     ) -> None:
         method = GPS(
             k,
@@ -44,4 +46,4 @@ class GPSHook(TuneHook):
             CHOICES.build({'_scope_': 'mmgps', 'type': 'PerNeuron', **(choice or {})}),
             whole,
         )
-        super().__init__(method, target, num_batches, selection, sparse)
+        super().__init__(method, target, num_batches, selection, sparse, loss)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from mmgps.registry import HOOKS, SPARSE
-from mmgps.selection import Selection, load_selection, pack_selection, save_selection, unpack_selection
+from mmgps.registry import HOOKS, SELECTION_LOSSES, SPARSE
+from mmgps.selection import Quantiles, Selection, load_selection, pack_selection, save_selection, unpack_selection
 from mmgps.sparse import SparseTraining
 from mmgps.tuning import InjectionMethod, TuningMethod, format_report, freeze_unselected, injected_by
 
 from ..components import build_method
 from ..history import pack_history, unpack_history
-from ..optim import hold_only_trained, wrappers_of
+from ..optim import hold_only_trained
 from ..selection_pass import select, unwrapped
+from ..wrapping import check_copies, rewrap
 
 CHECKPOINT_KEY = 'mmgps_selection'
+TRAINING_KEY = 'mmgps_training'
 
 
 @HOOKS.register_module()
@@ -40,6 +42,8 @@ class TuneHook(Hook):
         selection: A file written by a former run, used instead of selecting.
         sparse: Config of what trains the chosen connections: ``mmgps.CompactTraining``, the default, at about the
             cost of bias tuning, or ``mmgps.MaskedTraining``, the slow obvious way.
+        loss: Config of what the selection pass takes the gradient of: ``mmgps.TaskLoss``, the default, or
+            ``mmgps.SupConLoss``.
 
     Raises:
         ValueError: When training starts, for a ``target`` that the model does not have.
@@ -52,12 +56,16 @@ class TuneHook(Hook):
         num_batches: int | None = None,
         selection: str | None = None,
         sparse: dict | None = None,
+        loss: dict | None = None,
     ) -> None:
         self.method: TuningMethod | None = build_method(method) if isinstance(method, dict) else method
         self.target, self.num_batches, self.selection_file = target, num_batches, selection
         self.sparse = sparse or dict(type='CompactTraining')
+        self.loss = SELECTION_LOSSES.build({'_scope_': 'mmgps', 'type': 'TaskLoss', **(loss or {})})
         self.selection: Selection | None = None
         self.training: SparseTraining | None = None
+        self.gradients: Mapping[str, Quantiles] = {}
+        """Spread of the gradients that this process selected by."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Restore the selection before the optimizer's state is loaded, only when resuming.
@@ -77,6 +85,7 @@ class TuneHook(Hook):
         selection = unpack_selection(checkpoint[CHECKPOINT_KEY])
         self._check_same_method(self._method(runner), selection)
         self._install(runner, selection)
+        self._check_same_training(checkpoint, selection)
 
     def before_train(self, runner: Runner) -> None:
         origin = 'selection restored from the checkpoint'
@@ -98,20 +107,21 @@ class TuneHook(Hook):
         pack_history(checkpoint)
         if self.selection is not None:
             checkpoint[CHECKPOINT_KEY] = pack_selection(self.selection)
+            checkpoint[TRAINING_KEY] = type(self.training).__name__
 
     def _select(self, runner: Runner) -> tuple[Selection, str]:
         if self.selection_file:
             return load_selection(self.selection_file), f'selection read from {self.selection_file}'
-        selection, cost = select(runner, self._backbone(runner), self._method(runner), self.num_batches)
-        return selection, str(cost)
+        choice = select(runner, self._backbone(runner), self._method(runner), self.num_batches, self.loss)
+        self.gradients = choice.gradients
+        return choice.selection, str(choice.cost)
 
     def _install(self, runner: Runner, selection: Selection) -> None:
         backbone = self._backbone(runner)
         added = self._complete(runner, selection)
         self.training = SPARSE.build({'_scope_': 'mmgps', **self.sparse, 'backbone': backbone, 'selection': selection})
         frozen = freeze_unselected(backbone, selection)
-        for wrapper in wrappers_of(runner.optim_wrapper):
-            hold_only_trained(wrapper, frozen, self.training, bool(selection.connections), added)
+        hold_only_trained(runner.optim_wrapper, frozen, self.training, bool(selection.connections), added)
         self.selection = selection
 
     def _complete(self, runner: Runner, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
@@ -144,11 +154,35 @@ class TuneHook(Hook):
                 f'{wanted[1]}; resume with the settings of the checkpoint, or start anew in another work_dir'
             )
 
+    def _check_same_training(self, checkpoint: dict[str, Any], selection: Selection) -> None:
+        """Each kind of training holds other numbers in the optimizer; without connections there is nothing to hold."""
+        wanted = type(self.training).__name__
+        found = checkpoint.get(TRAINING_KEY, wanted)
+        if selection.connections and wanted != found:
+            raise ValueError(
+                f"the checkpoint was trained with {found}, the config asks for {wanted}, whose optimizer's state is "
+                f"another; resume with sparse=dict(type='mmgps.{found}') of the hook, or start anew in another work_dir"
+            )
+
     def _save(self, runner: Runner, selection: Selection) -> None:
         if selection.connections and is_main_process():
             path = Path(runner.work_dir) / 'selection.safetensors'
             save_selection(selection, path)
             runner.logger.info(f'selection written to {path}')
+
+
+def find_tune_hook(runner: Runner) -> TuneHook:
+    """The hook that tunes the model.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    found = [hook for hook in runner.hooks if isinstance(hook, TuneHook)]
+    if len(found) != 1:
+        raise ValueError(
+            f'one mmgps.GPSHook or mmgps.TuneHook is expected in custom_hooks; the run has {len(found)} of them'
+        )
+    return found[0]
 
 
 def find_backbone(model: nn.Module, target: str) -> nn.Module:
@@ -166,30 +200,3 @@ def find_backbone(model: nn.Module, target: str) -> nn.Module:
             'set target of the hook to the path of the backbone'
         )
     return modules[target]
-
-
-def check_copies(runner: Runner) -> None:
-    """Make sure that copies made before, by ``EMAHook``, have all that the model has by now.
-
-    Raises:
-        ValueError: If the model grew since.
-    """
-    names = unwrapped(runner.model).state_dict().keys()
-    for hook in runner.hooks:
-        copied = getattr(hook, 'ema_model', None)
-        if isinstance(copied, nn.Module) and not names <= _copied(copied):
-            raise ValueError(
-                f'{type(hook).__name__} copied the model before the method added modules to it, and would leave them '
-                "out; put the method in place with type='mmgps.TunedBackbone' if it can be, else train without the hook"
-            )
-
-
-def _copied(averaged: nn.Module) -> set[str]:
-    inner: Any = averaged.module
-    return set(inner.state_dict())
-
-
-def rewrap(runner: Runner) -> None:
-    """Wrap the model anew, since DDP fixes at construction which parameters it reduces."""
-    if is_model_wrapper(runner.model):
-        runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), runner.model.module)

@@ -39,48 +39,82 @@ class GPSOptimWrapper(SelectiveStep, OptimWrapper):
 
 @OPTIM_WRAPPERS.register_module()
 class GPSAmpOptimWrapper(SelectiveStep, AmpOptimWrapper):
-    """``AmpOptimWrapper`` for :class:`mmgps.engine.GPSHook`; takes the same arguments."""
+    """``AmpOptimWrapper`` for :class:`mmgps.engine.GPSHook`; takes the same arguments.
+
+    Raises:
+        RuntimeError: Where mmengine has no mixed precision, which is on the CPU.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        try:
+            super().__init__(*args, **options)
+        except AssertionError as error:
+            raise RuntimeError(
+                f"{error}; to train in float32 set optim_wrapper.type to 'mmgps.GPSOptimWrapper' and leave out "
+                'loss_scale, dtype and use_fsdp'
+            ) from error
 
 
 def wrappers_of(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[OptimWrapper]:
     """The single wrappers within ``optim_wrapper``."""
     if isinstance(optim_wrapper, OptimWrapperDict):
-        return [wrapper for name in optim_wrapper for wrapper in wrappers_of(optim_wrapper[name])]
+        return [wrapper for part in optim_wrapper.values() for wrapper in wrappers_of(part)]
     return [optim_wrapper]
 
 
 def hold_only_trained(
-    wrapper: OptimWrapper,
+    optim_wrapper: OptimWrapper | OptimWrapperDict,
     frozen: Iterable[nn.Parameter],
     sparse: SparseTraining,
     needed: bool,
     added: Mapping[nn.Parameter, list[nn.Parameter]],
 ) -> None:
-    """Take frozen parameters out of the optimizer, new ones in, and tell the wrapper what to do at each step.
+    """Take frozen parameters out of the optimizers, new ones in, and tell each wrapper what to do at each step.
 
     Parameter groups are edited in place: schedulers go on pointing at them.
 
     Args:
-        wrapper: A wrapper whose optimizer was built for all parameters.
-        frozen: What it shall not hold.
+        optim_wrapper: One or several, whose optimizers were built for all parameters.
+        frozen: What they shall not hold.
         sparse: What trains the chosen connections.
         needed: Whether there are chosen connections, which a plain wrapper cannot train.
         added: Parameter to new ones, which join its group unless some group holds them already.
 
     Raises:
         TypeError: For a plain wrapper where a selective one is needed.
-        ValueError: If the optimizer holds no parameter that a new one could join.
+        ValueError: If no optimizer holds a parameter that a new one could join.
 
     """
-    selective = isinstance(wrapper, SelectiveStep)
-    if needed and not selective:
-        name = 'GPSAmpOptimWrapper' if isinstance(wrapper, AmpOptimWrapper) else 'GPSOptimWrapper'
-        raise TypeError(
-            f'{type(wrapper).__name__} would train every number of a layer; '
-            f"set optim_wrapper.type to 'mmgps.{name}' in the config, which takes the same arguments"
-        )
+    wrappers = wrappers_of(optim_wrapper)
+    for wrapper in wrappers:
+        if needed and not isinstance(wrapper, SelectiveStep):
+            raise TypeError(_refusal(wrapper))
+    groups = [group for wrapper in wrappers for group in wrapper.optimizer.param_groups]
+    heirs = _new_members(groups, added)
     dropped = {id(value) for value in frozen}
-    held = {id(value) for group in wrapper.optimizer.param_groups for value in group['params']}
+    for old, new in sparse.replacements().items():
+        dropped.add(id(old))
+        heirs.setdefault(id(old), []).append(new)
+    for group in groups:
+        group['params'][:] = _kept(group['params'], dropped, heirs)
+    for wrapper in wrappers:
+        if isinstance(wrapper, SelectiveStep):
+            wrapper.sparse = sparse
+
+
+def _refusal(wrapper: OptimWrapper) -> str:
+    name = 'GPSAmpOptimWrapper' if isinstance(wrapper, AmpOptimWrapper) else 'GPSOptimWrapper'
+    return (
+        f'{type(wrapper).__name__} would train every number of a layer; '
+        f"set optim_wrapper.type to 'mmgps.{name}' in the config, which takes the same arguments"
+    )
+
+
+def _new_members(
+    groups: Sequence[Mapping[str, Any]], added: Mapping[nn.Parameter, list[nn.Parameter]]
+) -> dict[int, list[nn.Parameter]]:
+    """What joins the group of each parameter, by its id: those of ``added`` that no group holds."""
+    held = {id(value) for group in groups for value in group['params']}
     heirs = {id(weight): [value for value in new if id(value) not in held] for weight, new in added.items()}
     lost = {at: new for at, new in heirs.items() if new and at not in held}
     if lost:
@@ -88,13 +122,7 @@ def hold_only_trained(
             f'the optimizer holds none of the {len(lost)} layers that {sum(map(len, lost.values()))} new tensors '
             "belong to; let it hold the whole backbone, or put the method in place with type='mmgps.TunedBackbone'"
         )
-    for old, new in sparse.replacements().items():
-        dropped.add(id(old))
-        heirs.setdefault(id(old), []).append(new)
-    for group in wrapper.optimizer.param_groups:
-        group['params'][:] = _kept(group['params'], dropped, heirs)
-    if selective:
-        wrapper.sparse = sparse
+    return heirs
 
 
 def _kept(

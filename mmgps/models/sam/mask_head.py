@@ -14,6 +14,9 @@ from mmgps.registry import MODELS
 from .mask_decoder import MaskDecoder
 from .prompt_encoder import PromptEncoder
 
+FIXED = dict(num_classes=2, out_channels=2, dropout_ratio=0, init_cfg=None)
+"""What of mmseg's head follows from SAM."""
+
 
 @MODELS.register_module()
 class SAMMaskHead(BaseDecodeHead):
@@ -29,6 +32,9 @@ class SAMMaskHead(BaseDecodeHead):
         loss_decode: One loss of mmseg, or several.
         in_index: Which feature of the backbone.
         **options: As for mmseg's ``BaseDecodeHead``.
+
+    Raises:
+        ValueError: For an option that SAM fixes, such as ``num_classes``, with another value.
     """
 
     def __init__(
@@ -41,8 +47,15 @@ class SAMMaskHead(BaseDecodeHead):
         in_index: int = 0,
         **options: Any,
     ) -> None:
-        fixed = dict(num_classes=2, out_channels=2, dropout_ratio=0, init_cfg=None)
-        super().__init__(in_channels, in_channels, in_index=in_index, loss_decode=loss_decode, **{**options, **fixed})
+        fixed = {**FIXED, 'channels': in_channels}
+        for key, value in fixed.items():
+            if options.get(key, value) != value:
+                raise ValueError(
+                    f'{type(self).__name__} has {key}={value!r}, got {key}={options[key]!r}; leave it out. The head '
+                    'tells one kind of object from background, and starts from the weights of the whole SAM (init_cfg '
+                    'of the segmentor); for more classes or other weights take another decode head'
+                )
+        super().__init__(in_channels, in_index=in_index, loss_decode=loss_decode, **{**options, **fixed})
         del self.conv_seg
         self.prompt_encoder = PromptEncoder(in_channels)
         self.mask_decoder = MaskDecoder(in_channels)

@@ -21,7 +21,6 @@ PARTS = {
     'prompt_encoder.': 'decode_head.prompt_encoder.',
 }
 """First parts of the names in a published file, and in a segmentor."""
-SHOWN = 8
 
 
 class CheckpointKeysError(ValueError):
@@ -89,9 +88,4 @@ def _faults(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[s
     nearest = [f'{name} (nearest: {near[0]})' for name in surplus if (near := get_close_matches(name, missing, 1))]
     rest = [name for name in surplus if not get_close_matches(name, missing, 1)]
     kinds = {'missing': missing, 'surplus': nearest + rest, 'of another shape': shapes}
-    return [f'{len(names)} {kind}: {_listing(names)}' for kind, names in kinds.items() if names]
-
-
-def _listing(names: list[str]) -> str:
-    more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
-    return ', '.join(names[:SHOWN]) + more
+    return [f'{len(names)} {kind}: {", ".join(names)}' for kind, names in kinds.items() if names]

@@ -60,6 +60,25 @@ def test_augmentation_averages_the_views() -> None:
     assert 0 < float(merged.pred_sem_seg.data.float().mean()) < 1, shares
 
 
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        (dict(num_classes=19), 'num_classes=2, got num_classes=19; leave it out'),
+        (dict(out_channels=1), 'out_channels=2, got out_channels=1'),
+        (dict(dropout_ratio=0.1), 'dropout_ratio=0, got dropout_ratio=0.1'),
+        (dict(channels=64), 'channels=256, got channels=64'),
+        (dict(init_cfg=dict(type='Normal', layer='Linear')), r'init_cfg=None, got .*Normal'),
+    ],
+)
+def test_what_sam_fixes_is_not_overridden_in_silence(option: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_sam(decode_head=dict(type='mmgps.SAMMaskHead', **option))
+
+
+def test_the_value_that_sam_fixes_may_be_said() -> None:
+    assert build_sam(decode_head=dict(type='mmgps.SAMMaskHead', num_classes=2)).decode_head.num_classes == 2
+
+
 def test_the_polyp_metric_reads_labels_and_probabilities() -> None:
     model = build_sam().eval()
     metric = PolypMetric()

@@ -19,6 +19,10 @@ WITHIN = 1e-4
 
 def assert_parity(sam, model, images: torch.Tensor) -> None:
     load_published(model, sam.state_dict(), 'the oracle')
+    assert_same_outputs(sam, model, images)
+
+
+def assert_same_outputs(sam, model, images: torch.Tensor) -> None:
     features, logits = oracle_logits(sam, images)
     with torch.no_grad():
         own = model.eval().extract_feat(images)
@@ -43,16 +47,17 @@ def test_features_and_logits_of_vit_b() -> None:
     assert_parity(oracle(arch, 1024), build_sam('vit_b', 1024), torch.randn(1, 3, 1024, 1024))
 
 
-def test_another_size_than_the_tables() -> None:
-    """The oracle interpolates relative positions itself; absolute ones it does not, so they are set."""
-    sam, model = oracle(NARROW, 256), build_sam(NARROW, 256)
+@pytest.mark.parametrize('tables', [256, 512])
+def test_features_and_logits_at_another_size_than_the_tables(tables: int) -> None:
+    """352 px, larger and smaller. The oracle interpolates relative positions itself; absolute ones it does not, so they
+    are set, and so is the grid that its decoder expects."""
+    sam, model = oracle(NARROW, tables), build_sam(NARROW, tables)
     load_published(model, sam.state_dict(), 'the oracle')
     table = sam.image_encoder.pos_embed.detach()
     resized = F.interpolate(table.permute(0, 3, 1, 2), (22, 22), mode='bicubic').permute(0, 2, 3, 1)
     sam.image_encoder.pos_embed.data = resized
-    images = torch.randn(1, 3, 352, 352)
-    expected = sam.image_encoder(images)
-    torch.testing.assert_close(model.extract_feat(images)[0], expected, atol=WITHIN, rtol=0)
+    sam.prompt_encoder.image_embedding_size = (22, 22)
+    assert_same_outputs(sam, model, torch.randn(2, 3, 352, 352))
 
 
 def test_gradients() -> None:

@@ -1,0 +1,8 @@
+# One connection per neuron, chosen by the contrastive loss on two views of the training images, two images of a class
+# side by side. The views have the augmentation of training.
+custom_hooks = [
+    dict(
+        type='mmgps.GPSHook',
+        k=1,
+        loss=dict(type='mmgps.SupConLoss', order=dict(type='mmgps.ClassBalancedOrder', images_per_class=2), batch_size=34)),
+]

@@ -1,0 +1,67 @@
+# The 19 tasks of VTAB-1k: their recipes in one table, and what a recipe means. Trained on all 1000 images.
+# Source: train_scripts/vit/vtab of https://github.com/FightingFighting/GPS, commit c52ea8a.
+_base_ = ['./classification_runtime.py', './schedules/classification_100e.py']
+
+#                         classes  lr   batch K drop-path
+__tasks = dict(
+    cifar=(               100,   1e-2, 32, 1, 0.0),
+    caltech101=(          102,   2e-3, 16, 1, 0.0),
+    dtd=(                  47,   2e-3, 16, 1, 0.0),
+    oxford_flowers102=(   102,   2e-3, 16, 1, 0.0),
+    oxford_iiit_pet=(      37,   3e-3, 32, 1, 0.0),
+    svhn=(                 10,   5e-3, 32, 1, 0.0),
+    sun397=(              397, 2.5e-3, 16, 1, 0.0),
+    patch_camelyon=(        2,   4e-3, 32, 2, 0.0),
+    eurosat=(              10,   2e-3, 16, 1, 0.0),
+    resisc45=(             45, 1.5e-3, 16, 1, 0.1),
+    diabetic_retinopathy=(  5,   2e-3, 32, 1, 0.2),
+    clevr_count=(           8,   3e-4, 16, 1, 0.1),
+    clevr_dist=(            6,   2e-3, 16, 1, 0.1),
+    dmlab=(                 6, 1.5e-3, 16, 1, 0.1),
+    kitti=(                 4,   1e-3, 16, 1, 0.0),
+    dsprites_loc=(         16,   7e-3, 32, 1, 0.0),
+    dsprites_ori=(         16,   5e-4, 16, 1, 0.2),
+    smallnorb_azi=(        18,   3e-3, 32, 1, 0.1),
+    smallnorb_ele=(         9,   3e-4, 32, 1, 0.2),
+)
+__epochs, __warmup, __size = 100, 10, 224
+
+# No augmentation in training; the views that are compared in selecting have one, or they would be equal.
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(__size, __size), backend='pillow', interpolation='bilinear'),
+    dict(type='PackInputs'),
+]
+test_pipeline = train_pipeline
+view_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=__size, backend='pillow', interpolation='bilinear'),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(
+        type='RandomApply',
+        prob=0.8,
+        transforms=[dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)]),
+    dict(type='RandomGrayscale', prob=0.2, keep_channels=True),
+    dict(type='PackInputs'),
+]
+
+
+def __task(name, classes, lr, batch, k, drop_path):
+    def loader(split):
+        data = dict(type='mmgps.VTAB', data_root='data/vtab-1k', task=name, split=split, pipeline=train_pipeline)
+        sampler = dict(type='DefaultSampler', shuffle=split != 'test')
+        options = dict(batch_size=batch, num_workers=4, persistent_workers=True, collate_fn=dict(type='default_collate'))
+        return dict(**options, sampler=sampler, dataset=data)
+
+    warm_up = dict(type='LinearLR', start_factor=1e-7 / lr, begin=0, end=__warmup)
+    cosine = dict(type='CosineAnnealingLR', T_max=__epochs - __warmup, eta_min=1e-8, begin=__warmup, end=__epochs)
+    return dict(
+        train=loader('train800val200'),
+        test=loader('test'),
+        model=dict(backbone=dict(drop_path_rate=drop_path), head=dict(num_classes=classes)),
+        optim=dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='Adam', lr=lr, weight_decay=0.0)),
+        schedule=[dict(**part, by_epoch=True, convert_to_iter_based=True) for part in (warm_up, cosine)],
+        hooks=[dict(type='mmgps.GPSHook', k=k, loss=dict(type='mmgps.SupConLoss', pipeline=view_pipeline))])
+
+
+tasks = {name: __task(name, *row) for name, row in __tasks.items()}

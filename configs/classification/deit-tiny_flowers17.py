@@ -1,0 +1,12 @@
+# GPS, K=1: 40 images of each class.
+#   python tools/train.py configs/classification/deit-tiny_flowers17.py --data-root data/oxford_flowers17
+# Weights: tools/convert_vit.py renames those that mmseg reads; docs/classification.md has the commands.
+_base_ = [
+    '../_base_/classification_runtime.py',
+    '../_base_/datasets/flowers17_224x224.py',
+    '../_base_/models/deit-tiny_flowers17.py',
+    '../_base_/schedules/flowers17_15e.py',
+    '../_base_/tuning/gps_supcon.py',
+]
+model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='pretrain/deit_tiny_mmpretrain.pth')))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.3))))

@@ -1,0 +1,12 @@
+# GPS, K=1: 40 images of each class.
+#   python tools/train.py configs/classification/mobilenetv2_flowers17.py --data-root data/oxford_flowers17
+# Weights: the backbone in the keys of mmseg, which are those of mmpretrain.
+_base_ = [
+    '../_base_/classification_runtime.py',
+    '../_base_/datasets/flowers17_224x224.py',
+    '../_base_/models/mobilenetv2_flowers17.py',
+    '../_base_/schedules/flowers17_15e.py',
+    '../_base_/tuning/gps_supcon.py',
+]
+model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='pretrain/mobilenetv2_mmseg.pth')))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.3))))

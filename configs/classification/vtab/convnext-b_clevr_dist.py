@@ -1,0 +1,2 @@
+_base_ = ['../../_base_/models/convnext-b_in21k.py', '../../_base_/vtab/clevr_dist.py']
+model = _base_.fitted

@@ -1,0 +1,2 @@
+_base_ = ['../../_base_/models/swin-b_in21k.py', '../../_base_/vtab/dsprites_loc.py']
+model = _base_.fitted

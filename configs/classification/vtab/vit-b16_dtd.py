@@ -1,0 +1,2 @@
+_base_ = ['../../_base_/models/vit-b16_in21k.py', '../../_base_/vtab/dtd.py']
+model = _base_.fitted

@@ -1,0 +1,118 @@
+"""How large deltas are, and how long a switch between two of them takes."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmgps.delta import Base, Delta, DeltaBank, extract, save_delta
+from mmgps.engine import METHOD_NAMES, build_base, build_method, find_backbone
+from mmgps.tuning import TuningMethod, eject
+
+from .machine import machine_header
+from .timing import Clock, timed
+
+MEGA = 1e6
+
+
+@dataclass(frozen=True)
+class DeltaCost:
+    """Figures of one method.
+
+    Args:
+        method: By its short name.
+        file_bytes: Of the delta file.
+        head_bytes: Of them, numbers of what lies outside the backbone.
+        extract_s: Seconds to take a delta out of a trained network.
+        add_s: Seconds to read a file, check it and have it at hand.
+        switch_s: Seconds of each switch from one delta to another, all timed ones.
+    """
+
+    method: str
+    file_bytes: int
+    head_bytes: int
+    extract_s: float
+    add_s: float
+    switch_s: tuple[float, ...]
+
+
+def measure_deltas(
+    cfg: Config, methods: Sequence[str], target: str = 'backbone', switches: int = 20, clock: Clock = time.perf_counter
+) -> list[DeltaCost]:
+    """Make up two deltas of each method on the base of ``cfg``, and time them. Nothing is trained.
+
+    Args:
+        cfg: Any config of an mm library.
+        methods: Short names; those that choose by gradients are not among them, ``gps-random`` is as large as ``gps``.
+        target: Path of the backbone within the model.
+        switches: Timed switches, after two that are not.
+        clock: Gives seconds; that of the process alone on a busy machine.
+    """
+    model = build_base(cfg, target=target).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        return [_measure(model, target, name, switches, Path(folder), clock) for name in methods]
+
+
+def format_deltas(costs: Sequence[DeltaCost]) -> str:
+    """The table that is printed."""
+    header = machine_header('cpu')
+    lines = [f'{header["machine"]}, threads {header["threads"]}, load {header["load"]}, commit {header["commit"]}']
+    lines.append(
+        f'{"method":<14}{"MB":>8}{"of it head":>12}{"extract, s":>12}{"add, ms":>9}{"switch, ms":>12}{"slowest":>9}'
+    )
+    for cost in costs:
+        median, slowest = 1e3 * statistics.median(cost.switch_s), 1e3 * max(cost.switch_s)
+        lines.append(
+            f'{cost.method:<14}{cost.file_bytes / MEGA:>8.3f}{cost.head_bytes / MEGA:>12.3f}{cost.extract_s:>12.2f}'
+            f'{1e3 * cost.add_s:>9.1f}{median:>12.1f}{slowest:>9.1f}'
+        )
+    return '\n'.join(lines)
+
+
+def _measure(model: nn.Module, target: str, name: str, switches: int, folder: Path, clock: Clock) -> DeltaCost:
+    method = build_method(METHOD_NAMES[name])
+    deltas, seconds = zip(*(made_up_delta(model, target, method, seed, clock) for seed in (1, 2)), strict=True)
+    paths = [folder / f'{name}-{number}' for number in (1, 2)]
+    for delta, path in zip(deltas, paths, strict=True):
+        save_delta(delta, path)
+    bank = DeltaBank(model, target)
+    add_s = [timed(partial(bank.add, path.name), path, 'cpu', clock) for path in paths]
+    switch_s = [timed(bank.switch, paths[at % 2].name, 'cpu', clock) for at in range(2 + switches)]
+    bank.switch(None)
+    head = sum(value.nbytes for value in deltas[0].head().values())
+    return DeltaCost(name, paths[0].stat().st_size, head, min(seconds), min(add_s), tuple(switch_s[2:]))
+
+
+def made_up_delta(
+    model: nn.Module, target: str, method: TuningMethod, seed: int, clock: Clock = time.perf_counter
+) -> tuple[Delta, float]:
+    """A delta with random numbers for all that ``method`` trains, and the seconds that extracting it took.
+
+    ``model`` is left with the numbers that it had.
+    """
+    backbone = find_backbone(model, target)
+    selection = method.select(backbone, None)
+    method.complete(backbone, selection)
+    base, before = Base.of(backbone, selection), {n: v.clone() for n, v in model.state_dict().items()}
+    generator = torch.Generator().manual_seed(seed)
+    named = dict(backbone.named_parameters())
+    with torch.no_grad():
+        for parameter, connections in selection.resolve(backbone):
+            mask = connections.mask(parameter.neurons)
+            parameter.value[mask] += torch.randn(int(mask.sum()), generator=generator)
+        for name in selection.whole:
+            named[name].add_(torch.randn(named[name].shape, generator=generator))
+    found: list[Delta] = []
+    seconds = timed(lambda _: found.append(extract(model, selection, base, target)), None, 'cpu', clock)
+    model.load_state_dict(before)
+    eject(backbone)
+    return found[0], seconds

@@ -1,0 +1,49 @@
+"""NABirds (Van Horn et al., CVPR 2015)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmgps.datasets.classes.labelled import LabelledImages
+from mmgps.registry import DATASETS
+
+
+@DATASETS.register_module()
+class NABirds(LabelledImages):
+    """555 visual categories of North American birds: 23,929 images to train on and 24,633 to test on.
+
+    The layout is the published one::
+
+        nabirds/
+          images/0817/ID.jpg
+          images.txt              ID path, one image a line
+          image_class_labels.txt  ID category
+          train_test_split.txt    ID 1 to train on, ID 0 to test on
+          classes.txt             category name, also of those above the 555 in the hierarchy
+
+    The categories that images have are numbered from 0 in ascending order.
+    """
+
+    SPLITS = ('train', 'test')
+    MADE_BY = 'python tools/prepare_fgvc.py nabirds --out {root}'
+
+    def labelled(self) -> list[tuple[Path, int]]:
+        paths, labels, uses = map(self._by_id, ('images.txt', 'image_class_labels.txt', 'train_test_split.txt'))
+        if not paths.keys() == labels.keys() == uses.keys():
+            counts = ', '.join(str(len(found)) for found in (paths, labels, uses))
+            raise self.fault(f'the three lists of {self.root} hold other images, {counts} of them')
+        numbers = {category: number for number, category in enumerate(sorted(set(labels.values()), key=int))}
+        self._metainfo.setdefault('classes', self._names(numbers))
+        wanted = '1' if self.split == 'train' else '0'
+        images = self.root / 'images'
+        return [(images / path, numbers[labels[key]]) for key, path in paths.items() if uses[key] == wanted]
+
+    def _by_id(self, name: str) -> dict[str, str]:
+        return {key: value.strip() for key, _, value in (line.partition(' ') for line in self.lines(name))}
+
+    def _names(self, numbers: dict[str, int]) -> tuple[str, ...]:
+        names = self._by_id('classes.txt')
+        missing = [category for category in numbers if category not in names]
+        if missing:
+            raise self.fault(f'{self.root / "classes.txt"} names no category {missing[0]}')
+        return tuple(names[category] for category in numbers)

@@ -1,0 +1,39 @@
+"""What a run changed, in a small file: extract, apply, take off, switch, merge. Needs only torch."""
+
+from .apply import AppliedDelta
+from .bank import DeltaBank
+from .base import Base, DeltaMismatchError
+from .combine import DeltaUnionError, union
+from .delta import Delta, Origin, same
+from .diff import Difference, diff, format_diff
+from .extract import DeltaExtractError, extract
+from .files import DeltaFileError, load_delta, pack_delta, save_delta, unpack_delta
+from .fit import verify
+from .grow import grow
+from .merge import DeltaMergeError, merge
+
+__all__ = [
+    'AppliedDelta',
+    'Base',
+    'Delta',
+    'DeltaBank',
+    'DeltaExtractError',
+    'DeltaFileError',
+    'DeltaMergeError',
+    'DeltaMismatchError',
+    'DeltaUnionError',
+    'Difference',
+    'Origin',
+    'diff',
+    'extract',
+    'format_diff',
+    'grow',
+    'load_delta',
+    'merge',
+    'pack_delta',
+    'same',
+    'save_delta',
+    'union',
+    'unpack_delta',
+    'verify',
+]

@@ -1,0 +1,108 @@
+"""The base that a delta belongs to, by the digests of its numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from mmgps.selection import Selection, bits
+from mmgps.sparse import Places
+
+from .tensors import injected_names, tensors_of
+
+DIGEST_LENGTH = 16
+SHOWN = 3
+
+
+class DeltaMismatchError(ValueError):
+    """A delta belongs to another base, or to another architecture."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a backbone was before training.
+
+    Args:
+        digests: Tensor of the backbone, parameters and buffers, to type, shape and a digest of its bits, see
+            :func:`digest`. What a method injected does not count.
+        rests: Weight with chosen connections to a digest of all its other numbers, which training must not move.
+    """
+
+    digests: Mapping[str, str]
+    rests: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, backbone: nn.Module, selection: Selection | None = None) -> Base:
+        """Read ``backbone``, whose numbers are those of the base.
+
+        Args:
+            backbone: With or without injected modules.
+            selection: What will be trained, to tell later that nothing else moved.
+
+        Raises:
+            SelectionMismatchError: If the selection was made for another architecture.
+        """
+        injected = injected_names(backbone)
+        digests = {name: digest(value) for name, value in tensors_of(backbone).items() if name not in injected}
+        return cls(digests, rests_of(backbone, selection) if selection else {})
+
+    def check(self, other: Base, what: str) -> None:
+        """Make sure that ``other`` has the same numbers.
+
+        Args:
+            other: The base that is there.
+            what: What it is, for the message.
+
+        Raises:
+            DeltaMismatchError: Names tensors that differ.
+        """
+        mine, found = self.digests, other.digests
+        lost, new = [n for n in mine if n not in found], [n for n in found if n not in mine]
+        if lost or new:
+            raise DeltaMismatchError(
+                f'the delta belongs to another architecture: {what} lacks {listed(lost)} and has {listed(new)} besides'
+            )
+        shaped = [f'{n}: {kind(mine[n])}, found {kind(found[n])}' for n in mine if kind(mine[n]) != kind(found[n])]
+        if shaped:
+            raise DeltaMismatchError(f'the delta belongs to another architecture: of {what} differ {listed(shaped)}')
+        wrong = [name for name in mine if mine[name] != found[name]]
+        if wrong:
+            raise DeltaMismatchError(
+                f'the delta belongs to other weights of this architecture: {len(wrong)} of {len(mine)} tensors of '
+                f'{what} differ, first {listed(wrong)}; load the base that the delta was made from, and take off any '
+                'other delta before'
+            )
+
+
+def rests_of(backbone: nn.Module, selection: Selection) -> dict[str, str]:
+    """Digest of each weight of which ``selection`` has connections, with these set to zero."""
+    found = {}
+    for parameter, connections in selection.resolve(backbone):
+        rest = parameter.value.detach().clone()
+        places = Places(rest, parameter.neurons, connections)
+        places.put(torch.zeros_like(places.take()))
+        found[parameter.name] = digest(rest)
+    return found
+
+
+def digest(value: Tensor) -> str:
+    """Type and shape of ``value``, and the first half of the SHA-256 of its bits: ``float32[4,8] 0123456789abcdef``."""
+    shape = ','.join(map(str, value.shape))
+    found = hashlib.sha256(bits(value).numpy().data).hexdigest()[:DIGEST_LENGTH]
+    return f'{str(value.dtype).removeprefix("torch.")}[{shape}] {found}'
+
+
+def kind(digested: str) -> str:
+    """Type and shape out of what :func:`digest` gave."""
+    return digested.partition(' ')[0]
+
+
+def listed(names: list[str]) -> str:
+    """The first few names, for a message."""
+    return ', '.join(map(repr, names[:SHOWN])) + (f' and {len(names) - SHOWN} more' if len(names) > SHOWN else '') or (
+        'nothing'
+    )

@@ -1,0 +1,125 @@
+"""Deltas out of checkpoints, and checkpoints out of deltas."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+from mmgps.delta import AppliedDelta, Base, Delta, extract, grow, merge, same, unpack_delta, verify
+from mmgps.selection import Selection, pack_selection, unpack_selection
+from mmgps.whole_file import whole_file
+
+from .base_model import build_base, state_of
+from .checkpoints import load_plain
+from .delta_origin import origin_of
+from .hooks.delta_hook import DELTA_KEY
+from .hooks.tune_hook import CHECKPOINT_KEY, find_backbone
+
+PathLike = str | os.PathLike[str]
+
+
+def extract_from_checkpoint(
+    cfg: Config, checkpoint: PathLike, base: PathLike | None = None, target: str = 'backbone'
+) -> Delta:
+    """What the run that wrote ``checkpoint`` changed.
+
+    Args:
+        cfg: Config of the run.
+        checkpoint: Written by a run under ``mmgps.GPSHook`` or ``mmgps.TuneHook``.
+        base: See :func:`mmgps.engine.build_base`.
+        target: Path of the backbone within the model.
+
+    Raises:
+        ValueError: If the checkpoint holds no selection, or the file cannot be read safely.
+        DeltaExtractError: If the base is another one than that of the run.
+    """
+    loaded = load_plain(checkpoint)
+    if DELTA_KEY in loaded:
+        return unpack_delta(loaded[DELTA_KEY])
+    if CHECKPOINT_KEY not in loaded:
+        raise ValueError(
+            f'{checkpoint} holds no selection ({CHECKPOINT_KEY!r}): it was not trained with mmgps.GPSHook or '
+            'mmgps.TuneHook, so nothing says what it changed'
+        )
+    selection = unpack_selection(loaded[CHECKPOINT_KEY])
+    model = build_base(cfg, base, target)
+    backbone = find_backbone(model, target)
+    grow(backbone, selection, set(selection.whole) - dict(backbone.named_parameters()).keys())
+    before = Base.of(backbone, selection)
+    model.load_state_dict(dict(state_of(loaded)))
+    meta = loaded.get('meta', {})
+    origin = origin_of(cfg, meta.get('dataset_meta'), meta.get('epoch'), meta.get('iter'))
+    return extract(model, selection, before, target, origin)
+
+
+def trained_state(cfg: Config, delta: Delta, base: PathLike | None = None) -> dict[str, Tensor]:
+    """All tensors of the trained network, under the names that they had in training.
+
+    Raises:
+        DeltaMismatchError: If the delta belongs to another base or architecture.
+    """
+    model = build_base(cfg, base, delta.target)
+    AppliedDelta(model, delta)
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def merged_state(cfg: Config, delta: Delta, base: PathLike | None = None) -> dict[str, Tensor]:
+    """The trained network in the names of the base architecture, see :func:`mmgps.delta.merge`."""
+    return merge(build_base(cfg, base, delta.target), delta)
+
+
+def write_checkpoint(
+    path: PathLike, state: Mapping[str, Tensor], delta: Delta, selection: Selection | None = None
+) -> None:
+    """Write a checkpoint as mmengine does, which mmseg loads; it appears whole or not at all.
+
+    Args:
+        path: The file.
+        state: The weights.
+        delta: Where they come from.
+        selection: What was trained, where the network has modules beside its base.
+    """
+    origin = delta.origin
+    meta = {'epoch': origin.epoch, 'iter': origin.iteration, 'dataset_meta': dict(origin.dataset_meta)}
+    checkpoint: dict[str, Any] = {'meta': meta, 'state_dict': dict(state)}
+    if selection is not None:
+        checkpoint[CHECKPOINT_KEY] = pack_selection(selection)
+    with whole_file(path) as partial:
+        torch.save(checkpoint, partial)
+
+
+def verify_delta(
+    cfg: Config, delta: Delta, base: PathLike | None = None, checkpoint: PathLike | None = None
+) -> list[str]:
+    """What was found to be right.
+
+    Args:
+        cfg: Config of the run.
+        delta: Read from a file, so intact.
+        base: See :func:`mmgps.engine.build_base`.
+        checkpoint: Of the same run, whose weights base and delta shall give bit for bit.
+
+    Raises:
+        DeltaMismatchError: If the delta belongs to another base or architecture; says what differs.
+        ValueError: If base and delta give other weights than the checkpoint has.
+    """
+    verify(build_base(cfg, base, delta.target), delta)
+    found = ['the file is intact', f'the base is that of the delta: {len(delta.base.digests)} tensors, bit for bit']
+    if checkpoint is not None:
+        expected = dict(state_of(load_plain(checkpoint)))
+        wrong = differing(trained_state(cfg, delta, base), expected)
+        if wrong:
+            raise ValueError(f'base and delta differ from {checkpoint} in {len(wrong)} tensors, first {wrong[0]!r}')
+        found.append(f'base and delta are {checkpoint}: {len(expected)} tensors, bit for bit')
+    return found
+
+
+def differing(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that only one of both has, or of which type, shape or bits differ."""
+    names = dict.fromkeys((*some, *others))
+    return [name for name in names if name not in some or name not in others or not same(some[name], others[name])]

@@ -1,0 +1,161 @@
+"""When to write deltas, and how a run goes on from one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import Runner
+
+from mmgps.delta import AppliedDelta, Base, Delta, extract, pack_delta, save_delta, unpack_delta
+from mmgps.registry import HOOKS
+
+from ..delta_folder import DeltaFolder
+from ..delta_origin import origin_of
+from ..selection_pass import unwrapped
+from .tune_hook import find_backbone, find_tune_hook
+
+BASE_KEY = 'mmgps_delta_base'
+FOLDER_KEY = 'mmgps_delta_folder'
+DELTA_KEY = 'mmgps_delta'
+
+
+@HOOKS.register_module()
+class DeltaHook(Hook):
+    """Write what the run changed, beside checkpoints or instead of them.
+
+    Deltas go to ``<work_dir>/deltas``: ``iter_200.safetensors`` or ``epoch_8.safetensors``, and
+    ``best_mIoU_iter_200.safetensors`` for the best. One that is scored right after it was written gets its scores.
+
+    Args:
+        interval: Iterations or epochs between two deltas.
+        by_epoch: Whether the interval counts epochs.
+        save_last: Write one when training ends, whatever the interval.
+        save_best: A score; the delta that has the best of it is kept, and no other best one.
+        rule: ``'greater'`` or ``'less'``, whichever is better; mmengine knows it of common scores.
+        max_keep: Deltas that are kept beside the best; -1 keeps all.
+        thin_checkpoints: Let the run's checkpoints hold a delta instead of the weights: a run goes on from such a
+            checkpoint, bit for bit as from a whole one, given the base that its config names.
+        out_dir: Folder below the work dir.
+
+    Raises:
+        ValueError: For an interval below 1 or a ``max_keep`` of 0; when training starts, if no hook tunes the model,
+            or if thin checkpoints are asked for in a run with averaged weights.
+    """
+
+    # After the hook that selects, and after what else goes into a checkpoint.
+    priority = 'LOW'
+
+    def __init__(
+        self,
+        interval: int = 1,
+        by_epoch: bool = True,
+        save_last: bool = True,
+        save_best: str | None = None,
+        rule: str | None = None,
+        max_keep: int = -1,
+        thin_checkpoints: bool = False,
+        out_dir: str = 'deltas',
+    ) -> None:
+        if interval < 1 or max_keep == 0:
+            raise ValueError(
+                f'{interval=} and {max_keep=}: expected an interval of 1 or more, and 1 or more to keep or -1 for all; '
+                'leave the hook out to write no deltas'
+            )
+        self.interval, self.by_epoch, self.save_last = interval, by_epoch, save_last
+        self.save_best, self.thin_checkpoints = save_best, thin_checkpoints
+        self.folder = DeltaFolder(out_dir, max_keep)
+        if save_best is not None:
+            judge = CheckpointHook(save_best=save_best, rule=rule)
+            self._better = judge.is_better_than[save_best]
+        self.base: Base | None = None
+        self._written: tuple[int, Path] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        tune, model = find_tune_hook(runner), unwrapped(runner.model)
+        if self.thin_checkpoints and any(hasattr(hook, 'ema_model') for hook in runner.hooks):
+            raise ValueError(
+                'thin checkpoints hold one set of weights, and a hook of this run keeps averaged ones besides; set '
+                'thin_checkpoints=False of mmgps.DeltaHook'
+            )
+        if self.base is None:
+            if runner._resume:
+                raise ValueError(
+                    f'the checkpoint to resume from says nothing of the base ({BASE_KEY!r}): it was written without '
+                    'mmgps.DeltaHook; extract a delta with tools/delta.py when the run is over'
+                )
+            self.base = Base.of(find_backbone(model, tune.target), tune.selection)
+        self.folder.enter(runner.work_dir)
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if not self.by_epoch and self._due(runner, self.every_n_train_iters, self.is_last_train_iter):
+            self._write(runner, runner.iter + 1, runner.epoch)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        if self.by_epoch and self._due(runner, self.every_n_epochs, self.is_last_train_epoch):
+            self._write(runner, runner.iter, runner.epoch + 1)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        if self.base is None or not is_main_process():
+            return
+        scores = {name: float(value) for name, value in (metrics or {}).items()}
+        if self._written is not None and self._written[0] == runner.iter:
+            save_delta(self.delta(runner, runner.iter, runner.epoch, scores), self._written[1])
+        if self.save_best is not None:
+            self._write_best(runner, scores)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        if self.base is None:
+            return
+        checkpoint[BASE_KEY] = asdict(self.base)
+        checkpoint[FOLDER_KEY] = self.folder.state()
+        if self.thin_checkpoints:
+            meta = checkpoint['meta']
+            checkpoint[DELTA_KEY] = pack_delta(self.delta(runner, meta['iter'], meta['epoch'], {}))
+            checkpoint['state_dict'] = {}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Fill a thin checkpoint up from the base, which is in the model."""
+        if runner._resume and BASE_KEY in checkpoint:
+            self.base = Base(**checkpoint[BASE_KEY])
+            self.folder.restore(checkpoint[FOLDER_KEY])
+        if DELTA_KEY in checkpoint:
+            model: Any = unwrapped(runner.model)
+            if not getattr(model, 'is_init', True):
+                model.init_weights()
+            AppliedDelta(model, unpack_delta(checkpoint[DELTA_KEY]))
+            checkpoint['state_dict'] = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def delta(self, runner: Runner, iteration: int, epoch: int, metrics: dict[str, float]) -> Delta:
+        """What the run has changed so far."""
+        tune, model = find_tune_hook(runner), unwrapped(runner.model)
+        assert tune.selection is not None
+        assert self.base is not None
+        meta = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+        origin = origin_of(runner.cfg, meta, epoch, iteration, metrics)
+        return extract(model, tune.selection, self.base, tune.target, origin)
+
+    def _due(self, runner: Runner, every: Any, is_last: Any) -> bool:
+        return every(runner, self.interval) or (self.save_last and is_last(runner))
+
+    def _write(self, runner: Runner, iteration: int, epoch: int) -> None:
+        if is_main_process():
+            name = f'epoch_{epoch}' if self.by_epoch else f'iter_{iteration}'
+            path = self.folder.write(self.delta(runner, iteration, epoch, {}), name)
+            self._written = (iteration, path)
+            runner.logger.info(f'delta of {path.stat().st_size:,} bytes written to {path}')
+
+    def _write_best(self, runner: Runner, scores: dict[str, float]) -> None:
+        if self.save_best not in scores:
+            raise ValueError(
+                f'save_best={self.save_best!r} is no score of the validation; expected one of {", ".join(scores)}'
+            )
+        score, before = scores[self.save_best], self.folder.best_score
+        if before is None or self._better(score, before):
+            step = f'epoch_{runner.epoch}' if self.by_epoch else f'iter_{runner.iter}'
+            name = f'best_{self.save_best.replace("/", "_")}_{step}'
+            path = self.folder.write_best(self.delta(runner, runner.iter, runner.epoch, scores), name, score)
+            runner.logger.info(f'best delta so far, {self.save_best} {score:.4f}: {path}')

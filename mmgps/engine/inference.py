@@ -1,0 +1,93 @@
+"""Networks to compute with: a base and one delta, or several to switch between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+
+from mmgps.delta import AppliedDelta, Delta, DeltaBank, load_delta
+
+from .base_model import build_base
+
+DeltaLike = Delta | str | os.PathLike[str]
+
+
+def init_model(
+    config: Config | str | os.PathLike[str],
+    base: str | os.PathLike[str] | None = None,
+    delta: DeltaLike | None = None,
+    device: str = 'cpu',
+    cfg_options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A model in evaluation mode, ready for ``mmseg.apis.inference_model``.
+
+    Args:
+        config: Config of the run, or a file.
+        base: See :func:`build_base`.
+        delta: Put onto the base, or a file; None leaves the base.
+        device: Where the model goes.
+        cfg_options: Changes to the config.
+
+    Raises:
+        DeltaMismatchError: If the delta belongs to another base or architecture.
+        DeltaFileError: If the file is damaged.
+    """
+    cfg = config if isinstance(config, Config) else Config.fromfile(config)
+    if cfg_options:
+        cfg.merge_from_dict(dict(cfg_options))
+    read = load_delta(delta) if isinstance(delta, str | os.PathLike) else delta
+    model: Any = build_base(cfg, base, read.target if read else 'backbone')
+    if read is not None:
+        AppliedDelta(model, read)
+        tell_classes(model, read)
+    model.cfg = cfg
+    return model.to(device).eval()
+
+
+class ModelBank(DeltaBank):
+    """A bank that tells the model the classes of the delta that is on, as mmseg's drawing wants to know them."""
+
+    def switch(self, name: str | None) -> None:
+        super().switch(name)
+        if name is not None:
+            tell_classes(self.model, self[name])
+
+
+def init_bank(
+    config: Config | str | os.PathLike[str],
+    base: str | os.PathLike[str] | None = None,
+    deltas: Mapping[str, DeltaLike] | None = None,
+    device: str = 'cpu',
+    target: str = 'backbone',
+) -> ModelBank:
+    """A base with several deltas at hand, none of them on it; ``bank.model`` is the model.
+
+    Args:
+        config: Config of a run, or a file. The runs of all deltas have the same base and the same form of head.
+        base: See :func:`build_base`.
+        deltas: Or their files, by name.
+        device: Where the model goes.
+        target: Path of the backbone within the model.
+
+    Raises:
+        DeltaMismatchError: If a delta belongs to another base or architecture.
+        DeltaFileError: If a file is damaged.
+    """
+    cfg = config if isinstance(config, Config) else Config.fromfile(config)
+    model: Any = build_base(cfg, base, target)
+    model.cfg = cfg
+    bank = ModelBank(model.eval(), target)
+    for name, delta in (deltas or {}).items():
+        bank.add(name, delta)
+    model.to(device)
+    return bank
+
+
+def tell_classes(model: Any, delta: Delta) -> None:
+    """Give ``model`` the meta data of the data set that ``delta`` was trained on, where it has them."""
+    if delta.origin.dataset_meta:
+        model.dataset_meta = dict(delta.origin.dataset_meta)

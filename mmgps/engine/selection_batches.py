@@ -1,0 +1,98 @@
+"""The batches of a selection pass: every sample once, and as many batches on every process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from .loaders import rebuild
+from .seeding import SeededDataset, SeededIndex, mixed_seed
+
+
+@dataclass(frozen=True)
+class SelectionBatches:
+    """Batches with the weight of their loss: 1, or 0 for those that only keep this process in step with the others.
+
+    A norm that is synchronized over the processes waits for all of them in each batch; so all have to have as many.
+
+    Args:
+        loader: Of this process.
+        counted: How many of its batches count; they come first.
+    """
+
+    loader: DataLoader
+    counted: int
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Any, float]]:
+        for at, batch in enumerate(self.loader):
+            yield batch, float(at < self.counted)
+
+
+def selection_batches(
+    loader: DataLoader, num_batches: int | None, seed: int, rank: int = 0, world_size: int = 1
+) -> SelectionBatches:
+    """Batches for one pass over the training data that leave ``loader`` and its sampler untouched.
+
+    The order is a permutation by the seed, the augmentation of a sample is a function of the seed and the sample: so
+    the pass sees the same pictures whatever the number of processes or workers.
+
+    Args:
+        loader: The training data loader; its batch size, workers and pipeline are used.
+        num_batches: Batches of each process; None for all data.
+        seed: Of the run.
+        rank: Of this process.
+        world_size: Processes that take turns.
+
+    Raises:
+        ValueError: For a ``num_batches`` below 1.
+        TypeError: For an iterable data set.
+    """
+    if num_batches is not None and num_batches < 1:
+        raise ValueError(f'num_batches must be at least 1, or None for all data, got {num_batches}')
+    if isinstance(loader.dataset, IterableDataset):
+        raise TypeError(f'the selection pass needs a data set with a length, got {type(loader.dataset).__name__}')
+    batches: Any = loader.batch_sampler
+    size = int(getattr(batches, 'batch_size', loader.batch_size) or 1)
+    data = SeededDataset(loader.dataset)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).tolist()
+    shares = [order[at::world_size] for at in range(world_size)]
+    if num_batches is not None:
+        shares = [share[: num_batches * size] for share in shares]
+    mine, counted = in_step([_batches(share, size) for share in shares], rank)
+    return SelectionBatches(
+        rebuild(
+            loader,
+            dataset=data,
+            batch_sampler=[[SeededIndex(index, mixed_seed(seed, index)) for index in batch] for batch in mine],
+            generator=torch.Generator().manual_seed(seed),
+            **(dict(persistent_workers=False) if loader.num_workers else {}),
+        ),
+        counted,
+    )
+
+
+def in_step(batches: Sequence[list[list[int]]], rank: int) -> tuple[list[list[int]], int]:
+    """The batches of process ``rank``, as many as the process with most of them has, and how many of them count.
+
+    A process with fewer repeats its first batch. One without any sample repeats the first of process 0, which has one
+    if there is any sample at all.
+    """
+    mine = batches[rank]
+    repeated = (mine or batches[0])[:1]
+    return mine + repeated * (max(map(len, batches)) - len(mine)), len(mine)
+
+
+def _batches(indices: Sequence[int], size: int) -> list[list[int]]:
+    """Batches of ``size``; a lone last sample joins the batch before, since BN cannot train on one sample."""
+    batches = [list(indices[at : at + size]) for at in range(0, len(indices), size)]
+    if len(batches) > 1 and len(batches[-1]) == 1 < size:
+        lone = batches.pop()
+        batches[-1] += lone
+    return batches

@@ -1,0 +1,73 @@
+"""What the selection pass takes the gradient of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from mmgps.registry import SELECTION_LOSSES
+
+from .kept_loss import LossKeeper
+from .selection_batches import SelectionBatches, selection_batches
+
+
+class SelectionLoss(Protocol):
+    """A loss, and the batches of training data that it is taken over."""
+
+    def batches(
+        self, loader: DataLoader, num_batches: int | None, seed: int, rank: int, world_size: int
+    ) -> SelectionBatches:
+        """Batches for one pass that leave ``loader`` untouched; for the arguments see :func:`selection_batches`."""
+        ...
+
+    def bind(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any], Tensor]:
+        """The function from one of these batches to a scalar, summed over its images.
+
+        Args:
+            model: Without DDP or another wrapper around it.
+            backbone: The part of ``model`` in which connections are chosen.
+            optim_wrapper: For its autocast.
+        """
+        ...
+
+
+@SELECTION_LOSSES.register_module()
+class TaskLoss:
+    """The loss that the model is trained by, over the training data: the default."""
+
+    def batches(
+        self, loader: DataLoader, num_batches: int | None, seed: int, rank: int, world_size: int
+    ) -> SelectionBatches:
+        return selection_batches(loader, num_batches, seed, rank, world_size)
+
+    def bind(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any], Tensor]:
+        return TrainingLoss(model, optim_wrapper)
+
+
+class TrainingLoss:
+    """The loss of a batch, summed over its samples, as the model's own ``train_step`` computes it.
+
+    ``train_step`` is what a model may override; it hands its loss to an optimizer wrapper, and gets one that keeps
+    it. The mean over a batch is multiplied by the batch's size, so that how samples are batched, or spread over
+    processes, does not weigh them.
+    """
+
+    def __init__(self, model: Any, optim_wrapper: Any) -> None:
+        self._model, self._optim_wrapper = model, optim_wrapper
+
+    def __call__(self, batch: Any) -> Tensor:
+        keeper = LossKeeper(self._optim_wrapper)
+        self._model.train_step(batch, optim_wrapper=keeper)
+        if keeper.loss is None:
+            raise TypeError(f'{type(self._model).__name__}.train_step did not call optim_wrapper.update_params(loss)')
+        return keeper.loss * samples_of(batch)
+
+
+def samples_of(batch: Any) -> int:
+    """Images in ``batch``; the inputs of a model that compares views are a list of views, not of images."""
+    given = batch if isinstance(batch, Mapping) else {}
+    labelled = given.get('data_samples')
+    return len(given.get('inputs', batch) if labelled is None else labelled)

@@ -1,0 +1,76 @@
+"""Select by the supervised contrastive loss of the backbone's own features."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from mmgps.registry import EMBEDDINGS, SELECTION_LOSSES, VIEW_ORDERS
+from mmgps.selection.contrastive import TEMPERATURE, supervised_contrastive
+
+from .selection_batches import SelectionBatches
+from .selection_loss import samples_of
+from .views import VIEWS, Share, view_batches
+
+
+@SELECTION_LOSSES.register_module()
+class SupConLoss:
+    """SupCon on the feature of two augmented views of each image: the paper's loss for classification, section 3.1.
+
+    The head is not run, so an untrained one does not shape the choice. Mixup and the like of the data preprocessor do
+    not apply. A term compares the images of one batch, and the sum weighs a batch by its images: so the selection
+    depends on the batch size, but not on the number of processes, which share whole batches and gather no features.
+
+    Args:
+        temperature: Of the loss.
+        pipeline: Transforms of a view, from the loading of the image to packing; None for those of the training set,
+            which then have to be random.
+        order: Config of the order in which images are drawn.
+        embedding: Config of what is compared.
+        batch_size: Images of a batch; None for that of the training data loader.
+
+    Raises:
+        ValueError: For a temperature that is not above 0, or a batch size below 2, in which nothing is compared.
+    """
+
+    def __init__(
+        self,
+        temperature: float = TEMPERATURE,
+        pipeline: Sequence[Mapping[str, Any]] | None = None,
+        order: Mapping[str, Any] | None = None,
+        embedding: Mapping[str, Any] | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        if not temperature > 0:
+            raise ValueError(f'temperature is to be above 0, such as {TEMPERATURE}, got {temperature!r}')
+        if batch_size is not None and batch_size < 2:
+            raise ValueError(f'batch_size is to be at least 2, since images are compared, got {batch_size!r}')
+        self.temperature, self.pipeline, self.batch_size = temperature, pipeline, batch_size
+        self.order = VIEW_ORDERS.build({'_scope_': 'mmgps', 'type': 'ShuffledOrder', **(order or {})})
+        self.embedding = EMBEDDINGS.build({'_scope_': 'mmgps', 'type': 'ImageEmbedding', **(embedding or {})})
+
+    def batches(
+        self, loader: DataLoader, num_batches: int | None, seed: int, rank: int, world_size: int
+    ) -> SelectionBatches:
+        """See :class:`mmgps.engine.selection_loss.SelectionLoss`."""
+        if num_batches is not None and num_batches < 1:
+            raise ValueError(f'num_batches must be at least 1, or None for all data, got {num_batches}')
+        indices = self.order.indices(loader.dataset, seed)
+        share = Share(rank, world_size, num_batches)
+        return view_batches(loader, indices, seed, share, copy.deepcopy(self.pipeline), self.batch_size)
+
+    def bind(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any], Tensor]:
+        """See :class:`mmgps.engine.selection_loss.SelectionLoss`."""
+
+        def loss(batch: Any) -> Tensor:
+            data = model.data_preprocessor(batch, False)  # as for testing: without Mixup
+            with optim_wrapper.optim_context(model):
+                outputs = backbone(data['inputs'])
+            vectors, labels = self.embedding(outputs, data['data_samples'])
+            return supervised_contrastive(vectors, labels, self.temperature) * (samples_of(data) / VIEWS)
+
+        return loss

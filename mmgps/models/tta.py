@@ -1,0 +1,48 @@
+"""Test-time augmentation that keeps the merged map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseTTAModel
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from mmgps.registry import MODELS
+
+
+@MODELS.register_module()
+class SegTTAModel(BaseTTAModel):
+    """Average the probabilities of all views of an image, as mmseg's ``SegTTAModel`` does, and keep the average.
+
+    mmseg's leaves the scores of the last view beside labels that come from all of them. Here ``seg_logits`` are scores
+    of the average: its logarithm for a head of several channels, whose softmax it is, and the average itself for a
+    head of one, whose ``seg_logits`` mmseg has as probabilities; mmseg's takes the sigmoid of these once more.
+
+    The sample of the first view is the one that is returned, with its truth: let the first view be the plain one.
+    """
+
+    def merge_preds(self, data_samples_list: Sequence[Sequence[SegDataSample]]) -> list[SegDataSample]:
+        """Merge the views of each image.
+
+        Args:
+            data_samples_list: For each image its predictions, view by view, at the original size and turned back.
+        """
+        return [self._merge(views) for views in data_samples_list]
+
+    def _merge(self, views: Sequence[SegDataSample]) -> SegDataSample:
+        mean = torch.stack([_probabilities(view.seg_logits.data) for view in views]).mean(0)
+        several = len(mean) > 1
+        labels = mean.argmax(0, keepdim=True) if several else (mean > self.module.decode_head.threshold).to(mean)
+        merged = views[0]
+        scores = mean.clamp_min(torch.finfo(mean.dtype).tiny).log() if several else mean
+        merged.set_data(dict(seg_logits=PixelData(data=scores), pred_sem_seg=PixelData(data=labels)))
+        return merged
+
+
+def _probabilities(scores: Tensor) -> Tensor:
+    """Of ``seg_logits [channels, H, W]``: in 32 bits or more, since half precision cannot tell faint ones apart."""
+    scores = scores.float() if scores.dtype.itemsize < 4 else scores
+    return scores.softmax(0) if len(scores) > 1 else scores

@@ -1,0 +1,153 @@
+"""What there is to say of a selection, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmgps.selection import Connections, Quantiles, Selection
+from mmgps.sparse import CompactTraining, Route
+from mmgps.tuning import count_roles
+from mmgps.tuning.sites import find_sites
+
+BUSIEST = 5
+COPIES = 3
+"""What full training with Adam holds of a weight beside the weight: its gradient and two moments."""
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """One weight with chosen connections.
+
+    Args:
+        name: Of the weight, in the backbone.
+        part: What its layer is, such as ``fc1``; ``other`` where that is not known.
+        neurons: Its outputs.
+        fan_in: Inputs of each.
+        chosen: Connections that are trained.
+        columns: Distinct inputs that some neuron chose.
+        busiest: Share of the chosen connections that come from the five most chosen inputs.
+        route: How its gradient is made.
+        kept_inputs: Share of the layer's input that is kept for backward.
+        bytes_saved: Gradient and moments of Adam that training the whole weight would hold besides.
+        gradients: Spread of the gradients that it was chosen by, where they are known.
+    """
+
+    name: str
+    part: str
+    neurons: int
+    fan_in: int
+    chosen: int
+    columns: int
+    busiest: float
+    route: str
+    kept_inputs: float
+    bytes_saved: int
+    gradients: Quantiles | None = None
+
+    @property
+    def share(self) -> float:
+        """Trained connections as a share of the weight."""
+        return self.chosen / (self.neurons * self.fan_in)
+
+    @property
+    def column_share(self) -> float:
+        """Chosen inputs as a share of all."""
+        return self.columns / self.fan_in
+
+
+@dataclass(frozen=True)
+class SelectionFacts:
+    """A selection.
+
+    Args:
+        method: That made it.
+        settings: What it was told.
+        layers: Weights with chosen connections, in the order of the network.
+        roles: Role to trained numbers of the backbone, connections and whole parameters.
+        total: Numbers of the backbone.
+    """
+
+    method: str
+    settings: Mapping[str, Any]
+    layers: tuple[LayerFacts, ...]
+    roles: Mapping[str, int]
+    total: int
+
+    @property
+    def trained(self) -> int:
+        """Trained numbers of the backbone."""
+        return sum(self.roles.values())
+
+    @property
+    def title(self) -> str:
+        """One line that says what was chosen."""
+        k = f', K={self.settings["k"]}' if 'k' in self.settings else ''
+        chosen = sum(layer.chosen for layer in self.layers)
+        return (
+            f'{self.method}{k}: {self.trained:,} of {self.total:,} numbers of the backbone are trained '
+            f'({self.trained / self.total:.2%}), {chosen:,} of them single connections'
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, with shares."""
+        layers = [{**asdict(x), 'share': x.share, 'column_share': x.column_share} for x in self.layers]
+        return {**asdict(self), 'layers': layers, 'trained': self.trained}
+
+
+def selection_facts(
+    backbone: nn.Module,
+    selection: Selection,
+    gradients: Mapping[str, Quantiles] | None = None,
+    routes: Mapping[str, Route] | None = None,
+) -> SelectionFacts:
+    """Describe ``selection``.
+
+    Args:
+        backbone: What it was made for.
+        selection: What is trained.
+        gradients: Spread of the gradients, as :func:`mmgps.selection.gradient_quantiles` gives it.
+        routes: Of a training that has started; else they are found out.
+
+    Raises:
+        SelectionMismatchError: If it was made for another architecture.
+    """
+    routes = routes if routes is not None else find_routes(backbone, selection)
+    parts = {site.name: site.part.value for site in find_sites(backbone)}
+    place = {name: at for at, (name, _) in enumerate(backbone.named_parameters())}
+    chosen = sorted(selection.resolve(backbone), key=lambda entry: place[entry[0].name])  # files sort by name
+    layers = [
+        _layer(parameter.name, parts.get(parameter.name, 'other'), item, parameter.value.element_size(), routes)
+        for parameter, item in chosen
+        if len(item)
+    ]
+    known = [LayerFacts(**{**vars(layer), 'gradients': (gradients or {}).get(layer.name)}) for layer in layers]
+    total = sum(value.numel() for value in backbone.parameters())
+    return SelectionFacts(
+        selection.method, dict(selection.settings), tuple(known), count_roles(backbone, selection), total
+    )
+
+
+def find_routes(backbone: nn.Module, selection: Selection) -> dict[str, Route]:
+    """The routes that compact training would take; nothing is trained."""
+    with CompactTraining(backbone, selection) as training:
+        return training.routes()
+
+
+def counts_of_columns(connections: Connections) -> torch.Tensor:
+    """How many neurons chose each input, int64 ``[fan_in]``."""
+    return torch.bincount(connections.columns, minlength=connections.fan_in)
+
+
+def _layer(name: str, part: str, item: Connections, size: int, routes: Mapping[str, Route]) -> LayerFacts:
+    counts, route = counts_of_columns(item), routes.get(name)
+    busiest = float(counts.topk(min(BUSIEST, item.fan_in)).values.sum()) / len(item)
+    saved = COPIES * size * (item.neurons * item.fan_in - len(item))
+    kept = route.kept / route.inputs if route and route.inputs else 1.0
+    kind = route.kind if route else 'masked'
+    columns = int((counts > 0).sum())
+    return LayerFacts(name, part, item.neurons, item.fan_in, len(item), columns, busiest, kind, kept, saved)

@@ -1,0 +1,81 @@
+"""A report of what a run chose."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmgps.delta import load_delta
+from mmgps.engine import find_backbone
+from mmgps.engine.hooks import find_tune_hook
+from mmgps.engine.selection_pass import unwrapped
+from mmgps.registry import HOOKS
+from mmgps.selection import Selection, load_selection
+from mmgps.sparse import CompactTraining
+
+from .figure import as_pixels
+from .write import SelectionReport
+
+
+@HOOKS.register_module()
+class SelectionReportHook(Hook):
+    """Write ``<work_dir>/selection_report`` when training starts, and hand it to the visualizer.
+
+    So the pictures and figures stand wherever the run logs to: files, TensorBoard and the like. A resumed run keeps the
+    report of its start. Without chosen connections, as under full tuning, there is nothing to report.
+
+    Args:
+        other: A selection or delta of another task on the same base, to see what both share.
+        names: Of this task and the other.
+    """
+
+    # After the hook that selects.
+    priority = 'LOW'
+
+    def __init__(self, other: str | None = None, names: Sequence[str] = ('this task', 'the other task')) -> None:
+        self.other, self.names = other, names
+
+    def before_train(self, runner: Runner) -> None:
+        tune = find_tune_hook(runner)
+        assert tune.selection is not None
+        if runner._resume or not is_main_process() or not tune.selection.connections:
+            return
+        backbone = find_backbone(unwrapped(runner.model), tune.target)
+        routes = tune.training.routes() if isinstance(tune.training, CompactTraining) else {}
+        other = None if self.other is None else read_selection(self.other)
+        report = SelectionReport(backbone, tune.selection, tune.gradients, routes, other, self.names)
+        page = report.write(Path(runner.work_dir) / 'selection_report')
+        log_report(runner, report)
+        runner.logger.info(f'report of the selection: {page}')
+
+
+def log_report(runner: Runner, report: SelectionReport) -> None:
+    """Give pictures and figures to the visualizer of ``runner``."""
+    for name, figure in report.figures.items():
+        runner.visualizer.add_image(f'selection_{name}', as_pixels(figure))
+    facts = report.facts
+    scalars = {'selection/trained': facts.trained, 'selection/trained_share': facts.trained / facts.total}
+    for layer in facts.layers:
+        scalars[f'selection/column_share/{layer.name}'] = layer.column_share
+    runner.visualizer.add_scalars(scalars)
+
+
+def read_selection(path: str | os.PathLike[str]) -> Selection:
+    """The selection of a selection file or of a delta file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is neither.
+    """
+    try:
+        return load_selection(path)
+    except ValueError as first:
+        try:
+            return load_delta(path).selection
+        except ValueError as second:
+            raise ValueError(f'expected a selection or a delta; {first}; {second}') from second

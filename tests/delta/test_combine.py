@@ -1,0 +1,118 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from shifted import Small, trained
+from torch import Tensor, nn
+
+from mmgps.delta import (
+    AppliedDelta,
+    Delta,
+    DeltaMismatchError,
+    DeltaUnionError,
+    Difference,
+    diff,
+    format_diff,
+    pack_delta,
+    same,
+    union,
+    unpack_delta,
+)
+from mmgps.delta.diff import total
+from mmgps.selection import RandomScore
+from mmgps.tuning import GPS, BiasTuning, FullTuning, LoRA
+
+
+def state_under(delta: Delta) -> dict[str, Tensor]:
+    model = Small()
+    with AppliedDelta(model, delta):
+        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def disjoint() -> tuple[Delta, Delta]:
+    """Deltas of which no connection is the same, and no bias: the first trains none."""
+    gps, bias = GPS(1, score=RandomScore(1), whole=()), BiasTuning()
+    return trained(1, gps)[1], trained(2, bias)[1]
+
+
+def test_the_union_of_disjoint_deltas_holds_all_of_both() -> None:
+    first, second = disjoint()
+    joined = unpack_delta(pack_delta(union(first, second)))
+    found, base = state_under(joined), Small().state_dict()
+    mine, its = state_under(first), state_under(second)
+    for name in first.values:
+        assert torch.equal(found[f'backbone.{name}'], mine[f'backbone.{name}'])
+        assert not torch.equal(found[f'backbone.{name}'], base[f'backbone.{name}'])
+    for name in second.selection.whole:
+        assert torch.equal(found[f'backbone.{name}'], its[f'backbone.{name}'])
+    assert torch.equal(found['head.weight'], its['head.weight'])
+
+
+def test_where_they_overlap_the_second_wins() -> None:
+    """As if it were written over the base with the first on it."""
+    first, second = (trained(seed, GPS(3, score=RandomScore(seed)))[1] for seed in (1, 2))
+    rows = {row.name: row for row in diff(first, second)}
+    assert rows['backbone.4.weight'].shared > 0
+    assert rows['backbone.4.weight'].only_first > 0
+    model = Small()
+    with AppliedDelta(model, first), torch.no_grad():
+        for parameter, connections in second.selection.resolve(model.backbone):
+            mask = connections.mask(parameter.neurons)
+            rows_of_values = torch.zeros(connections.neurons * connections.fan_in)
+            rows_of_values[connections.positions] = second.values[parameter.name]
+            values = parameter.neurons.from_rows(rows_of_values.view(connections.neurons, -1))
+            parameter.value[mask] = values[mask]
+        for name, value in second.tensors.items():
+            model.state_dict()[name].copy_(value)
+        expected = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    found = state_under(union(first, second))
+    assert [name for name, value in expected.items() if not same(found[name], value)] == []
+    assert union(first, second).selection.method == 'union'
+
+
+def test_a_whole_weight_covers_connections_and_not_the_other_way_round() -> None:
+    some, all_of_it = trained(1)[1], trained(2, FullTuning())[1]
+    found, expected = state_under(union(some, all_of_it)), state_under(all_of_it)
+    assert [name for name, value in expected.items() if not same(found[name], value)] == []
+    with pytest.raises(DeltaUnionError, match=r"all numbers of '0\.weight'.*give them in the other order"):
+        union(all_of_it, some)
+
+
+def test_a_union_with_added_modules() -> None:
+    def lora(seed: int, alpha: int) -> Delta:
+        method, model = LoRA(2, alpha, 'linear'), Small()
+        method.inject(model.backbone)
+        torch.manual_seed(seed)
+        return trained(seed, method, model)[1]
+
+    joined = union(trained(1)[1], lora(2, 2))
+    assert (joined.selection.method, joined.injected()) == ('lora', lora(2, 2).injected())
+    assert state_under(joined).keys() > Small().state_dict().keys()
+    with pytest.raises(DeltaUnionError, match='both deltas put modules beside the base'):
+        union(lora(1, 2), lora(2, 4))
+
+
+def test_deltas_of_different_bases_are_not_joined_or_compared() -> None:
+    other = Small()
+    nn.init.zeros_(other.backbone[4].weight)
+    first, second = trained(1)[1], trained(2, model=other)[1]
+    for what in (union, diff):
+        with pytest.raises(DeltaMismatchError, match=r"base of the other delta differ, first '4\.weight'"):
+            what(first, second)
+        with pytest.raises(DeltaMismatchError, match="tunes 'backbone', the other ''"):
+            what(first, replace(first, target=''))
+
+
+def test_diff_counts() -> None:
+    first, second = disjoint()
+    rows = {row.name: row for row in diff(first, second)}
+    assert rows['backbone.0.weight'] == Difference('backbone.0.weight', only_first=4)
+    assert rows['backbone.0.bias'] == Difference('backbone.0.bias', only_second=4)
+    head = rows['head.weight']
+    assert (head.shared, head.differing) == (10, 10)
+    gap = (first.tensors['head.weight'] - second.tensors['head.weight']).abs().max()
+    assert head.largest == pytest.approx(float(gap))
+    assert all(row.differing == row.only_first == row.only_second == 0 for row in diff(first, first))
+    assert total('all', diff(first, first)).overlap == 1
+    assert rows['backbone.0.weight'].overlap == 0
+    assert 'all connections' in format_diff(first, second)

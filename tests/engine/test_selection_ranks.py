@@ -1,0 +1,61 @@
+"""One selection pass, whatever the number of processes, in step with each other."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('mmseg')
+
+from selection_probe import LENGTHS, WORLDS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What each process of each run found: five and three samples, in batches of one, on 1, 2 and 4 processes."""
+    folder = tmp_path_factory.mktemp('ranks')
+    script = ROOT / 'tests/support/selection_probe.py'
+    paths = os.pathsep.join([str(ROOT), str(script.parent)])
+    environment = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, script, str(rank), folder],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(max(WORLDS))
+    ]
+    said = [process.communicate(timeout=300)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0] * len(ranks), '\n'.join(text[-2000:] for text in said)
+    return {path.stem: torch.load(path, weights_only=True) for path in folder.glob('*.pth')}
+
+
+@pytest.mark.parametrize('name', LENGTHS)
+def test_gradients_and_choice_are_those_of_one_process(name: str, found: dict) -> None:
+    gradients, positions, batches = found[f'{name}-1-0']
+    assert batches == LENGTHS[name]
+    assert any(gradient.abs().max() > 1e-3 for gradient in gradients.values())
+    for world in WORLDS[1:]:
+        for rank in range(world):
+            other, chosen, steps = found[f'{name}-{world}-{rank}']
+            assert steps == -(-LENGTHS[name] // world)
+            for layer, gradient in gradients.items():
+                torch.testing.assert_close(other[layer], gradient, rtol=1e-4, atol=1e-6)
+            same = sum(torch.equal(chosen[layer], positions[layer]) for layer in positions)
+            assert same >= len(positions) - 1, (world, same)  # but for ties within rounding
+
+
+@pytest.mark.parametrize('name', LENGTHS)
+@pytest.mark.parametrize('world', WORLDS[1:])
+def test_all_processes_hold_the_same_bits(name: str, world: int, found: dict) -> None:
+    first, *others = (found[f'{name}-{world}-{rank}'] for rank in range(world))
+    for gradients, positions, _ in others:
+        assert all(torch.equal(gradients[layer], first[0][layer]) for layer in first[0])
+        assert all(torch.equal(positions[layer], first[1][layer]) for layer in first[1])

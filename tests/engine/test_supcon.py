@@ -1,0 +1,236 @@
+"""Selection by the contrastive loss, with the real hook on classifiers of mmpretrain."""
+
+import math
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_classes
+import torch
+from tiny import state_of, tiny_config, train
+from tiny_classes import BACKBONES, TinyClasses, classes_config, classifier
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmgps.engine import ClassBalancedOrder, GPSHook, SupConLoss, tune_config
+from mmgps.engine.seeding import mixed_seed
+from mmgps.selection import Selection, load_selection, preserved
+
+SEED, SIZE, TEMPERATURE = 3, 4, 0.07
+
+
+def selected(work_dir: Path, kind: str = 'vit', **changes) -> tuple[Selection, nn.Module]:
+    """What the hook chooses, and the model that it chose in, whose weights no step has changed."""
+    runner = train(classes_config(work_dir, kind, max_iters=0, **changes))
+    return load_selection(work_dir / 'selection.safetensors'), runner.model
+
+
+def same(one: Selection, other: Selection) -> bool:
+    return one.connections.keys() == other.connections.keys() and all(
+        torch.equal(item.positions, other.connections[name].positions) for name, item in one.connections.items()
+    )
+
+
+def view(dataset, seed: int, place: int, index: int, number: int) -> torch.Tensor:
+    """One view, drawn as the pass draws it, normalised by hand."""
+    its_own = mixed_seed(mixed_seed(seed, place, index), number)
+    random.seed(its_own)
+    np.random.seed(its_own)  # noqa: NPY002
+    torch.manual_seed(its_own)
+    packed = dataset[index]
+    return (packed['inputs'].float() - 100) / 50
+
+
+def slow_term(features: list[torch.Tensor], labels: list[int]) -> torch.Tensor:
+    """The loss of a batch, pair by pair."""
+    unit = [one / one.square().sum().sqrt() for one in features]
+    terms = []
+    for i, own in enumerate(unit):
+        others = [a for a in range(len(unit)) if a != i]
+        below = sum(torch.exp((own * unit[a]).sum() / TEMPERATURE) for a in others)
+        partners = [a for a in others if labels[a] == labels[i]]
+        shares = [torch.exp((own * unit[p]).sum() / TEMPERATURE) / below for p in partners]
+        terms.append(-sum(map(torch.log, shares)) / len(partners))
+    return sum(terms) / len(terms)
+
+
+def slow_gradients(model: nn.Module, dataset) -> dict[str, torch.Tensor]:
+    order = np.random.default_rng(SEED).permutation(len(dataset)).tolist()
+    sums = {name: torch.zeros_like(value) for name, value in model.backbone.named_parameters()}
+    for begin in range(0, len(order), SIZE):
+        places = range(begin, min(begin + SIZE, len(order)))
+        drawn = [(order[at], view(dataset, SEED, at, order[at], number)) for at in places for number in range(2)]
+        out = model.backbone(torch.stack([image for _, image in drawn]))[-1]
+        out = out.mean((2, 3)) if out.dim() == 4 else out
+        labels = [dataset.labels[index] for index, _ in drawn]
+        loss = slow_term(list(out), labels) * len(places)
+        found = torch.autograd.grad(loss, list(model.backbone.parameters()), allow_unused=True)
+        for name, gradient in zip(sums, found, strict=True):
+            sums[name] += 0 if gradient is None else gradient
+    return sums
+
+
+@pytest.mark.parametrize('kind', BACKBONES)
+def test_the_hook_selects_what_a_slow_loop_selects(kind: str, tmp_path: Path) -> None:
+    """Class token, pooled maps of Swin and ResNet, and the feature that ConvNeXt pools itself."""
+    from mmengine.registry import DATASETS
+
+    selection, model = selected(tmp_path, kind)
+    dataset = DATASETS.build(classes_config(tmp_path).train_dataloader.dataset)
+    with preserved(model):
+        gradients = slow_gradients(model.train().requires_grad_(), dataset)
+    differing = checked = 0
+    for name, item in selection.connections.items():
+        rows = gradients[name].flatten(1).abs()
+        for row, flat in zip(rows, item.positions.tolist(), strict=True):
+            chosen = row[flat % item.fan_in].item()
+            checked += 1
+            # Of two that differ by rounding alone, either may be chosen.
+            differing += not math.isclose(max(row.tolist()), chosen, rel_tol=2e-4, abs_tol=1e-7)
+    assert checked > 30
+    assert differing == 0
+
+
+def test_the_same_bits_every_time_with_or_without_workers(tmp_path: Path) -> None:
+    first, _ = selected(tmp_path / 'a')
+    files = [(tmp_path / 'a/selection.safetensors').read_bytes()]
+    for name, workers in (('b', 0), ('c', 1)):
+        cfg = classes_config(tmp_path / name)
+        cfg.train_dataloader.num_workers = workers
+        selected(tmp_path / name, train_dataloader=cfg.train_dataloader)
+        files.append((tmp_path / name / 'selection.safetensors').read_bytes())
+    assert files[0] == files[1] == files[2]
+    again, _ = selected(tmp_path / 'd', randomness=dict(seed=4))
+    assert not same(first, again)
+
+
+@pytest.mark.parametrize('loss', ['SupConLoss', 'TaskLoss'])
+def test_the_head_plays_no_part_in_the_contrast_and_does_in_the_task(loss: str, tmp_path: Path) -> None:
+    chosen = []
+    for std in (0.1, 2.0):
+        model = classifier()
+        model['head']['init_cfg'] = dict(type='Normal', layer='Linear', std=std)
+        hooks = [dict(type='mmgps.GPSHook', loss=dict(type=f'mmgps.{loss}'))]
+        chosen.append(selected(tmp_path / f'{std}', model=model, custom_hooks=hooks)[0])
+    assert same(*chosen) == (loss == 'SupConLoss')
+
+
+def test_mixup_plays_no_part(tmp_path: Path) -> None:
+    plain, _ = selected(tmp_path / 'a')
+    mixed, _ = selected(tmp_path / 'b', model=classifier(train_cfg=dict(augments=dict(type='Mixup', alpha=0.8))))
+    assert same(plain, mixed)
+
+
+def test_views_have_a_pipeline_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two views of each image, not equal, and none through the pipeline of the training set."""
+    seen: dict[int, list[torch.Tensor]] = {}
+    original = tiny_classes.DrawView.transform
+
+    def seeing(self, results: dict) -> dict:
+        found = original(self, results)
+        seen.setdefault(results['number'], []).append(torch.as_tensor(found['img']))
+        return found
+
+    monkeypatch.setattr(tiny_classes.DrawView, 'transform', seeing)
+    monkeypatch.setattr(tiny_classes.DrawClass, 'transform', None)
+    loss = dict(type='mmgps.SupConLoss', pipeline=[dict(type='DrawView'), dict(type='PackInputs')])
+    selected(tmp_path, custom_hooks=[dict(type='mmgps.GPSHook', loss=loss)])
+    assert sorted(seen) == list(range(12))
+    for first, second in seen.values():
+        assert not torch.equal(first, second)
+
+
+def test_classes_of_a_single_image_give_no_nan(tmp_path: Path) -> None:
+    cfg = classes_config(tmp_path)
+    cfg.train_dataloader.dataset.labels = (0, 1, 2)
+    selection, _ = selected(tmp_path / 'run', train_dataloader=cfg.train_dataloader)
+    assert len(selection) > 0
+
+
+def test_the_batches_are_the_same_on_any_number_of_processes() -> None:
+    """So the sum over all is that of one process; and each takes as many steps."""
+    loader = DataLoader(list(range(22)), batch_size=4, collate_fn=list)
+    batches = {}
+    for world in (1, 2, 3, 8):
+        shares = [list(SupConLoss().batches(loader, None, 7, rank, world)) for rank in range(world)]
+        assert len({len(share) for share in shares}) == 1
+        batches[world] = sorted(batch for share in shares for batch, weight in share if weight)
+    assert sorted(map(len, batches[1])) == [4, 8, 8, 8, 8, 8]
+    assert all(found == batches[1] for found in batches.values())
+    assert sorted(index for batch in batches[1] for index in batch) == sorted([*range(22)] * 2)
+    limited = [list(SupConLoss(batch_size=2).batches(loader, 2, 7, rank, 2)) for rank in range(2)]
+    assert [[len(batch) for batch, _ in share] for share in limited] == [[4, 4], [4, 4]]
+
+
+def test_a_lone_last_image_joins_the_batch_before() -> None:
+    loader = DataLoader(list(range(9)), batch_size=4, collate_fn=list)
+    assert [len(batch) for batch, _ in SupConLoss().batches(loader, None, 0, 0, 1)] == [8, 10]
+
+
+def test_balanced_classes() -> None:
+    labels = (0,) * 7 + (1,) * 2 + (2,) * 3
+    dataset = TinyClasses(labels, pipeline=[])
+    drawn = ClassBalancedOrder(2).indices(dataset, 5)
+    assert Counter(labels[index] for index in drawn) == {0: 8, 1: 8, 2: 8}
+    assert all(labels[one] == labels[other] for one, other in zip(drawn[::2], drawn[1::2], strict=True))
+    assert set(drawn) == set(range(12))
+    assert set(Counter(index for index in drawn if labels[index] == 1).values()) == {4}
+    assert drawn == ClassBalancedOrder(2).indices(dataset, 5) != ClassBalancedOrder(2).indices(dataset, 6)
+
+
+def test_balanced_classes_in_the_hook(tmp_path: Path) -> None:
+    loss = dict(type='mmgps.SupConLoss', order=dict(type='mmgps.ClassBalancedOrder', images_per_class=2))
+    selection, _ = selected(tmp_path / 'a', custom_hooks=[dict(type='mmgps.GPSHook', loss=loss)])
+    assert not same(selection, selected(tmp_path / 'b')[0])
+
+
+def test_training_goes_on_as_under_any_loss(tmp_path: Path) -> None:
+    cfg = classes_config(tmp_path)
+    before = state_of(train(classes_config(tmp_path / 'base', max_iters=0)))
+    model = train(cfg).model
+    selection = load_selection(tmp_path / 'selection.safetensors')
+    for parameter, connections in selection.resolve(model.backbone):
+        moved = parameter.value != before[f'backbone.{parameter.name}']
+        assert not (moved & ~connections.mask(parameter.neurons)).any()
+        assert moved.any()
+
+
+def test_another_method_keeps_the_loss(tmp_path: Path) -> None:
+    cfg = classes_config(tmp_path)
+    for method in ('spt-lora', 'linear', 'lora', 'gps'):
+        [hook] = [hook for hook in tune_config(cfg, method).custom_hooks if hook.type == 'mmgps.TuneHook']
+        assert hook.loss.type == 'mmgps.SupConLoss'
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(temperature=0), 'temperature is to be above 0'),
+        (dict(batch_size=1), 'at least 2, since images are compared'),
+        (dict(order=dict(type='mmgps.ClassBalancedOrder', images_per_class=0)), 'at least 1, got 0'),
+        (dict(embedding=dict(type='mmgps.PixelEmbedding', per_image=0)), 'at least 1, got 0'),
+    ],
+)
+def test_bad_options(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GPSHook(loss=dict(type='mmgps.SupConLoss', **options))
+
+
+def test_a_data_set_that_cannot_say_its_classes_is_named() -> None:
+    with pytest.raises(TypeError, match=r'list does not say which class .* use order'):
+        ClassBalancedOrder().indices([1, 2, 3], 0)
+
+
+def test_pixels_of_a_segmentor_and_images_that_have_no_class(tmp_path: Path) -> None:
+    loss = dict(type='mmgps.SupConLoss', embedding=dict(type='mmgps.PixelEmbedding', per_image=4))
+    chosen = []
+    for name, hook in (('pixels', dict(loss=loss)), ('task', {})):
+        train(tiny_config(tmp_path / name, max_iters=0, custom_hooks=[dict(type='mmgps.GPSHook', **hook)]))
+        chosen.append(load_selection(tmp_path / name / 'selection.safetensors'))
+    assert not same(*chosen)
+    cfg = tiny_config(tmp_path / 'images', max_iters=0)
+    cfg.custom_hooks[0].loss = dict(type='mmgps.SupConLoss')
+    with pytest.raises(ValueError, match=r'have no gt_label, only .*gt_sem_seg.*mmgps.PixelEmbedding'):
+        train(cfg)

@@ -1,0 +1,163 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip('mmseg')
+
+from architectures import build
+from mmengine.visualization import Visualizer
+from tiny import tiny_config, train
+
+from mmgps.delta import Base, extract, save_delta
+from mmgps.engine import build_plain
+from mmgps.report import SelectionReport, in_all, overlaps, report_of_file, selection_facts
+from mmgps.report.map_chart import _cells, _rows
+from mmgps.selection import (
+    PROBABILITIES,
+    Connections,
+    Quantiles,
+    RandomScore,
+    Selection,
+    SelectionMismatchError,
+    architecture_fingerprint,
+    gradient_quantiles,
+    load_selection,
+    save_selection,
+)
+from mmgps.tuning import GPS, BiasTuning
+from mmgps.tuning.sites import Part
+
+
+def chain() -> nn.Module:
+    return nn.Sequential(nn.Linear(20, 4), nn.GELU(), nn.Linear(4, 3))
+
+
+def selection_of(net: nn.Module, **positions: list[int]) -> Selection:
+    """By the number of the layer: ``_0=[...]``."""
+    layers = {f'{name[1:]}.weight': net[int(name[1:])] for name in positions}
+    connections = {
+        name: Connections(torch.tensor(places), *layer.weight.shape)
+        for (name, layer), places in zip(layers.items(), positions.values(), strict=True)
+    }
+    return Selection('gps', connections, ('0.bias',), architecture_fingerprint(net), {'k': 1})
+
+
+def test_facts_counted_by_hand() -> None:
+    net = chain()
+    selection = selection_of(net, _2=[0, 4, 9], _0=[3, 23, 43, 65])  # inputs 0 0 1 and 3 3 3 5
+    facts = selection_facts(net, selection)
+    assert [layer.name for layer in facts.layers] == ['0.weight', '2.weight']
+    first = facts.layers[0]
+    assert (first.neurons, first.fan_in, first.chosen, first.columns) == (4, 20, 4, 2)
+    assert (first.share, first.column_share, first.busiest) == (4 / 80, 2 / 20, 1.0)
+    assert first.bytes_saved == 3 * 4 * (80 - 4)
+    assert (first.route, first.kept_inputs) == ('columns', 2 / 20)
+    assert (facts.trained, facts.total) == (3 + 4 + 4, 80 + 4 + 12 + 3)
+    assert 'gps, K=1: 11 of 99 numbers' in facts.title
+    spread = selection_facts(net, selection_of(net, _0=[0, 21, 42, 63, 64, 65, 66]))
+    assert spread.layers[0].busiest == 5 / 7
+    assert all(value.requires_grad for value in net.parameters())
+
+
+def test_quantiles_of_gradients() -> None:
+    net = chain()
+    gradient = torch.arange(80.0).view(4, 20) - 40
+    found = gradient_quantiles(net, selection_of(net, _0=[0, 79]), {'0.weight': gradient})
+    assert found.keys() == {'0.weight'}
+    expected = gradient.abs().flatten().quantile(torch.tensor(PROBABILITIES))
+    assert found['0.weight'].of_all == pytest.approx(expected.tolist())
+    assert found['0.weight'].of_chosen == pytest.approx([39.05, 39.25, 39.5, 39.75, 39.95])
+
+
+def test_overlap_counted_by_hand() -> None:
+    net = chain()
+    first, second = selection_of(net, _0=[3, 23, 43, 65], _2=[0]), selection_of(net, _0=[3, 22, 43, 64])
+    [part] = overlaps(first, second)
+    assert (part.first, part.second, part.shared, part.by_chance) == (4, 4, 2, 4 / 20)
+    assert part.share == 2 / 6
+    assert part.chance_share == 0.2 / 7.8
+    assert in_all([part, part]).share == part.share
+    with pytest.raises(SelectionMismatchError, match='different architectures'):
+        overlaps(first, selection_of(nn.Sequential(nn.Linear(20, 5)), _0=[0]))
+
+
+def test_two_random_choices_share_what_is_expected_by_chance() -> None:
+    net = nn.Sequential(nn.Linear(50, 4000))
+    first, second = (GPS(5, score=RandomScore(seed)).select(net) for seed in (1, 2))
+    [part] = overlaps(first, second)
+    assert part.shared == pytest.approx(part.by_chance, rel=0.1)
+
+
+def test_the_map_has_a_row_for_each_block_and_a_cell_for_each_input() -> None:
+    vit = build('vit')
+    selection = GPS(1, score=RandomScore(0)).select(vit)
+    rows = _rows(vit, selection, Part.FC2)
+    assert [len(item) for item in rows] == [16, 16]
+    cells = _cells(rows)
+    assert cells.shape == (2, 32)
+    assert cells.sum(1) == pytest.approx([100, 100])
+    column = int(rows[1].columns[0])
+    assert cells[1, column] == 100 * int((rows[1].columns == column).sum()) / 16
+    assert _rows(build('resnet'), GPS(1, score=RandomScore(0)).select(build('resnet')), Part.QKV) == []
+
+
+@pytest.mark.parametrize('kind', ['vit', 'swin', 'convnext', 'resnet'])
+def test_a_report_is_written_for_every_kind_of_network(kind: str, tmp_path: Path) -> None:
+    if kind == 'convnext':
+        pytest.importorskip('mmpretrain')
+    net = build(kind)
+    first, second = (GPS(1, score=RandomScore(seed)).select(net) for seed in (1, 2))
+    known = {name: Quantiles((0.0, 1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 3.0, 4.0, 5.0)) for name in first.connections}
+    report = SelectionReport(net, first, known, other=second, names=('a<b', 'c'))
+    assert report.write(tmp_path) == tmp_path / 'index.html'
+    pictures = {'layers', 'overlap', *(['map'] if kind in ('vit', 'swin', 'convnext') else [])}
+    assert {path.stem for path in tmp_path.glob('*.png')} == pictures
+    page = (tmp_path / 'index.html').read_text()
+    assert page.count('data:image/png;base64,') == len(pictures)
+    facts = json.loads((tmp_path / 'selection.json').read_text())
+    assert [layer['name'] for layer in facts['layers']] == [
+        n for n, _ in net.named_parameters() if n in first.connections
+    ]
+    assert all(f'<td>{layer["name"]}</td>' in page for layer in facts['layers'])
+    assert facts['overlap'][0]['name'] == 'all'
+
+
+def test_a_method_without_connections_has_a_page_too(tmp_path: Path) -> None:
+    net = build('vit')
+    page = SelectionReport(net, BiasTuning().select(net)).write(tmp_path)
+    assert [path.name for path in tmp_path.glob('*.png')] == []
+    assert 'bias: ' in page.read_text()
+
+
+def test_a_run_writes_its_report_and_logs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, scalars = {}, {}
+    monkeypatch.setattr(Visualizer, 'add_image', lambda self, name, image, step=0: images.update({name: image}))
+    monkeypatch.setattr(Visualizer, 'add_scalars', lambda self, found, *a, **k: scalars.update(found))
+    hooks = [dict(type='mmgps.GPSHook', k=1), dict(type='mmgps.SelectionReportHook')]
+    runner = train(tiny_config(tmp_path, max_iters=1, custom_hooks=hooks))
+    facts = json.loads((tmp_path / 'selection_report/selection.json').read_text())
+    assert {layer['route'] for layer in facts['layers']} <= {'columns', 'gather', 'dense'}
+    assert all(len(layer['gradients']['of_all']) == len(PROBABILITIES) for layer in facts['layers'])
+    assert images.keys() == {'selection_layers', 'selection_map'}
+    assert all(image.ndim == 3 and image.shape[2] == 3 for image in images.values())
+    assert scalars['selection/trained'] == facts['trained']
+    assert runner.iter == 1
+
+
+def test_from_a_file_of_a_selection_or_a_delta(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path)
+    model = build_plain(cfg)
+    selection = GPS(1, score=RandomScore(1)).select(model.backbone)
+    save_selection(selection, tmp_path / 's')
+    save_delta(extract(model, selection, Base.of(model.backbone, selection)), tmp_path / 'd')
+    expected = selection_facts(model.backbone, load_selection(tmp_path / 's'))
+    for name in ('s', 'd'):
+        report = report_of_file(cfg, tmp_path / name, other=tmp_path / 'd')
+        assert report.facts == expected
+        assert in_all(report.overlaps).share == 1
+    (tmp_path / 'text').write_text('hello')
+    with pytest.raises(ValueError, match='expected a selection or a delta'):
+        report_of_file(cfg, tmp_path / 'text')

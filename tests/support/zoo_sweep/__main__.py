@@ -1,0 +1,49 @@
+"""Swap GPS into one config of every architecture of the installed model zoos.
+
+``PYTHONPATH=tests/support python -m zoo_sweep --out work_dirs/zoo`` trains each for two iterations without mmgps and
+for two with ``--tune gps``, and writes what came of it as JSON; a second call goes on where the first ended.
+``--table docs/coverage.md`` writes the table from what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+from pathlib import Path
+
+from mmgps.requirements import require
+
+for _stack in ('mmseg', 'mmpretrain'):
+    require(_stack)
+
+from .architectures import STACKS  # noqa: E402
+from .drive import name_of, sweep  # noqa: E402
+from .smallest import listed  # noqa: E402
+from .table import write_table  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/zoo'), help='folder of the results')
+    parser.add_argument('--stacks', nargs='+', choices=STACKS, default=STACKS)
+    parser.add_argument('--only', default='', help='only architectures whose smallest config has this in its name')
+    parser.add_argument('--timeout', type=float, default=600, metavar='SECONDS', help='for one config')
+    parser.add_argument('--memory', type=float, default=12, metavar='GIB', help='for one config')
+    parser.add_argument('--table', type=Path, help='write the table of coverage to this file')
+    parser.add_argument('--no-run', action='store_true', help='only write the table')
+    args = parser.parse_args()
+    warnings.simplefilter('ignore')
+    logging.disable(logging.WARNING)
+    lists = {stack: listed(stack, args.out / f'{stack}.json') for stack in args.stacks}
+    for stack, (found, _) in lists.items():
+        if args.no_run:
+            break
+        sweep([each for each in found if args.only in name_of(each)], args.out / stack, args.timeout, args.memory)
+    if args.table:
+        found, unread = ({stack: each[at] for stack, each in lists.items()} for at in (0, 1))
+        write_table(found, unread, args.out, args.table)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,140 @@
+"""Train one config without mmgps and with it, and compare what the two left behind."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mmengine.config.config
+import torch
+import yapf.yapflib.yapf_api
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmgps.selection import Role, Selection, describe, unpack_selection
+
+from .architectures import zoo
+from .pictures import draw_pictures
+from .shrink import shrink
+
+SIDES = (128, None)
+TRAIN = Path(__file__).resolve().parents[3] / 'tools/train.py'
+
+# mmengine prints the config at every start and into every checkpoint; laying it out takes longer than a tiny run.
+for module in (yapf.yapflib.yapf_api, mmengine.config.config):
+    module.FormatCode = lambda text, **style: (text, True)
+
+
+class BrokenInvariantError(AssertionError):
+    """Training with mmgps did what it must not do."""
+
+
+def probe(stack: str, config: str, report: Callable[[str, dict[str, Any]], None]) -> None:
+    """Train ``config`` of the zoo of ``stack`` both ways.
+
+    Args:
+        report: Called with ``'plain'`` and then ``'gps'``, and what there is to say of it: ``ok``, ``seconds``, and
+            ``reason`` where it is not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        draw_pictures(Path(folder))
+        os.chdir(folder)
+        plain, runner, cfg = _timed(lambda: _smallest_run(stack, config, folder))
+        report('plain', plain)
+        if plain['ok']:
+            tuned, *_ = _timed(lambda: _tuned(runner, cfg, Path(folder)))
+            report('gps', tuned)
+
+
+def _timed(work: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+    began = time.perf_counter()
+    try:
+        facts, *rest = work()
+        facts = dict(ok=True, **facts)
+    except Exception as error:
+        facts, rest = dict(ok=False, reason=describe_error(error)), [None, None]
+    return dict(**facts, seconds=round(time.perf_counter() - began, 1)), *rest
+
+
+def describe_error(error: BaseException) -> str:
+    """Type and message of ``error`` and of what caused it, in one line of a few hundred characters."""
+    texts = []
+    current: BaseException | None = error
+    while current is not None:
+        texts.append(f'{type(current).__name__}: {" ".join(str(current).split())}')
+        current = current.__cause__
+    return ' <- '.join(texts)[:500]
+
+
+def _smallest_run(stack: str, config: str, folder: str) -> tuple[dict[str, Any], Runner, Config]:
+    """Train without mmgps at the smallest size that the architecture accepts."""
+    for side in SIDES:
+        cfg = shrink(Config.fromfile(zoo(stack) / config), stack, folder, side)
+        cfg.experiment_name = f'plain-{side}'
+        try:
+            runner = Runner.from_cfg(cfg.copy())
+            runner.train()
+        except Exception:
+            if side is SIDES[-1]:
+                raise
+        else:
+            return dict(side=side or 'its own'), runner, cfg
+    raise AssertionError('SIDES is empty')
+
+
+def _tuned(runner: Runner, cfg: Config, folder: Path) -> tuple[dict[str, Any]]:
+    """Train by ``tools/train.py --tune gps`` from the weights that the plain run left."""
+    base = {name: value.clone() for name, value in runner.model.state_dict().items()}
+    torch.save(dict(state_dict=base), folder / 'base.pth')
+    cfg.load_from, cfg.experiment_name = str(folder / 'base.pth'), 'gps'
+    cfg.dump(folder / 'small.py')
+    sys.argv = ['train.py', 'small.py', '--work-dir', 'gps', '--tune', 'gps']
+    runpy.run_path(str(TRAIN), run_name='__main__')
+    checkpoint = torch.load((folder / 'gps/last_checkpoint').read_text().strip(), weights_only=True)
+    selection = unpack_selection(checkpoint['mmgps_selection'])
+    averaged = checkpoint.get('ema_state_dict')  # then mmengine calls the averages state_dict, and the rest thus
+    if averaged is not None:
+        check(runner.model, base, checkpoint['state_dict'], selection)
+    state = checkpoint['state_dict'] if averaged is None else _of_model(averaged)
+    facts = check(runner.model, base, state, selection)
+    if not facts['moved']:
+        raise BrokenInvariantError('no chosen connection moved')
+    return (facts,)
+
+
+def _of_model(averaged: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix('module.'): value for name, value in averaged.items() if name.startswith('module.')}
+
+
+def check(model: nn.Module, base: dict[str, Tensor], state: dict[str, Tensor], selection: Selection) -> dict[str, Any]:
+    """Make sure of the invariants, and count.
+
+    Args:
+        model: Of the base, made without mmgps.
+        base: Its weights before training.
+        state: Its weights after training by ``selection``.
+
+    Raises:
+        BrokenInvariantError: Names what moved, or is missing, and must not.
+    """
+    if state.keys() != base.keys():
+        raise BrokenInvariantError(f'names differ: {sorted(state.keys() ^ base.keys())[:5]}')
+    moved, unknown = 0, set()
+    for name, entry in describe(model.get_submodule('backbone')).items():
+        changed = base[f'backbone.{name}'].ne(state[f'backbone.{name}'])
+        chosen = selection.connections.get(name)
+        free = chosen.mask(entry.neurons) if chosen else torch.full_like(changed, name in selection.whole)
+        if bool((changed & ~free).any()):
+            raise BrokenInvariantError(f'backbone.{name} is frozen and moved')
+        moved += int(changed.sum()) if chosen else 0
+        if entry.role is Role.OTHER:
+            unknown.add(type(entry.owner).__name__)
+    model.load_state_dict(state, strict=True)
+    return dict(connections=len(selection), moved=moved, unknown=sorted(unknown))

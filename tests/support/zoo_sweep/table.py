@@ -1,0 +1,89 @@
+"""The coverage table in Markdown, from what the sweep left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+from .architectures import PARTS, Architecture
+from .drive import name_of
+
+HEAD = """# Coverage of the model zoos
+
+GPS swapped into one config of each distinct architecture of the zoos within the installed packages. An architecture is
+the types of model, backbone, neck and heads; its smallest config that trains stands for it, on four drawn pictures at
+128 pixels or what it accepts. It trains two iterations as it is, and two by `tools/train.py CONFIG --tune gps` from
+the same weights. "Yes" under GPS means: it selected and trained; every number that was not chosen kept its bits; names
+of the state dict are those of the base, and it loads into the model that was built without mmgps.
+Mixed precision, which mmengine has on GPUs only, is left out of the configs; nothing else of the optimizer is.
+
+```bash
+PYTHONPATH=tests/support python -m zoo_sweep --out work_dirs/zoo --table docs/coverage.md
+```
+"""
+
+
+def write_table(
+    found: dict[str, list[Architecture]], unread: dict[str, dict[str, str]], folder: Path, to: Path
+) -> None:
+    """Write what is known of every architecture in ``found``, by stack, from the results in ``folder``."""
+    parts = [HEAD, _versions(found)]
+    for stack, architectures in found.items():
+        results = {each: _result(folder / stack / f'{name_of(each)}.json') for each in architectures}
+        parts += [f'## {stack}\n', _summary(results), _rows(results), _unread(unread[stack])]
+    to.write_text('\n'.join(filter(None, parts)))
+
+
+def _versions(stacks: Iterable[str]) -> str:
+    owners = packages_distributions()
+    names = [owners[package][0] for package in (*stacks, 'mmengine', 'mmcv', 'torch')]
+    return f'With {", ".join(f"{name} {version(name)}" for name in names)}, on a CPU.\n'
+
+
+def _result(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _summary(results: dict[Architecture, dict[str, Any] | None]) -> str:
+    done = [result for result in results.values() if result]
+    plain = [result for result in done if result.get('plain', {}).get('ok')]
+    tuned = sum(result['gps']['ok'] for result in plain)
+    missing = len(results) - len(done)
+    partial = f' **This table is partial: {missing} have not been tried yet.**' if missing else ''
+    return (
+        f'{len(results)} architectures, {len(done)} tried; {len(plain)} of them train here without mmgps, and of '
+        f'these {tuned} train by GPS.{partial}\n'
+    )
+
+
+def _rows(results: dict[Architecture, dict[str, Any] | None]) -> str:
+    lines = ['| model | backbone | neck | head | auxiliary | config | plain | GPS | connections |', '|---' * 9 + '|']
+    for each, result in results.items():
+        types = [kind or '-' for kind in each.types[: 1 + len(PARTS)]]
+        lines.append('| ' + ' | '.join([*types, *_cells(each, result)]) + ' |')
+    return '\n'.join(lines) + '\n'
+
+
+def _cells(each: Architecture, result: dict[str, Any] | None) -> list[str]:
+    if not each.trains:
+        return [each.configs[0], 'says not how to train', '', '']
+    if result is None:
+        return [each.configs[0], 'not tried', 'not tried', '']
+    tuned = result.get('gps', {})
+    return [result['config'], *map(_verdict, (result['plain'], tuned)), str(tuned.get('connections', ''))]
+
+
+def _verdict(facts: dict[str, Any]) -> str:
+    if not facts:
+        return ''
+    return 'yes' if facts['ok'] else 'no: ' + facts['reason'].replace('|', '/')[:160]
+
+
+def _unread(unread: dict[str, str]) -> str:
+    if not unread:
+        return ''
+    rows = [f'- `{path}`: {reason.splitlines()[0][:120]}' for path, reason in unread.items()]
+    return '\n'.join(['Configs that mmengine does not read here:\n', *rows, ''])

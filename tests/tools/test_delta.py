@@ -1,0 +1,156 @@
+"""tools/delta.py, and what it writes in the hands of plain mmseg."""
+
+import io
+import json
+import os
+import runpy
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import assert_same_bits, tiny_config, train
+
+from mmgps.delta import AppliedDelta, DeltaMismatchError, load_delta
+from mmgps.engine import init_model, tune_config
+from mmgps.requirements import require
+
+require('mmseg')
+
+from mmseg.apis import inference_model  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+METHODS = {'gps': {'k': 2}, 'lora': {'rank': 2}, 'adapter': {}}
+
+
+class Run:
+    """A run of each method on one base, and the tool for them."""
+
+    def __init__(self, folder: Path, methods: dict[str, dict]) -> None:
+        self.folder, self.base = folder, folder / 'base.pth'
+        torch.manual_seed(7)
+        torch.save(init_model(tiny_config(folder)).backbone.state_dict(), self.base)
+        for name, options in methods.items():
+            cfg = tiny_config(folder / name, max_iters=2, custom_hooks=[])
+            cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(self.base))
+            cfg.test_pipeline = [
+                dict(type='LoadImageFromFile'),
+                dict(type='Resize', scale=(32, 32)),
+                dict(type='PackSegInputs'),
+            ]
+            cfg.dump(folder / f'{name}_plain.py')
+            tune_config(cfg, name, options).dump(folder / f'{name}.py')
+            train(cfg)
+
+    def __call__(self, *words: object) -> str:
+        """What the tool prints; files are in the folder of the run."""
+        printed = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+            patch.setattr(sys, 'argv', ['tools/delta.py', *map(str, words)])
+            runpy.run_path(str(ROOT / 'tools/delta.py'), run_name='__main__')
+        return printed.getvalue().strip()
+
+    def state(self, name: str) -> dict[str, torch.Tensor]:
+        return torch.load(self.folder / name / 'iter_2.pth', weights_only=True)['state_dict']
+
+    def extract(self, name: str) -> Path:
+        out = self.folder / f'{name}.safetensors'
+        if not out.exists():
+            self('extract', self.folder / f'{name}.py', self.folder / name / 'iter_2.pth', out)
+        return out
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(tmp_path_factory.mktemp('runs'), METHODS)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_extracted_and_applied_is_the_checkpoint(run: Run, name: str, tmp_path: Path) -> None:
+    delta = run.extract(name)
+    config = run.folder / f'{name}.py'
+    run('apply', config, delta, tmp_path / 'whole.pth')
+    written = torch.load(tmp_path / 'whole.pth', weights_only=True)
+    assert_same_bits(written['state_dict'], run.state(name))
+    assert written['meta']['iter'] == 2
+    said = run('verify', config, delta, '--base', run.base, '--checkpoint', run.folder / name / 'iter_2.pth')
+    intact, base, weights = said.splitlines()[-3:]
+    assert intact == 'the file is intact'
+    assert base.startswith('the base is that of the delta')
+    assert weights.startswith('base and delta are')
+
+
+@pytest.mark.parametrize('name', ['gps', 'lora'])
+def test_a_merged_checkpoint_in_a_process_without_mmgps(run: Run, name: str, tmp_path: Path) -> None:
+    """Predicts in plain mmseg what base and delta predict here, with the config that knows of no method."""
+    delta, plain = run.extract(name), run.folder / f'{name}_plain.py'
+    run('merge', run.folder / f'{name}.py', delta, tmp_path / 'merged.pth')
+    if name == 'gps':
+        assert_same_bits(torch.load(tmp_path / 'merged.pth', weights_only=True)['state_dict'], run.state('gps'))
+    words = [ROOT / 'tests/support/plain_mmseg.py', plain, tmp_path / 'merged.pth', tmp_path / 'out']
+    environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    answer = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    found = torch.load(tmp_path / 'out', weights_only=True)
+    model = init_model(plain, delta=delta)
+    image = np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)
+    expected = inference_model(model, image).seg_logits.data
+    torch.testing.assert_close(found['logits'], expected, rtol=1e-4, atol=1e-4)
+    assert found['classes'] == ['background', 'square']
+    assert not torch.allclose(expected, inference_model(init_model(plain), image).seg_logits.data, atol=1e-3)
+
+
+def test_what_cannot_be_merged_is_said(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r'a delta of adapter cannot be merged.*ship base and delta'):
+        run('merge', run.folder / 'adapter.py', run.extract('adapter'), tmp_path / 'merged.pth')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info(run: Run) -> None:
+    facts = json.loads(run('info', run.extract('gps'), '--json'))
+    assert (facts['method'], facts['k'], facts['iteration']) == ('gps', 2, 2)
+    assert facts['bytes'] == run.extract('gps').stat().st_size
+    delta = load_delta(run.extract('gps'))
+    parts = ('connections', 'whole tensors of the base', 'beside the base', 'head')
+    assert sum(facts[part] for part in parts) == len(delta)
+    assert facts['classes'] == ['background', 'square']
+    assert f'connections             {len(delta.selection)}' in run('info', run.extract('gps'))
+    assert json.loads(run('info', run.extract('lora'), '--json'))['beside the base'] > 0
+
+
+def test_diff_and_union(run: Run, tmp_path: Path) -> None:
+    gps, lora = run.extract('gps'), run.extract('lora')
+    assert 'backbone.layers.0.attn.attn.in_proj_weight' in run('diff', gps, lora)
+    assert run('union', gps, lora, tmp_path / 'both').endswith('0 connections were in both')
+    model, both = init_model(run.folder / 'gps_plain.py'), load_delta(tmp_path / 'both')
+    with AppliedDelta(model, both):
+        state = model.state_dict()
+        name = 'backbone.layers.0.ffn.layers.0.0.weight'
+        assert torch.equal(state[name], run.state('gps')[name])
+        name = 'backbone.layers.0.attn.attn.lora.b'
+        assert torch.equal(state[name], run.state('lora')[name])
+
+
+def test_another_base_is_refused(run: Run, tmp_path: Path) -> None:
+    weights = torch.load(run.base, weights_only=True)
+    weights['layers.1.ln1.weight'] += 1
+    torch.save(weights, tmp_path / 'other.pth')
+    with pytest.raises(DeltaMismatchError, match=r"1 of 28 tensors .* first 'layers\.1\.ln1\.weight'"):
+        run('verify', run.folder / 'gps.py', run.extract('gps'), '--base', tmp_path / 'other.pth')
+
+
+def test_other_weights_than_those_of_the_checkpoint_are_said(run: Run, tmp_path: Path) -> None:
+    checkpoint = torch.load(run.folder / 'gps/iter_2.pth', weights_only=True)
+    checkpoint['state_dict']['decode_head.conv_seg.bias'][0] += 1
+    torch.save(checkpoint, tmp_path / 'c.pth')
+    with pytest.raises(ValueError, match=r"differ from .* in 1 tensors, first 'decode_head\.conv_seg\.bias'"):
+        run('verify', run.folder / 'gps.py', run.extract('gps'), '--checkpoint', tmp_path / 'c.pth')
+
+
+def test_a_checkpoint_without_a_selection_is_refused(run: Run, tmp_path: Path) -> None:
+    torch.save({'state_dict': run.state('gps')}, tmp_path / 'c.pth')
+    with pytest.raises(ValueError, match='holds no selection'):
+        run('extract', run.folder / 'gps.py', tmp_path / 'c.pth', tmp_path / 'd')

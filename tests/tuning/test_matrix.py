@@ -31,6 +31,10 @@ CLAIMS: dict[str, tuple[tuple[str, ...], bool]] = {
     'gps-shared': (EVERY, True),
     'gps-per-layer': (EVERY, True),
     'gps-network-wide': (EVERY, True),
+    'gps-taylor': (EVERY, True),
+    'gps-squared': (EVERY, True),
+    'gps-snr': (EVERY, True),
+    'gps-shared': (EVERY, True),
     'gps-no-bias': (EVERY, True),
     'full': (EVERY, True),
     'linear': (EVERY, True),
@@ -56,9 +60,14 @@ OPTIONS: dict[str, dict] = {
 }
 MERGEABLE = ('lora', 'ssf')
 NOT_MERGEABLE = ('adapter', 'vpt-shallow', 'vpt-deep', 'spt-adapter')
+#: Where a variant of GPS, which differs from it in the choice alone, runs in the default suite too.
+QUICK = ('vit', 'swin', 'resnet')
 CASES = [(method, kind) for method, (kinds, _) in CLAIMS.items() for kind in kinds]
 REFUSED = [(method, kind) for method, (kinds, _) in CLAIMS.items() for kind in EVERY if kind not in kinds]
-cases = pytest.mark.parametrize(('method', 'kind'), CASES)
+LATER = [case for case in CASES if case[0].startswith('gps-') and case[1] not in QUICK]
+cases = pytest.mark.parametrize(
+    ('method', 'kind'), [pytest.param(*case, marks=pytest.mark.slow if case in LATER else ()) for case in CASES]
+)
 pytestmark = pytest.mark.filterwarnings('ignore:k=20 exceeds the fan-in')
 
 

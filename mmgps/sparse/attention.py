@@ -7,6 +7,7 @@ mathematics, the masks, the dropout and the fast inference path are those of the
 from __future__ import annotations
 
 import types
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,7 +68,7 @@ class Projection:
         return (first, last), linear_plan(rows[first:last] - start, columns, stop - start, self.weight.layout.fan_in)
 
 
-class ProjectingForward(OwnForward):
+class ProjectingForward(OwnForward, ABC):
     """The forward of one ``nn.MultiheadAttention``, whose linear maps are those of :meth:`project`.
 
     Args:
@@ -92,6 +93,7 @@ class ProjectingForward(OwnForward):
             self._read += len(w)
         return self.project(x, w, b, start)
 
+    @abstractmethod
     def project(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
         """The linear map by ``w``.
 
@@ -101,7 +103,6 @@ class ProjectingForward(OwnForward):
             b: The bias.
             start: First of those rows.
         """
-        raise NotImplementedError
 
 
 class AttentionForward(ProjectingForward):

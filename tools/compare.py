@@ -35,6 +35,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--lr', metavar='METHOD=A', help='the rate, not searched', **options)
     parser.add_argument('--holdout', type=float, default=0.125, help='share of training images that score trials')
     parser.add_argument('--holdout-seed', type=int, default=0, help='of the choice of those images and of the trials')
+    on_holdout = 'the runs that count train without those images too and are scored on them, not on the validation set'
+    parser.add_argument('--on-holdout', action='store_true', help=on_holdout)
     parser.add_argument('--trial-share', type=float, default=1.0, help='of the epochs or iterations for trials')
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
     parser.add_argument('--threads', type=int, default=1, help='OMP_NUM_THREADS of each run')
@@ -59,6 +61,7 @@ def main() -> None:
         share=args.holdout,
         trial_share=args.trial_share,
         split_seed=args.holdout_seed,
+        on_holdout=args.on_holdout,
         jobs=args.jobs,
         threads=args.threads,
         costs=read_costs(args.costs, candidates) if args.costs else None,

@@ -65,6 +65,7 @@ def _stated(settings: Settings, results: Sequence[Mapping[str, Any]], chosen_by:
         holdout=settings.share,
         holdout_seed=settings.split_seed,
         trial_share=settings.trial_share,
+        scored_on='held-out training images' if settings.on_holdout else 'validation set',
         chosen_by=chosen_by.title if chosen_by else None,
         jobs=settings.jobs,
         **{key: '; '.join(values) for key, values in circumstances.items() if values},

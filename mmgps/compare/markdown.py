@@ -61,7 +61,7 @@ def _mark(found: Comparison, label: str, rate: float) -> str:
 
 def _notes(found: Comparison) -> str:
     several = 'mean ± standard deviation over seeds' if len(found.settings['seeds']) > 1 else 'one seed'
-    notes = [f'Scores in percent, of the last step on the validation set, {several}.']
+    notes = [f'Scores in percent, of the last step on the {found.settings["scored_on"]}, {several}.']
     if found.costs is None:
         notes.append('Step time (median of a run, without loading) and peak memory (of selecting and training) are ')
         notes[-1] += 'those of these runs, with all that the process loads'

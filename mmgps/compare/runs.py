@@ -112,6 +112,7 @@ class Recipe:
         share: Of the training images that trials hold out.
         trial_share: Of the epochs or iterations that trials take.
         split_seed: Of the choice of held-out images, and of the trials.
+        on_holdout: Whether the runs that count, too, train without those images and are scored on them.
     """
 
     cfg: Config
@@ -119,22 +120,29 @@ class Recipe:
     share: float = 0.125
     trial_share: float = 1.0
     split_seed: int = 0
+    on_holdout: bool = False
 
     def trial(self, candidate: Candidate, lr: float) -> Run:
         """A run on a part of the training images, scored on the rest of them."""
         cfg, target = self._tuned(candidate, lr, self.split_seed)
-        chosen = positions(cfg)
-        kept, held = split(len(chosen), self.share, self.split_seed)
-        hold_out(cfg, ([chosen[at] for at in kept], [chosen[at] for at in held]))
-        shorten(cfg, self.trial_share, len(kept) / len(chosen))
+        self._hold_out(cfg, self.trial_share)
         score_at_the_end(cfg)
         return Run(candidate, lr, self.split_seed, True, cfg, target, self.top)
 
     def final(self, candidate: Candidate, lr: float, seed: int) -> Run:
-        """A run on all training images, whose last step is scored on the validation set."""
+        """A run on all training images, whose last step is scored on the validation set; see ``on_holdout``."""
         cfg, target = self._tuned(candidate, lr, seed)
+        if self.on_holdout:
+            self._hold_out(cfg, 1.0)
         score_at_the_end(cfg)
         return Run(candidate, lr, seed, False, cfg, target, self.top)
+
+    def _hold_out(self, cfg: Config, share: float) -> None:
+        """Train on a part of the training images for ``share`` of the steps, and score on the rest of them."""
+        chosen = positions(cfg)
+        kept, held = split(len(chosen), self.share, self.split_seed)
+        hold_out(cfg, ([chosen[at] for at in kept], [chosen[at] for at in held]))
+        shorten(cfg, share, len(kept) / len(chosen))
 
     def _tuned(self, candidate: Candidate, lr: float, seed: int) -> tuple[Config, str]:
         cfg = copy.deepcopy(self.cfg)

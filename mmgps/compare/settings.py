@@ -29,6 +29,7 @@ class Settings:
         share: Of the training images that trials hold out.
         trial_share: Of the epochs or iterations that trials take.
         split_seed: Of the choice of held-out images, and of the trials.
+        on_holdout: Whether the runs that count, too, train without those images and are scored on them.
         jobs: Runs at a time.
         threads: Of each run.
         costs: Label to ``step_s`` and ``peak_bytes`` measured apart; None for those of the runs.
@@ -45,6 +46,7 @@ class Settings:
     share: float = 0.125
     trial_share: float = 1.0
     split_seed: int = 0
+    on_holdout: bool = False
     jobs: int = 1
     threads: int = 1
     costs: Mapping[str, Mapping[str, float]] | None = None
@@ -53,7 +55,7 @@ class Settings:
     def recipe(self) -> Recipe:
         # Absolute, since the note of the last checkpoint is read by another process.
         top = Path(os.path.abspath(self.work_dir)) / 'runs'
-        return Recipe(self.cfg, top, self.share, self.trial_share, self.split_seed)
+        return Recipe(self.cfg, top, self.share, self.trial_share, self.split_seed, self.on_holdout)
 
 
 def stated_options(options: Mapping[str, Any]) -> dict[str, str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import fake_child
 import pytest
+from mmengine.config import Config
 
-from mmgps.compare import RunFailedError, run_comparison
+from mmgps.compare import RunFailedError, run_comparison, text_of
 from mmgps.compare.lock import locked
 
 
@@ -31,6 +32,21 @@ def test_every_method_has_its_trials_and_then_its_seeds_at_the_best_rate(setting
     ]  # fmt: skip
     kept = {path.parent.name.rpartition('-')[0] for path in chosen.work_dir.rglob('*.pth')}
     assert kept == {'seed0', 'seed1'}
+
+
+@pytest.mark.parametrize('on_holdout', [False, True])
+def test_runs_are_scored_on_held_out_images_if_asked(on_holdout: bool, settings) -> None:
+    chosen = settings('gps', on_holdout=on_holdout, share=0.5, trial_share=0.25)
+    found = run_comparison(chosen)
+    configs = [Config.fromfile(path) for path in sorted(chosen.work_dir.rglob('config.py'))]
+    assert [cfg.randomness.seed for cfg in configs] == [0, 1, 0, 0, 0]
+    assert [cfg.train_cfg.max_iters for cfg in configs] == [4, 4, 1, 1, 1]
+    sets = [tuple(cfg[f'{part}_dataloader'].dataset.get('indices') for part in ('train', 'val')) for cfg in configs]
+    kept, held = sets[-1]
+    assert sorted(kept + held) == list(range(16))
+    assert sets[:2] == ([(kept, held)] if on_holdout else [(None, None)]) * 2
+    place = 'held-out training images' if on_holdout else 'validation set'
+    assert f'of the last step on the {place}, ' in text_of(found)
 
 
 def test_what_is_finished_is_not_run_again(settings) -> None:

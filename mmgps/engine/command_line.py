@@ -24,6 +24,9 @@ def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--tune-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='arguments of METHOD, such as k=2'
     )
+    parser.add_argument(
+        '--tune-target', metavar='PATH', help='part of the model that METHOD tunes, such as image_encoder or neck'
+    )
 
 
 def add_launcher_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +44,8 @@ def read_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If ``--data-root`` is given and no data set of the config has one, or for options of a method
-            without the method.
+        ValueError: If ``--data-root`` is given and no data set of the config has one, or for options or a target
+            of a method without the method.
     """
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
@@ -50,10 +53,10 @@ def read_config(args: argparse.Namespace) -> Config:
     if args.data_root:
         set_data_root(cfg, args.data_root)
     if 'tune' in args:
-        if args.tune_options and not args.tune:
-            raise ValueError('--tune-options needs --tune METHOD')
+        if (args.tune_options or args.tune_target) and not args.tune:
+            raise ValueError('--tune-options and --tune-target need --tune METHOD')
         if args.tune:
-            tune_config(cfg, args.tune, args.tune_options)
+            tune_config(cfg, args.tune, args.tune_options, args.tune_target)
     if 'launcher' in args:
         cfg.launcher = args.launcher
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

@@ -25,7 +25,9 @@ RESUME_HOOK = 'mmgps.ExactResumeHook'
 TUNED = 'mmgps.TunedBackbone'
 
 
-def tune_config(cfg: Config, method: str, options: Mapping[str, Any] | None = None) -> Config:
+def tune_config(
+    cfg: Config, method: str, options: Mapping[str, Any] | None = None, target: str | None = None
+) -> Config:
     """Make ``cfg`` fine-tune its backbone by ``method``, in place.
 
     A method that the config has already is replaced; its target and the batches and loss of its selection pass stay. A
@@ -36,6 +38,7 @@ def tune_config(cfg: Config, method: str, options: Mapping[str, Any] | None = No
         cfg: Any config of an mm library.
         method: A short name out of ``METHOD_NAMES``.
         options: Arguments of the method, such as ``k`` of ``gps``.
+        target: Path within the model of the part to tune; None for that of the config's method, else ``backbone``.
 
     Returns:
         The same config.
@@ -52,6 +55,9 @@ def tune_config(cfg: Config, method: str, options: Mapping[str, Any] | None = No
         for key in ('target', 'num_batches', 'loss')
         if key in hook
     }
+    if target is not None:
+        kept['target'] = target
+        cfg.model = without_method(cfg.model)
     hooks = [hook for hook in hooks if not _is(hook, TUNE_HOOKS)]
     chosen = {**METHOD_NAMES[method], **(options or {})}
     if put_in_place(cfg, chosen, kept.get('target', 'backbone')):

@@ -194,6 +194,20 @@ def test_a_backbone_at_another_place_of_the_config(tmp_path: Path) -> None:
     assert cfg.custom_hooks[1] == dict(type='mmgps.TuneHook', target='encoder.net')
 
 
+def test_a_target_moves_the_method(tmp_path: Path) -> None:
+    """Off the backbone, where the config had it."""
+    cfg = tiny_config(tmp_path)
+    cfg.model.image_encoder = dict(type='ResNet', depth=18)
+    plain = cfg.model.to_dict()
+    tune_config(cfg, 'lora')
+    tune_config(cfg, 'lora', target='image_encoder')
+    assert cfg.model.image_encoder.type == 'mmgps.TunedBackbone'
+    assert cfg.model.backbone.to_dict() == plain['backbone']
+    tune_config(cfg, 'gps', target='decode_head')
+    assert cfg.model.to_dict() == plain
+    assert cfg.custom_hooks[-1].target == 'decode_head'
+
+
 def test_names_stand_for_methods_that_build() -> None:
     from mmgps.engine import build_method
 

@@ -143,7 +143,7 @@ def test_tune_options(config, tool, tmp_path: Path) -> None:
 
 
 def test_tune_options_need_a_method(config, tool) -> None:
-    with pytest.raises(ValueError, match='--tune-options needs --tune METHOD'):
+    with pytest.raises(ValueError, match='--tune-options and --tune-target need --tune METHOD'):
         tool(config(), '--tune-options', 'k=2')
 
 

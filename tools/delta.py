@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from mmgps.requirements import require
 
@@ -18,7 +19,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    print(run_delta_command(parse_args()))
+    args = parse_args()
+    try:
+        print(run_delta_command(args))
+    except (ValueError, OSError) as error:
+        sys.exit(f'{args.command}: {error}')
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ from mmgps.engine import (  # noqa: E402
     add_tune_arguments,
     augment_test,
     read_config,
+    refuse_delta,
     set_work_dir,
     show_predictions,
 )
@@ -35,6 +36,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    refuse_delta(args.checkpoint, 'score that')
     cfg = read_config(args)
     set_work_dir(cfg, args.config, args.work_dir)
     if args.show_dir:

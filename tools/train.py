@@ -20,6 +20,7 @@ from mmgps.engine import (  # noqa: E402
     enable_auto_scale_lr,
     provide_inputs,
     read_config,
+    refuse_delta,
     set_work_dir,
 )
 
@@ -51,6 +52,7 @@ def main() -> None:
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
     if args.resume:
+        refuse_delta(args.resume, 'start from it with --cfg-options load_from=whole.pth')
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     try:

@@ -58,7 +58,9 @@ def total(name: str, parts: Iterable[Difference]) -> Difference:
     """The sum of ``parts``, under ``name``."""
     rows = list(parts)
     sums = {key: sum(getattr(row, key) for row in rows) for key in ('only_first', 'only_second', 'shared', 'differing')}
-    return Difference(name, **sums, largest=max((row.largest for row in rows), default=0.0))
+    # torch's maximum is NaN wherever one is, Python's depends on the order
+    largest = torch.tensor([0.0, *(row.largest for row in rows)], dtype=torch.double).max()
+    return Difference(name, **sums, largest=float(largest))
 
 
 def format_diff(first: Delta, second: Delta) -> str:

@@ -67,4 +67,7 @@ def check_tensors(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
         if (value.shape, value.dtype) != (found[name].shape, found[name].dtype)
     ]
     if wrong:
-        raise DeltaMismatchError(f'the delta holds tensors of another shape or type: {listed(wrong)}')
+        raise DeltaMismatchError(
+            f'the delta holds tensors of another shape or type: {listed(wrong)}; build the network by the config of '
+            'its run, which tools/delta.py info --json prints: heads of another form take a network each'
+        )

@@ -5,6 +5,7 @@ from mmgps.requirements import require
 require('mmengine')
 
 from .base_model import build_base, build_plain  # noqa: E402
+from .checkpoints import refuse_delta  # noqa: E402
 from .command_line import (  # noqa: E402
     add_config_arguments,
     add_launcher_arguments,
@@ -64,6 +65,7 @@ __all__ = [
     'init_model',
     'provide_inputs',
     'read_config',
+    'refuse_delta',
     'rooted_datasets',
     'run_delta_command',
     'set_work_dir',

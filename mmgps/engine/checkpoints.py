@@ -8,6 +8,25 @@ from typing import Any
 
 import torch
 
+DELTA_SUFFIX = '.safetensors'
+
+
+def refuse_delta(checkpoint: str, instead: str) -> None:
+    """Refuse a delta where a checkpoint is asked for.
+
+    Args:
+        checkpoint: The file that was given.
+        instead: What to do with the checkpoint that becomes of it.
+
+    Raises:
+        ValueError: Says how to make a checkpoint of it.
+    """
+    if checkpoint.endswith(DELTA_SUFFIX):
+        raise ValueError(
+            f'{checkpoint} is a delta, without its base and the state of the optimizer; write base and delta as a '
+            f'checkpoint, python tools/delta.py apply CONFIG {checkpoint} whole.pth, and {instead}'
+        )
+
 
 def load_plain(checkpoint: str | os.PathLike[str]) -> Mapping[str, Any]:
     """What the file holds, on the CPU.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -130,6 +131,12 @@ def selection_facts(
     return SelectionFacts(
         selection.method, dict(selection.settings), tuple(known), count_roles(backbone, selection), total
     )
+
+
+def plain_modules(backbone: nn.Module) -> nn.Module:
+    """``backbone`` with the same tensors, without what trains its connections: that hides the parts of an attention."""
+    tensors = [*backbone.parameters(), *backbone.buffers()]
+    return copy.deepcopy(backbone, {id(value): value for value in tensors})
 
 
 def find_routes(backbone: nn.Module, selection: Selection) -> dict[str, Route]:

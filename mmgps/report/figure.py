@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Colours that stay apart for the colour-blind (Okabe and Ito).
+# Colours that stay apart for the colour-blind: those of Okabe and Ito, a dark purple and a grey.
 COLOURS = {
     'qkv': '#0072b2',
     'proj': '#56b4e9',
     'fc1': '#d55e00',
     'fc2': '#e69f00',
-    'linear': '#009e73',
+    'linear': '#5d3a9b',
     'conv': '#009e73',
     'grouped': '#cc79a7',
     'other': '#777777',

@@ -46,7 +46,9 @@ def _gradients(axes: Any, facts: SelectionFacts) -> None:
     axes.set_title('gradients that the choice was made by', fontsize=10.5, loc='left')
     known = [(number, layer.gradients) for number, layer in enumerate(facts.layers, 1) if layer.gradients]
     if not known:
-        axes.text(0.5, 0.5, 'not known: the selection was read from a file', ha='center', color='#555')
+        axes.text(
+            0.5, 0.5, 'not known: files do not hold them, and not every method reads them', ha='center', color='#555'
+        )
         axes.set_axis_off()
         return
     for kind, colour, label in (('of_all', QUIET, 'all connections'), ('of_chosen', '#111111', 'chosen ones')):

@@ -41,17 +41,16 @@ def draw_map(backbone: nn.Module, selection: Selection) -> Any | None:
     drawn = {part: rows for part, rows in found.items() if rows}
     if not drawn:
         return None
-    height = max(map(len, drawn.values()))
-    figure = new_figure(12, 2.6 + 0.34 * height)
-    axes = figure.subplots(2, 2, squeeze=False).reshape(-1)
+    lines, columns = -(-len(drawn) // 2), min(2, len(drawn))
+    figure = new_figure(12, 1.2 + lines * (0.7 + 0.17 * max(map(len, drawn.values()))))
+    axes = figure.subplots(lines, columns, squeeze=False).reshape(-1)
     figure.suptitle('Where the chosen connections sit: each row a block, each cell an input of its layer', fontsize=12)
     shares = {part: _cells(rows) for part, rows in drawn.items()}
     top = max(float(np.nanmax(cells)) for cells in shares.values())
-    for panel, part in zip(axes, PANELS, strict=True):
-        if part in drawn:
-            image = _panel(panel, PANELS[part], drawn[part], shares[part], top)
-        else:
-            panel.set_axis_off()
+    for panel in axes[len(drawn) :]:
+        panel.set_axis_off()
+    for panel, (part, rows) in zip(axes, drawn.items(), strict=False):
+        image = _panel(panel, PANELS[part], rows, shares[part], top)
     bar = figure.colorbar(image, ax=axes.tolist(), shrink=0.8, pad=0.01)
     bar.set_label('% of the chosen connections of the layer')
     return figure
@@ -87,7 +86,8 @@ def _panel(axes: Any, title: str, rows: list[Connections], cells: npt.NDArray[np
     columns = [int((counts_of_columns(item) > 0).sum()) for item in rows]
     axes.set_title(f'{title}: {min(columns)} to {max(columns)} of {widest} inputs chosen', fontsize=10.5, loc='left')
     axes.set_ylabel('block')
-    axes.set_xlabel('input')
+    step = -(-widest // cells.shape[1])
+    axes.set_xlabel('input' if step == 1 else f'input, {step} to a cell')
     axes.set_facecolor('#dddddd')
     axes.set_yticks(range(1, len(rows) + 1), [str(n) if n == 1 or n % 2 == 0 else '' for n in range(1, len(rows) + 1)])
     return image

@@ -15,7 +15,7 @@ from mmgps.selection import Quantiles, Selection
 from mmgps.sparse import Route
 from mmgps.whole_file import write_whole
 
-from .facts import SelectionFacts, selection_facts
+from .facts import SelectionFacts, plain_modules, selection_facts
 from .figure import as_png
 from .layers_chart import draw_layers
 from .map_chart import draw_map
@@ -47,6 +47,7 @@ class SelectionReport:
         other: Selection | None = None,
         names: Sequence[str] = ('this task', 'the other task'),
     ) -> None:
+        backbone = plain_modules(backbone)
         self.facts: SelectionFacts = selection_facts(backbone, selection, gradients, routes)
         place = {layer.name: at for at, layer in enumerate(self.facts.layers)}
         shared = overlaps(selection, other) if other is not None else []

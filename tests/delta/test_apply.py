@@ -169,6 +169,15 @@ class OtherHead(Small):
         self.head = nn.Linear(5, classes)
 
 
+def test_a_bank_refuses_a_head_of_another_form() -> None:
+    bank, networks = bank_of_two()
+    bank.switch('one')
+    with pytest.raises(DeltaMismatchError, match=r'head\.weight \(3, 5\).*found \(2, 5\).*take a network each'):
+        bank.add('wide', trained(3, model=OtherHead())[1])
+    assert (bank.names, bank.active) == (['one', 'two'], 'one')
+    assert_same_state(bank.model, networks['one'])
+
+
 class MoreHead(Small):
     def __init__(self) -> None:
         super().__init__()

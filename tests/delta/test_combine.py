@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -46,6 +47,8 @@ def test_the_union_of_disjoint_deltas_holds_all_of_both() -> None:
     for name in second.selection.whole:
         assert torch.equal(found[f'backbone.{name}'], its[f'backbone.{name}'])
     assert torch.equal(found['head.weight'], its['head.weight'])
+    assert set(joined.selection.whole) == {*first.selection.whole, *second.selection.whole} != set()
+    assert joined.base.rests == {}  # those of the first would not be zero where the second is
 
 
 def test_where_they_overlap_the_second_wins() -> None:
@@ -90,6 +93,8 @@ def test_a_union_with_added_modules() -> None:
     assert state_under(joined).keys() > Small().state_dict().keys()
     with pytest.raises(DeltaUnionError, match='both deltas put modules beside the base'):
         union(lora(1, 2), lora(2, 4))
+    found, expected = state_under(union(lora(1, 2), lora(2, 2))), state_under(lora(2, 2))
+    assert [name for name, value in expected.items() if not same(found[name], value)] == []
 
 
 def test_deltas_of_different_bases_are_not_joined_or_compared() -> None:
@@ -115,4 +120,39 @@ def test_diff_counts() -> None:
     assert all(row.differing == row.only_first == row.only_second == 0 for row in diff(first, first))
     assert total('all', diff(first, first)).overlap == 1
     assert rows['backbone.0.weight'].overlap == 0
-    assert 'all connections' in format_diff(first, second)
+    connections, others = (line.split() for line in format_diff(first, second).splitlines()[-2:])
+    assert connections[:4] == ['all', 'connections', '20', '0']
+    assert others[:6] == ['all', 'other', 'tensors', '0', '29', '21']
+    largest = max(row.largest for row in rows.values())
+    assert (others[-1], total('all', rows.values()).largest) == (f'{largest:.3g}', largest)
+
+
+def test_diff_of_connections_by_a_slow_loop() -> None:
+    first, second = (trained(seed, GPS(3, score=RandomScore(seed)))[1] for seed in (1, 2))
+    rows = {row.name: row for row in diff(first, second)}
+    for name, mine in first.selection.connections.items():
+        its = second.selection.connections[name]
+        ours = dict(zip(mine.positions.tolist(), first.values[name].tolist(), strict=True))
+        theirs = dict(zip(its.positions.tolist(), second.values[name].tolist(), strict=True))
+        both = ours.keys() & theirs.keys()
+        gaps = [abs(ours[at] - theirs[at]) for at in both if ours[at] != theirs[at]]
+        counts = (len(ours) - len(both), len(theirs) - len(both), len(both), len(gaps))
+        largest = pytest.approx(max(gaps, default=0))
+        assert rows[f'backbone.{name}'] == Difference(f'backbone.{name}', *counts, largest)
+        assert rows[f'backbone.{name}'].overlap == len(both) / len(ours.keys() | theirs.keys())
+
+
+def test_diff_compares_bits() -> None:
+    delta = trained(1)[1]
+
+    def with_bias(*values: float) -> Delta:
+        return replace(delta, tensors={**delta.tensors, 'head.bias': torch.tensor(values)})
+
+    [row] = [row for row in diff(with_bias(0.0, -3.0), with_bias(-0.0, 2.0)) if row.name == 'head.bias']
+    assert row == Difference('head.bias', shared=2, differing=2, largest=5)
+    rows = diff(with_bias(1.0, 1.0), with_bias(torch.nan, 1.0))
+    assert math.isnan(total('all', rows).largest)
+    assert math.isnan(total('all', reversed(rows)).largest)
+    wider = replace(delta, tensors={**delta.tensors, 'head.bias': torch.zeros(3)})
+    [row] = [row for row in diff(delta, wider) if row.name == 'head.bias']
+    assert row == Difference('head.bias', only_first=2, only_second=3)

@@ -205,7 +205,14 @@ def test_what_cannot_be_is_said(hook: dict, others: list, message: str, tmp_path
         train(cfg)
 
 
-@pytest.mark.parametrize('options', [dict(interval=0), dict(max_keep=0)])
-def test_options_that_are_none(options: dict) -> None:
-    with pytest.raises(ValueError, match='leave the hook out'):
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(interval=0), 'leave the hook out'),
+        (dict(max_keep=0), 'leave the hook out'),
+        (dict(save_best='auto'), 'expected the name of a score'),
+    ],
+)
+def test_options_that_are_none(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         HOOKS.build(dict(type='mmgps.DeltaHook', **options))

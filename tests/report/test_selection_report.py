@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tiny import tiny_config, train
 from mmgps.delta import Base, extract, save_delta
 from mmgps.engine import build_plain
 from mmgps.report import SelectionReport, in_all, overlaps, report_of_file, selection_facts
+from mmgps.report.figure import COLOURS, LABELS
 from mmgps.report.map_chart import _cells, _rows
 from mmgps.selection import (
     PROBABILITIES,
@@ -27,7 +29,7 @@ from mmgps.selection import (
     load_selection,
     save_selection,
 )
-from mmgps.tuning import GPS, BiasTuning
+from mmgps.tuning import GPS, BiasTuning, LoRA
 from mmgps.tuning.sites import Part
 
 
@@ -132,6 +134,88 @@ def test_a_method_without_connections_has_a_page_too(tmp_path: Path) -> None:
     assert 'bias: ' in page.read_text()
 
 
+def test_the_pictures_show_the_facts() -> None:
+    net = build('vit')
+    first, second = (GPS(1, score=RandomScore(seed)).select(net) for seed in (1, 2))
+    known = {name: Quantiles((0.1, 1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 3.0, 4.0, 5.0)) for name in first.connections}
+    report = SelectionReport(net, first, known, other=second, names=('polyps', 'stars'))
+    *shares, gradients = report.figures['layers'].axes
+    for axes, value in zip(shares, ('column_share', 'busiest', 'share'), strict=True):
+        drawn = {int(x): y for line in axes.lines for x, y in line.get_xydata()}
+        expected = {at: 100 * getattr(layer, value) for at, layer in enumerate(report.facts.layers, 1)}
+        assert drawn == pytest.approx(expected)
+        assert axes.get_ylim()[1] > max(expected.values())
+    assert [set(line.get_ydata()) for line in gradients.lines] == [{2.0}, {3.0}]
+    panels = [axes for axes in report.figures['map'].axes if axes.images]
+    kinds = [axes.get_title(loc='left').partition(':')[0] for axes in panels]
+    assert kinds == ['into query, key and value', 'into the MLP', 'out of the attention', 'out of the MLP']
+    [chart] = report.figures['overlap'].axes
+    bars = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in chart.patches}
+    assert bars == pytest.approx({at: 100 * part.share for at, part in enumerate(report.overlaps, 1)})
+    assert list(chart.lines[0].get_ydata()) == pytest.approx([100 * part.chance_share for part in report.overlaps])
+    assert '"polyps" or "stars"' in chart.get_title(loc='left')
+
+
+def test_parts_have_colours_and_labels_of_their_own() -> None:
+    kinds = {*Part, 'other'} - {Part.NORM, Part.BLOCK}
+    assert COLOURS.keys() == LABELS.keys() == kinds
+    assert len({*COLOURS.values()}) == len({*LABELS.values()}) == len(kinds)
+
+
+def test_the_page_shows_the_facts(tmp_path: Path) -> None:
+    net = chain()
+    known = {'0.weight': Quantiles((0.0, 1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 3.5, 4.0, 5.0))}
+    selection = selection_of(net, _0=[3, 23, 43, 65], _2=[0])
+    page = SelectionReport(net, selection, known).write(tmp_path).read_text()
+    cells = [re.findall('<td>(.*?)</td>', row) for row in re.findall('<tr>(.*?)</tr>', page)]
+    numbers = ['0.weight', '4', '20', '4', '5.000%', '2 (10%)', '100%', '3.5 / 2', 'columns', '10%', '0.00']
+    assert cells[1] == numbers
+    assert cells[2][7] == 'not known'
+    assert 'Trained: connection 5, bias 4.' in page
+
+
+def test_a_run_without_connections_or_from_a_checkpoint_writes_no_report(tmp_path: Path) -> None:
+    report = dict(type='mmgps.SelectionReportHook')
+    bias = dict(type='mmgps.TuneHook', method=dict(type='mmgps.BiasTuning'))
+    train(tiny_config(tmp_path / 'bias', max_iters=1, custom_hooks=[bias, report]))
+    assert not (tmp_path / 'bias/selection_report').exists()
+    hooks = [dict(type='mmgps.GPSHook', k=1), dict(type='mmgps.ExactResumeHook')]
+    train(tiny_config(tmp_path / 'gps', max_iters=2, custom_hooks=hooks))
+    other = dict(report, other=str(tmp_path / 'gps/selection.safetensors'), names=('a', 'b'))
+    cfg = tiny_config(tmp_path / 'gps', max_iters=3, custom_hooks=[*hooks, other])
+    cfg.resume = True
+    train(cfg)
+    assert not (tmp_path / 'gps/selection_report').exists()
+    train(tiny_config(tmp_path / 'again', max_iters=1, custom_hooks=[*hooks, other]))
+    facts = json.loads((tmp_path / 'again/selection_report/selection.json').read_text())
+    assert facts['overlap'][0]['share'] == 1
+
+
+def test_tensorboard_shows_the_report(tmp_path: Path) -> None:
+    pytest.importorskip('tensorboard', reason='TensorBoard is not installed')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    cfg = tiny_config(tmp_path, max_iters=1)
+    cfg.custom_hooks = [dict(type='mmgps.GPSHook', k=1), dict(type='mmgps.SelectionReportHook')]
+    cfg.visualizer = dict(
+        type='SegLocalVisualizer', vis_backends=[dict(type='TensorboardVisBackend')], name=str(tmp_path)
+    )
+    train(cfg).visualizer.close()
+    [events] = tmp_path.rglob('events.out.tfevents.*')
+    found = EventAccumulator(str(events))
+    found.Reload()
+    facts = json.loads((tmp_path / 'selection_report/selection.json').read_text())
+    for name in ('layers', 'map'):
+        [image] = found.Images(f'selection_{name}')
+        png = (tmp_path / f'selection_report/{name}.png').read_bytes()
+        assert image.encoded_image_string[16:24] == png[16:24]  # width and height
+    [trained] = found.Scalars('selection/trained')
+    assert trained.value == facts['trained']
+    for layer in facts['layers']:
+        [share] = found.Scalars(f'selection/column_share/{layer["name"]}')
+        assert share.value == pytest.approx(layer['column_share'])
+
+
 def test_a_run_writes_its_report_and_logs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, scalars = {}, {}
     monkeypatch.setattr(Visualizer, 'add_image', lambda self, name, image, step=0: images.update({name: image}))
@@ -141,6 +225,8 @@ def test_a_run_writes_its_report_and_logs_it(tmp_path: Path, monkeypatch: pytest
     facts = json.loads((tmp_path / 'selection_report/selection.json').read_text())
     assert {layer['route'] for layer in facts['layers']} <= {'columns', 'gather', 'dense'}
     assert all(len(layer['gradients']['of_all']) == len(PROBABILITIES) for layer in facts['layers'])
+    # compact training runs by now and has replaced the forward of the attention, whose layers are known all the same
+    assert {layer['part'] for layer in facts['layers']} == {'conv', 'qkv', 'proj', 'fc1', 'fc2'}
     assert images.keys() == {'selection_layers', 'selection_map'}
     assert all(image.ndim == 3 and image.shape[2] == 3 for image in images.values())
     assert scalars['selection/trained'] == facts['trained']
@@ -158,6 +244,13 @@ def test_from_a_file_of_a_selection_or_a_delta(tmp_path: Path) -> None:
         report = report_of_file(cfg, tmp_path / name, other=tmp_path / 'd')
         assert report.facts == expected
         assert in_all(report.overlaps).share == 1
+    method = LoRA(2)
+    method.inject(model.backbone)
+    added = method.select(model.backbone)
+    save_delta(extract(model, added, Base.of(model.backbone, added)), tmp_path / 'lora')
+    assert report_of_file(cfg, tmp_path / 'lora').facts.trained == sum(
+        value.numel() for name, value in model.backbone.named_parameters() if name in added.whole
+    )
     (tmp_path / 'text').write_text('hello')
     with pytest.raises(ValueError, match='expected a selection or a delta'):
         report_of_file(cfg, tmp_path / 'text')

@@ -14,8 +14,9 @@ import pytest
 import torch
 from tiny import assert_same_bits, tiny_config, train
 
-from mmgps.delta import AppliedDelta, DeltaMismatchError, load_delta
+from mmgps.delta import AppliedDelta, load_delta, pack_delta
 from mmgps.engine import init_model, tune_config
+from mmgps.engine.hooks.delta_hook import DELTA_KEY
 from mmgps.requirements import require
 
 require('mmseg')
@@ -104,7 +105,7 @@ def test_a_merged_checkpoint_in_a_process_without_mmgps(run: Run, name: str, tmp
 
 
 def test_what_cannot_be_merged_is_said(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r'a delta of adapter cannot be merged.*ship base and delta'):
+    with pytest.raises(SystemExit, match=r'^merge: a delta of adapter cannot be merged.*ship base and delta'):
         run('merge', run.folder / 'adapter.py', run.extract('adapter'), tmp_path / 'merged.pth')
     assert list(tmp_path.iterdir()) == []
 
@@ -117,6 +118,9 @@ def test_info(run: Run) -> None:
     parts = ('connections', 'whole tensors of the base', 'beside the base', 'head')
     assert sum(facts[part] for part in parts) == len(delta)
     assert facts['classes'] == ['background', 'square']
+    whole = [n for n in delta.tensors if n.startswith('backbone.')]
+    assert facts['whole tensors of the base'] == sum(delta.tensors[name].numel() for name in whole)
+    assert facts['config']['model']['backbone']['type'] == 'VisionTransformer'
     assert f'connections             {len(delta.selection)}' in run('info', run.extract('gps'))
     assert json.loads(run('info', run.extract('lora'), '--json'))['beside the base'] > 0
 
@@ -124,7 +128,10 @@ def test_info(run: Run) -> None:
 def test_diff_and_union(run: Run, tmp_path: Path) -> None:
     gps, lora = run.extract('gps'), run.extract('lora')
     assert 'backbone.layers.0.attn.attn.in_proj_weight' in run('diff', gps, lora)
-    assert run('union', gps, lora, tmp_path / 'both').endswith('0 connections were in both')
+    assert run('union', gps, lora, tmp_path / 'both').endswith('MiB, 0 connections were in both')
+    assert run('union', gps, gps, tmp_path / 'same').endswith(
+        f'MiB, {len(load_delta(gps).selection)} connections were in both'
+    )
     model, both = init_model(run.folder / 'gps_plain.py'), load_delta(tmp_path / 'both')
     with AppliedDelta(model, both):
         state = model.state_dict()
@@ -138,7 +145,7 @@ def test_another_base_is_refused(run: Run, tmp_path: Path) -> None:
     weights = torch.load(run.base, weights_only=True)
     weights['layers.1.ln1.weight'] += 1
     torch.save(weights, tmp_path / 'other.pth')
-    with pytest.raises(DeltaMismatchError, match=r"1 of 28 tensors .* first 'layers\.1\.ln1\.weight'"):
+    with pytest.raises(SystemExit, match=r"^verify: .*1 of 28 tensors .* first 'layers\.1\.ln1\.weight'"):
         run('verify', run.folder / 'gps.py', run.extract('gps'), '--base', tmp_path / 'other.pth')
 
 
@@ -146,11 +153,40 @@ def test_other_weights_than_those_of_the_checkpoint_are_said(run: Run, tmp_path:
     checkpoint = torch.load(run.folder / 'gps/iter_2.pth', weights_only=True)
     checkpoint['state_dict']['decode_head.conv_seg.bias'][0] += 1
     torch.save(checkpoint, tmp_path / 'c.pth')
-    with pytest.raises(ValueError, match=r"differ from .* in 1 tensors, first 'decode_head\.conv_seg\.bias'"):
+    with pytest.raises(SystemExit, match=r"differ from .* in 1 tensors, first 'decode_head\.conv_seg\.bias'"):
         run('verify', run.folder / 'gps.py', run.extract('gps'), '--checkpoint', tmp_path / 'c.pth')
 
 
 def test_a_checkpoint_without_a_selection_is_refused(run: Run, tmp_path: Path) -> None:
     torch.save({'state_dict': run.state('gps')}, tmp_path / 'c.pth')
-    with pytest.raises(ValueError, match='holds no selection'):
+    with pytest.raises(SystemExit, match='holds no selection'):
         run('extract', run.folder / 'gps.py', tmp_path / 'c.pth', tmp_path / 'd')
+    with pytest.raises(SystemExit, match=f'No such file.*{tmp_path}/absent'):
+        run('extract', run.folder / 'gps.py', tmp_path / 'absent', tmp_path / 'd')
+
+
+def test_the_delta_of_a_thin_checkpoint(run: Run, tmp_path: Path) -> None:
+    delta = load_delta(run.extract('gps'))
+    torch.save({'state_dict': {}, DELTA_KEY: pack_delta(delta)}, tmp_path / 'thin.pth')
+    run('extract', run.folder / 'gps.py', tmp_path / 'thin.pth', tmp_path / 'd')
+    assert load_delta(tmp_path / 'd').equals(delta)
+
+
+def test_the_base_may_be_a_whole_network(run: Run, tmp_path: Path) -> None:
+    torch.save({'state_dict': init_model(run.folder / 'gps_plain.py').state_dict()}, tmp_path / 'network.pth')
+    checkpoint = run.folder / 'gps/iter_2.pth'
+    run('extract', run.folder / 'gps.py', checkpoint, tmp_path / 'd', '--base', tmp_path / 'network.pth')
+    assert load_delta(tmp_path / 'd').equals(load_delta(run.extract('gps')))
+
+
+@pytest.mark.parametrize('tool', ['train', 'test'])
+def test_a_delta_in_place_of_a_checkpoint_is_refused_with_what_to_do(
+    run: Run, tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [run.folder / 'gps.py', *(['--resume'] if tool == 'train' else []), run.extract('gps')]
+    monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *map(str, words)])
+    with pytest.raises(
+        ValueError, match=r'is a delta, .*tools/delta\.py apply CONFIG .*gps\.safetensors whole\.pth, and'
+    ):
+        runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')

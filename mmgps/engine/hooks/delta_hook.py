@@ -42,8 +42,8 @@ class DeltaHook(Hook):
         out_dir: Folder below the work dir.
 
     Raises:
-        ValueError: For an interval below 1 or a ``max_keep`` of 0; when training starts, if no hook tunes the model,
-            or if thin checkpoints are asked for in a run with averaged weights.
+        ValueError: For an interval below 1, a ``max_keep`` of 0 or a score that is not named; when training starts,
+            if no hook tunes the model, or if thin checkpoints are asked for in a run with averaged weights.
     """
 
     # After the hook that selects, and after what else goes into a checkpoint.
@@ -69,6 +69,8 @@ class DeltaHook(Hook):
         self.save_best, self.thin_checkpoints = save_best, thin_checkpoints
         self.folder = DeltaFolder(out_dir, max_keep)
         if save_best is not None:
+            if save_best == 'auto':
+                raise ValueError("save_best='auto': expected the name of a score, such as 'mIoU'")
             judge = CheckpointHook(save_best=save_best, rule=rule)
             self._better = judge.is_better_than[save_best]
         self.base: Base | None = None

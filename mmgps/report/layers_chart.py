@@ -46,9 +46,8 @@ def _gradients(axes: Any, facts: SelectionFacts) -> None:
     axes.set_title('gradients that the choice was made by', fontsize=10.5, loc='left')
     known = [(number, layer.gradients) for number, layer in enumerate(facts.layers, 1) if layer.gradients]
     if not known:
-        axes.text(
-            0.5, 0.5, 'not known: files do not hold them, and not every method reads them', ha='center', color='#555'
-        )
+        reason = 'not known: no file holds them,\nand not every method reads them'
+        axes.text(0.5, 0.5, reason, ha='center', color='#555')
         axes.set_axis_off()
         return
     for kind, colour, label in (('of_all', QUIET, 'all connections'), ('of_chosen', '#111111', 'chosen ones')):

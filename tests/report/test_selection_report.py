@@ -144,6 +144,8 @@ def test_the_pictures_show_the_facts() -> None:
         drawn = {int(x): y for line in axes.lines for x, y in line.get_xydata()}
         expected = {at: 100 * getattr(layer, value) for at, layer in enumerate(report.facts.layers, 1)}
         assert drawn == pytest.approx(expected)
+        for line in axes.lines:
+            assert {LABELS[report.facts.layers[int(x) - 1].part] for x in line.get_xdata()} == {line.get_label()}
         assert axes.get_ylim()[1] > max(expected.values())
     assert [set(line.get_ydata()) for line in gradients.lines] == [{2.0}, {3.0}]
     panels = [axes for axes in report.figures['map'].axes if axes.images]

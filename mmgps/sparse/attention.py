@@ -117,20 +117,20 @@ class AttentionForward(ProjectingForward):
         # the fast inference path would give the values no gradient
         super().__init__(owner, _arg_requires_grad=lambda _: True)
         packed = owner.in_proj_weight
-        self._projections = {id(weight.dense): Projection(weight, weight.dense is packed) for weight in weights}
-        self._packed = self._projections.get(id(packed))
+        self._projections = [Projection(weight, weight.dense is packed) for weight in weights]
+        self._packed = next((p for p in self._projections if p.weight.dense is packed), None)
 
     def project(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
-        whole = self._projections.get(id(w))
-        if whole is not None:
-            return whole(x, w, b, 0)
+        for projection in self._projections:
+            if projection.weight.dense is w:
+                return projection(x, w, b, 0)
         if self._packed is None or w is self._owner.out_proj.weight:
             return F.linear(x, w, b)
         return self._packed(x, w, b, start)
 
     def routes(self) -> dict[str, Route]:
         """Weight name to the route of a call with all its rows."""
-        return {projection.weight.name: projection.route() for projection in self._projections.values()}
+        return {projection.weight.name: projection.route() for projection in self._projections}
 
 
 def attention_code(linear: Callable[..., Tensor], **names: Any) -> Callable[..., Any]:

@@ -35,8 +35,7 @@ class CompactTraining:
     def __init__(self, backbone: nn.Module, selection: Selection) -> None:
         self._backbone = backbone
         self._weights = [
-            TrainedWeight(parameter.name, parameter.value, parameter.neurons, connections)
-            for parameter, connections in selection.resolve(backbone)
+            TrainedWeight(parameter, connections) for parameter, connections in selection.resolve(backbone)
         ]
         self._handles: list[Handle] = []
         self._readers: list[Reader] = []
@@ -50,11 +49,16 @@ class CompactTraining:
         """Weight name to the way its gradient is made; of a tied weight, the way of its first owner."""
         return dict(self._routes)
 
+    def follow(self) -> None:
+        """Let the values go where the weights went since this was built: to another device, or into shards."""
+        for weight in self._weights:
+            weight.follow()
+
     def start(self) -> None:
         """Take the values from the weights, freeze these, and install what makes the values' gradients.
 
         Raises:
-            RuntimeError: If the backbone went to another device or type since this was built.
+            RuntimeError: If the backbone went to another device or type since this was built, without :meth:`follow`.
         """
         self.close()
         self._required = [weight.dense.requires_grad for weight in self._weights]

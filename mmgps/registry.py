@@ -11,6 +11,7 @@ HOOKS = Registry(
     'hook', parent=root.HOOKS, scope='mmgps', locations=['mmgps.engine', 'mmgps.visualization', 'mmgps.report']
 )
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmgps', locations=['mmgps.engine'])
+STRATEGIES = Registry('strategy', parent=root.STRATEGIES, scope='mmgps', locations=['mmgps.engine'])
 MODELS = Registry('model', parent=root.MODELS, scope='mmgps', locations=['mmgps.engine', 'mmgps.models'])
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer', parent=root.WEIGHT_INITIALIZERS, scope='mmgps', locations=['mmgps.models']

@@ -9,13 +9,12 @@ from mmgps.requirements import require
 
 require('mmseg')
 
-from mmengine.runner import Runner  # noqa: E402
-
 from mmgps.engine import (  # noqa: E402
     MissingInputsError,
     add_config_arguments,
     add_launcher_arguments,
     add_tune_arguments,
+    build_runner,
     enable_amp,
     enable_auto_scale_lr,
     provide_inputs,
@@ -59,7 +58,7 @@ def main() -> None:
         provide_inputs(cfg)
     except MissingInputsError as error:
         sys.exit(f'{args.config}: {error}')
-    Runner.from_cfg(cfg).train()
+    build_runner(cfg).train()
 
 
 if __name__ == '__main__':

@@ -22,10 +22,12 @@ from .config import (  # noqa: E402
 )
 from .delta_command import add_delta_commands, run_delta_command  # noqa: E402
 from .embeddings import ImageEmbedding, PixelEmbedding  # noqa: E402
+from .fsdp import GPSFSDPStrategy, ShardingError  # noqa: E402
 from .hooks import BeforeAfterHook, DeltaHook, ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
 from .inference import ModelBank, init_bank, init_model  # noqa: E402
 from .inputs import InputMissingError, MissingInputsError, provide_inputs  # noqa: E402
 from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
+from .runners import build_runner  # noqa: E402
 from .selection_loss import TaskLoss  # noqa: E402
 from .supcon import SupConLoss  # noqa: E402
 from .testing import augment_test, show_predictions  # noqa: E402
@@ -39,6 +41,7 @@ __all__ = [
     'DeltaHook',
     'ExactResumeHook',
     'GPSAmpOptimWrapper',
+    'GPSFSDPStrategy',
     'GPSHook',
     'GPSOptimWrapper',
     'ImageEmbedding',
@@ -46,6 +49,7 @@ __all__ = [
     'MissingInputsError',
     'ModelBank',
     'PixelEmbedding',
+    'ShardingError',
     'ShuffledOrder',
     'SupConLoss',
     'TaskLoss',
@@ -58,6 +62,7 @@ __all__ = [
     'build_base',
     'build_method',
     'build_plain',
+    'build_runner',
     'enable_amp',
     'enable_auto_scale_lr',
     'find_backbone',

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from mmengine._strategy import DDPStrategy, SingleDeviceStrategy
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
+from mmgps.sparse import CompactTraining, SparseTraining
+
+from .fsdp import GPSFSDPStrategy, check_run
 from .selection_pass import unwrapped
 
 
@@ -37,6 +42,51 @@ def rewrap(runner: Runner) -> None:
 
     With ``compile`` in the config, mmengine has compiled ``train_step`` of the old wrapper; that of the new one is too.
     """
-    if is_model_wrapper(runner.model):
+    if not is_model_wrapper(runner.model):
+        return
+    if isinstance(runner, FlexibleRunner):
+        runner.model = runner.strategy.model = runner.strategy._wrap_model(runner.model.module)
+    else:
         runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), runner.model.module)
         runner._maybe_compile('train_step')
+
+
+def check_strategy(runner: Any, sparse: dict[str, Any]) -> None:
+    """Make sure that the strategy of a ``FlexibleRunner`` can train what a method chooses.
+
+    Args:
+        runner: Any runner.
+        sparse: Config of what trains the chosen connections.
+
+    Raises:
+        TypeError: For one that shards or converts the model before it is known what is trained.
+        ShardingError: If the run has something that the strategy of mmgps cannot shard.
+    """
+    strategy = getattr(runner, 'strategy', None)
+    if isinstance(strategy, GPSFSDPStrategy):
+        check_run(runner, sparse)
+    elif strategy is not None and type(strategy) not in (SingleDeviceStrategy, DDPStrategy):
+        raise TypeError(
+            f'{type(strategy).__name__} lays the parameters out anew before it is known which are trained; set '
+            "strategy=dict(type='mmgps.GPSFSDPStrategy')"
+        )
+
+
+def whole_model(runner: Any) -> AbstractContextManager[None]:
+    """A context with the model of ``runner`` on its device, whatever its strategy does with it afterwards."""
+    strategy = getattr(runner, 'strategy', None)
+    return strategy.on_device() if isinstance(strategy, GPSFSDPStrategy) else nullcontext()
+
+
+def shard_base(runner: Any, training: SparseTraining) -> None:
+    """Spread what is frozen over the processes, if the strategy of ``runner`` does that.
+
+    Args:
+        runner: Whose optimizers hold what is trained and nothing else.
+        training: Which follows its weights.
+    """
+    strategy = getattr(runner, 'strategy', None)
+    if isinstance(strategy, GPSFSDPStrategy):
+        strategy.shard()
+        if isinstance(training, CompactTraining):
+            training.follow()

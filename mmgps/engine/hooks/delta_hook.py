@@ -48,6 +48,7 @@ class DeltaHook(Hook):
 
     # After the hook that selects, and after what else goes into a checkpoint.
     priority = 'LOW'
+    needs_whole_model = 'extract the delta from a checkpoint by tools/delta.py'
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from ..components import build_method
 from ..history import pack_history, unpack_history
 from ..optim import hold_only_trained
 from ..selection_pass import select, unwrapped
-from ..wrapping import check_copies, rewrap
+from ..wrapping import check_copies, check_strategy, rewrap, shard_base, whole_model
 
 CHECKPOINT_KEY = 'mmgps_selection'
 TRAINING_KEY = 'mmgps_training'
@@ -77,6 +77,7 @@ class TuneHook(Hook):
             if CHECKPOINT_KEY in checkpoint and not isinstance(runner._train_loop, BaseLoop):
                 self._complete(runner, unpack_selection(checkpoint[CHECKPOINT_KEY]))
             return
+        check_strategy(runner, self.sparse)
         if CHECKPOINT_KEY not in checkpoint:
             raise ValueError(
                 f'the checkpoint to resume from holds no selection ({CHECKPOINT_KEY!r}): it was not trained with '
@@ -89,12 +90,13 @@ class TuneHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         origin = 'selection restored from the checkpoint'
+        check_strategy(runner, self.sparse)
         if self.selection is None:
             selection, origin = self._select(runner)
             self._install(runner, selection)
             self._save(runner, selection)
-        assert self.selection is not None
-        assert self.training is not None
+        assert self.selection is not None and self.training is not None  # noqa: PT018
+        shard_base(runner, self.training)
         self.training.start()
         rewrap(runner)
         report = format_report(unwrapped(runner.model), self.target, self.selection)
@@ -112,7 +114,8 @@ class TuneHook(Hook):
     def _select(self, runner: Runner) -> tuple[Selection, str]:
         if self.selection_file:
             return load_selection(self.selection_file), f'selection read from {self.selection_file}'
-        choice = select(runner, self._backbone(runner), self._method(runner), self.num_batches, self.loss)
+        with whole_model(runner):
+            choice = select(runner, self._backbone(runner), self._method(runner), self.num_batches, self.loss)
         self.gradients = choice.gradients
         return choice.selection, str(choice.cost)
 

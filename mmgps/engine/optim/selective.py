@@ -10,6 +10,7 @@ from torch import nn
 
 from mmgps.registry import OPTIM_WRAPPERS
 from mmgps.sparse import SparseTraining
+from mmgps.sparse.reduce import average_gradients
 
 
 class SelectiveStep:
@@ -20,6 +21,8 @@ class SelectiveStep:
 
     sparse: SparseTraining | None = None
     """Set by :class:`mmgps.engine.TuneHook`."""
+    averaged: Sequence[nn.Parameter] = ()
+    """Parameters whose gradients nobody else averages over the processes, set by :func:`mmgps.engine.shard_base`."""
 
     def step(self, **kwargs: Any) -> None:
         if self.sparse is None:
@@ -27,6 +30,7 @@ class SelectiveStep:
                 f'{type(self).__name__} does not know what is selected; '
                 "add dict(type='mmgps.GPSHook') to custom_hooks of the config"
             )
+        average_gradients(self.averaged)
         self.sparse.before_step()
         super().step(**kwargs)  # type: ignore[misc]
         self.sparse.after_step()

@@ -1,0 +1,6 @@
+"""Training that spreads the frozen base over processes."""
+
+from .checks import ShardingError, check_run
+from .strategy import GPSFSDPStrategy
+
+__all__ = ['GPSFSDPStrategy', 'ShardingError', 'check_run']

@@ -1,0 +1,118 @@
+"""Spread frozen parameters over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.dist import broadcast, get_world_size
+from mmengine.model import BaseDataPreprocessor
+from torch import nn
+
+from mmgps.sparse.shard import is_sharded
+
+from .checks import check_parameters
+
+LISTS = (nn.ModuleList, nn.Sequential)
+UNCALLED = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+
+
+def shard_frozen(
+    model: nn.Module, trained: Collection[nn.Parameter], device: torch.device, units: Sequence[str] | None = None
+) -> None:
+    """Cut each parameter of ``model`` that is not ``trained`` into one part per process, in place.
+
+    By FSDP2: whenever a unit runs, forward or backward, its parameters are gathered, and freed again after it. The
+    trained ones stay whole on every process, and take the numbers of the first. Everything goes to ``device``, unit by
+    unit: the whole model never is there.
+
+    Args:
+        model: On the CPU or on ``device``, the same on all processes.
+        trained: What is left whole.
+        device: Of this process.
+        units: Names of the classes whose modules are gathered as a whole; by default see :func:`repeated_layers`.
+
+    Raises:
+        ShardingError: If there is nothing frozen, or something that FSDP cannot cut.
+        ValueError: If a name of ``units`` matches no module.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    whole = {id(value) for value in trained}
+    frozen = [value for value in model.parameters() if id(value) not in whole and value.dim()]
+    check_parameters(model, frozen)
+    for value in frozen:
+        value.requires_grad_(False)
+    left = set(model.parameters()) - set(frozen)
+    mesh = init_device_mesh(device.type, (get_world_size(),))
+    cut = partial(fully_shard, mesh=mesh, reshard_after_forward=True, shard_placement_fn=even_cut, ignored_params=left)
+    for unit in reversed(named_units(model, units) if units else repeated_layers(model, frozen)):
+        cut(unit)
+    cut(model)
+    for value in trained:
+        value.data = value.data.to(device)
+        broadcast(value.data)
+    for module in model.modules():
+        if isinstance(module, BaseDataPreprocessor):
+            module.to(device)
+
+
+def even_cut(value: nn.Parameter) -> Any:
+    """The first dimension that the processes can share evenly, else the first: there some get less."""
+    from torch.distributed.tensor import Shard
+
+    return Shard(next((d for d, size in enumerate(value.shape) if size % get_world_size() == 0), 0))
+
+
+def repeated_layers(model: nn.Module, frozen: Collection[nn.Parameter]) -> list[nn.Module]:
+    """The innermost members of lists and sequences that hold two or more layers with frozen parameters: blocks, mostly.
+
+    Innermost, since a stage may have parts that are called from outside it, when nobody would gather them. What is in
+    no such member is gathered for the whole forward pass.
+    """
+    wanted = {id(value) for value in frozen}
+    members = [child for part in model.modules() if isinstance(part, LISTS) for child in part.children()]
+    found = {id(m): m for m in members if not isinstance(m, UNCALLED) and _layers_of(m, wanted) > 1}
+    return [m for m in found.values() if not any(id(part) in found for part in m.modules() if part is not m)]
+
+
+def _layers_of(module: nn.Module, wanted: Collection[int]) -> int:
+    return sum(any(id(value) in wanted for value in part.parameters(recurse=False)) for part in module.modules())
+
+
+def named_units(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """The modules of classes ``names``, outer ones first.
+
+    Raises:
+        ValueError: Names the nearest classes for one that matches nothing.
+    """
+    classes = sorted({type(module).__name__ for module in model.modules()})
+    for name in names:
+        if name not in classes:
+            near = ', '.join(get_close_matches(name, classes, 3, 0.0))
+            raise ValueError(f'units of the strategy name {name!r}, and no module of the model is one; nearest: {near}')
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
+def held_bytes(model: nn.Module) -> tuple[int, int]:
+    """Bytes of the sharded parameters of ``model`` on this process, and on all together."""
+    sharded: list[Any] = [value for value in model.parameters() if is_sharded(value)]
+    here = sum(value.to_local().nbytes for value in sharded)
+    return here, sum(value.numel() * value.element_size() for value in sharded)
+
+
+def gathered_state(model: nn.Module, keep: bool) -> dict[str, Any]:
+    """The state dict of ``model`` with whole tensors on the CPU; all processes have to ask, those that ``keep`` get it.
+
+    One tensor at a time is whole on the device.
+    """
+    state: dict[str, Any] = {}
+    for name, value in model.state_dict().items():
+        whole = value.full_tensor() if is_sharded(value) else value
+        if keep:
+            state[name] = whole.detach().cpu()
+    return state

@@ -1,0 +1,121 @@
+"""FSDP for models of which most is frozen."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed.fsdp
+from mmengine._strategy import DDPStrategy
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.optim import BaseOptimWrapper
+from torch import nn
+
+from mmgps.registry import STRATEGIES
+
+from ..optim import SelectiveStep, wrappers_of
+from .checks import ShardingError
+from .shards import gathered_state, held_bytes, shard_frozen
+
+
+@STRATEGIES.register_module()
+class GPSFSDPStrategy(DDPStrategy):
+    """Spread what is frozen over the processes; what is trained is whole on each, and its gradients are averaged.
+
+    For ``FlexibleRunner``. The model stays on the CPU until it is known what is trained, is on the device as a whole
+    only to select, and not at all where a ``selection`` file is given or a run is resumed. A checkpoint is that of a
+    run without FSDP, written by one process.
+
+    mmengine's ``FSDPStrategy`` flattens parameters of several layers into one when the model is built, which is before
+    it is known what is trained: there neither single connections nor unlike parts of a layer can be.
+
+    Args:
+        units: Names of the classes whose modules are gathered as a whole, such as ``TransformerEncoderLayer``; by
+            default members of lists that hold two or more layers.
+        options: Of mmengine's ``DDPStrategy``, but ``model_wrapper``: FSDP2 wraps nothing.
+
+    Raises:
+        ShardingError: If the installed torch has no FSDP2, or the run was not started by a launcher.
+    """
+
+    def __init__(self, *, units: Sequence[str] | None = None, **options: Any) -> None:
+        if options.get('model_wrapper') is not None:
+            raise ShardingError('model_wrapper is none of mmgps.GPSFSDPStrategy: the model is sharded in place')
+        super().__init__(**options)
+        self.units = units
+        if not self.distributed:
+            raise ShardingError(
+                'mmgps.GPSFSDPStrategy needs several processes; start them by '
+                '`tools/dist_train.sh CONFIG GPUS`, or by torchrun with --launcher pytorch'
+            )
+        if not has_fsdp2():
+            raise ShardingError(
+                f'torch {torch.__version__} has no torch.distributed.fsdp.fully_shard that leaves parameters out; '
+                'install a newer one, such as that of constraints.txt'
+            )
+
+    def _wrap_model(self, model: nn.Module) -> nn.Module:
+        model = self.convert_model(model)
+        training = 'max_iters' in self.dispatch_kwargs
+        return model if training else model.to(get_device())
+
+    def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> BaseOptimWrapper:
+        """As mmengine does.
+
+        Raises:
+            TypeError: For a wrapper that averages no gradients.
+        """
+        built = super().build_optim_wrapper(optim_wrapper, model)
+        for wrapper in wrappers_of(built):
+            if not isinstance(wrapper, SelectiveStep):
+                raise TypeError(
+                    f'{type(wrapper).__name__} leaves gradients as each process has them; under mmgps.GPSFSDPStrategy '
+                    "set optim_wrapper.type to 'mmgps.GPSOptimWrapper' or 'mmgps.GPSAmpOptimWrapper'"
+                )
+        return built
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """The whole model on the device, for as long as that takes."""
+        self.model.to(get_device())
+        try:
+            yield
+        finally:
+            self.model.to('cpu')
+
+    def shard(self) -> None:
+        """Spread what no optimizer holds, see :func:`shard_frozen`."""
+        within = {id(value) for value in self.model.parameters()}
+        wrappers = wrappers_of(self.optim_wrapper)
+        for wrapper in wrappers:
+            held = [value for group in wrapper.optimizer.param_groups for value in group['params']]
+            wrapper.averaged = [value for value in held if id(value) in within]
+        trained = [value for wrapper in wrappers for value in wrapper.averaged]
+        shard_frozen(self.model, trained, torch.device(get_device()), self.units)
+        for wrapper in wrappers:  # its state goes where its parameters went
+            wrapper.optimizer.load_state_dict(wrapper.optimizer.state_dict())
+        here, whole = held_bytes(self.model)
+        self.logger.info(f'frozen parameters: {here:,} of {whole:,} bytes on this process, of {self.world_size}')
+
+    def save_checkpoint(self, filename: str, **options: Any) -> None:
+        self._gathered = gathered_state(self.model, is_main_process())
+        super().save_checkpoint(filename, **options)
+        del self._gathered
+
+    def model_state_dict(self) -> dict[str, Any]:
+        return self._gathered
+
+    def resume(self, filename: str, **options: Any) -> dict[str, Any]:
+        """On the CPU: the device need not hold a whole checkpoint."""
+        found: dict[str, Any] = super().resume(filename, **{**options, 'map_location': 'cpu'})
+        return found
+
+
+def has_fsdp2() -> bool:
+    """Whether torch can shard a part of the parameters in place."""
+    fully_shard = getattr(torch.distributed.fsdp, 'fully_shard', None)
+    return fully_shard is not None and 'ignored_params' in inspect.signature(fully_shard).parameters

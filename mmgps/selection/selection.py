@@ -85,15 +85,19 @@ class Selection:
         )
 
     def resolve(self, backbone: nn.Module) -> Iterator[tuple[Parameter, Connections]]:
-        """Pair the connections with the weights of ``backbone``.
+        """Pair the connections with the weights of ``backbone``, in its order.
+
+        A selection that was read from a file has another order: without this one, gradients that processes add up
+        would be rounded differently after a resume.
 
         Raises:
             SelectionMismatchError: If they were chosen for another architecture; says what differs.
         """
         described = describe(backbone)
         self._check(backbone, described)
-        for name, connections in self.connections.items():
-            yield described[name], connections
+        for name, parameter in described.items():
+            if name in self.connections:
+                yield parameter, self.connections[name]
 
     def _check(self, backbone: nn.Module, described: Mapping[str, Parameter]) -> None:
         for name in (*self.connections, *self.whole):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,14 @@ def test_parameters_that_cannot_be_cut(net: nn.Module, message: str) -> None:
     assert_same_bits(net.state_dict(), before)
 
 
-def test_nothing_is_refused_that_works(tmp_path: Path) -> None:
+def test_nothing_is_refused_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even processes without a CUDA device, which the strategy brings together itself."""
+    dist.destroy_process_group()
+    with socket.socket() as found:
+        found.bind(('127.0.0.1', 0))
+        port = found.getsockname()[1]
+    for name, value in dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=port, WORLD_SIZE=1).items():
+        monkeypatch.setenv(name, str(value))
     runner = train_any(validating(config(tmp_path)))
     assert runner.iter == 1
     assert type(runner.model).__name__ == 'FSDPEncoderDecoder'

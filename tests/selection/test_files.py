@@ -40,6 +40,16 @@ def test_round_trip(net: nn.Module, selection: Selection, tmp_path: Path) -> Non
     assert {name: int(mask.sum()) for name, mask in masks.items()} == {'0.weight': 8, '2.weight': 4}
 
 
+def test_one_that_was_read_is_in_the_order_of_the_network() -> None:
+    """Processes add gradients up in that order, also after a resume."""
+    net = nn.ModuleDict({name: nn.Linear(3, 2) for name in 'bac'})
+    made = GPS(1).select(net, {name: torch.randn_like(value) for name, value in net.named_parameters()})
+    read = unpack_selection(pack_selection(made))
+    expected = ['b.weight', 'a.weight', 'c.weight']
+    assert [[parameter.name for parameter, _ in found.resolve(net)] for found in (made, read)] == [expected] * 2
+    assert list(read.connections) != expected
+
+
 def test_mutated_files_are_refused_or_equal(selection: Selection, tmp_path: Path) -> None:
     path = tmp_path / 's.safetensors'
     save_selection(selection, path)

@@ -58,6 +58,13 @@ class GPSFSDPStrategy(DDPStrategy):
                 'install a newer one, such as that of constraints.txt'
             )
 
+    def _setup_distributed(self, launcher: str = 'pytorch', backend: str = 'nccl', **options: Any) -> None:
+        """As mmengine does, which picks a CUDA device for every process; without one, ``gloo`` runs on the CPU."""
+        if launcher == 'pytorch' and backend == 'gloo' and not torch.cuda.is_available():
+            torch.distributed.init_process_group('gloo', **options)
+        else:
+            super()._setup_distributed(launcher, backend, **options)
+
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         model = self.convert_model(model)
         training = 'max_iters' in self.dispatch_kwargs

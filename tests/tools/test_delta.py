@@ -122,7 +122,11 @@ def test_info(run: Run) -> None:
     assert facts['whole tensors of the base'] == sum(delta.tensors[name].numel() for name in whole)
     assert facts['config']['model']['backbone']['type'] == 'VisionTransformer'
     assert f'connections             {len(delta.selection)}' in run('info', run.extract('gps'))
-    assert json.loads(run('info', run.extract('lora'), '--json'))['beside the base'] > 0
+    beyond = [value for n, value in delta.tensors.items() if not n.startswith('backbone.')]
+    assert facts['bytes of the head'] == sum(value.nbytes for value in beyond) > 0
+    beside = json.loads(run('info', run.extract('lora'), '--json'))
+    assert (beside['whole tensors of the base'], beside['connections']) == (0, 0)
+    assert beside['beside the base'] > 0
 
 
 def test_diff_and_union(run: Run, tmp_path: Path) -> None:
@@ -139,6 +143,9 @@ def test_diff_and_union(run: Run, tmp_path: Path) -> None:
         assert torch.equal(state[name], run.state('gps')[name])
         name = 'backbone.layers.0.attn.attn.lora.b'
         assert torch.equal(state[name], run.state('lora')[name])
+        name = 'decode_head.conv_seg.bias'  # in both: the second wins
+        assert torch.equal(state[name], run.state('lora')[name])
+        assert not torch.equal(state[name], run.state('gps')[name])
 
 
 def test_another_base_is_refused(run: Run, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from mmgps.selection import (
     save_selection,
     unpack_selection,
 )
+from mmgps.selection.sealed import seal
 from mmgps.tuning import GPS
 
 
@@ -38,6 +40,17 @@ def test_round_trip(net: nn.Module, selection: Selection, tmp_path: Path) -> Non
     assert sorted(p.name for p in tmp_path.iterdir()) == ['s.safetensors']
     masks = {p.name: c.mask(p.neurons) for p, c in back.resolve(net)}
     assert {name: int(mask.sum()) for name, mask in masks.items()} == {'0.weight': 8, '2.weight': 4}
+
+
+def test_the_loss_is_kept_and_may_be_missing_as_in_older_files(selection: Selection) -> None:
+    said = {'type': 'SupConLoss', 'temperature': 0.07}
+    state = pack_selection(replace(selection, loss=said))
+    assert unpack_selection(state).loss == said
+    content = json.loads(json.loads(state['metadata'])['content'])
+    del content['loss']
+    old = unpack_selection({**state, 'metadata': seal(content, state['positions'])})
+    assert old.loss is None
+    assert old.equals(selection)
 
 
 def test_mutated_files_are_refused_or_equal(selection: Selection, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def check_same_loss(loss: SelectionLoss, selection: Selection, where: str) -> No
 
 
 def check_same_training(training: SparseTraining | None, found: str | None, selection: Selection) -> None:
-    """Make sure that a checkpoint holds the optimizer's state of ``training``; without connections there is none to hold.
+    """Make sure that a checkpoint holds the optimizer's state of ``training``; without connections there is none.
 
     Args:
         training: Of the config.

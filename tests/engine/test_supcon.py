@@ -8,7 +8,7 @@ import pytest
 import tiny_classes
 import torch
 from slow_supcon import slow_gradients
-from tiny import state_of, tiny_config, train
+from tiny import TinyPictures, state_of, tiny_config, train
 from tiny_classes import BACKBONES, TinyClasses, classes_config, classifier
 from torch import nn
 from torch.utils.data import DataLoader
@@ -178,8 +178,9 @@ def test_bad_options(options: dict, message: str) -> None:
 
 
 def test_a_data_set_that_cannot_say_its_classes_is_named() -> None:
-    with pytest.raises(TypeError, match=r'list does not say which class .* use order'):
-        ClassBalancedOrder().indices([1, 2, 3], 0)
+    for dataset in ([1, 2, 3], TinyPictures(pipeline=[])):
+        with pytest.raises(TypeError, match=rf'{type(dataset).__name__} does not say which class .* use order'):
+            ClassBalancedOrder().indices(dataset, 0)
 
 
 def test_pixels_of_a_segmentor_and_images_that_have_no_class(tmp_path: Path) -> None:

@@ -136,7 +136,11 @@ def test_balanced_classes() -> None:
     assert all(labels[one] == labels[other] for one, other in zip(drawn[::2], drawn[1::2], strict=True))
     assert set(drawn) == set(range(12))
     assert set(Counter(index for index in drawn if labels[index] == 1).values()) == {4}
-    assert drawn == ClassBalancedOrder(2).indices(dataset, 5) != ClassBalancedOrder(2).indices(dataset, 6)
+    again, other = (ClassBalancedOrder(2).indices(dataset, seed) for seed in (5, 6))
+    assert drawn == again != other
+    # Who stands beside whom is drawn, too.
+    pairs = [set(map(frozenset, zip(order[::2], order[1::2], strict=True))) for order in (drawn, other)]
+    assert pairs[0] != pairs[1]
 
 
 def test_balanced_classes_in_the_hook(tmp_path: Path) -> None:

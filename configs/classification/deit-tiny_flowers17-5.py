@@ -1,5 +1,5 @@
-# Five images of each class: 120 epochs of 5 iterations, as many as on all images.
+# Five images of each class: 32 epochs of 5 iterations, as many as on all images.
 _base_ = ['./deit-tiny_flowers17.py']
 train_dataloader = dict(dataset=dict(ann_file='train5.txt'))
-train_cfg = dict(max_epochs=120, val_interval=120)
-default_hooks = dict(checkpoint=dict(interval=40))
+train_cfg = dict(max_epochs=32, val_interval=32)
+default_hooks = dict(checkpoint=dict(interval=16))

@@ -3,9 +3,9 @@
 # Weights: tools/convert_vit.py renames those that mmseg reads; docs/classification.md has the commands.
 _base_ = [
     '../_base_/classification_runtime.py',
-    '../_base_/datasets/flowers17_224x224.py',
+    '../_base_/datasets/flowers17_112x112.py',
     '../_base_/models/deit-tiny_flowers17.py',
-    '../_base_/schedules/flowers17_15e.py',
+    '../_base_/schedules/flowers17_4e.py',
     '../_base_/tuning/gps_supcon.py',
 ]
 model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='pretrain/deit_tiny_mmpretrain.pth')))

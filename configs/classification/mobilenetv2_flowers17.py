@@ -3,9 +3,9 @@
 # Weights: the backbone in the keys of mmseg, which are those of mmpretrain.
 _base_ = [
     '../_base_/classification_runtime.py',
-    '../_base_/datasets/flowers17_224x224.py',
+    '../_base_/datasets/flowers17_112x112.py',
     '../_base_/models/mobilenetv2_flowers17.py',
-    '../_base_/schedules/flowers17_15e.py',
+    '../_base_/schedules/flowers17_4e.py',
     '../_base_/tuning/gps_supcon.py',
 ]
 model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='pretrain/mobilenetv2_mmseg.pth')))

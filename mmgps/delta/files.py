@@ -56,6 +56,7 @@ def pack_delta(delta: Delta) -> dict[str, Any]:
         'format_version': FORMAT_VERSION,
         'method': delta.selection.method,
         'settings': dict(delta.selection.settings),
+        'loss': delta.selection.loss and dict(delta.selection.loss),
         'k': delta.k,
         'whole': list(delta.selection.whole),
         'architecture': delta.selection.architecture,
@@ -96,8 +97,7 @@ def _assemble(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Delt
         values[name] = tensors[f'{CHOSEN}{name}/values']
         if values[name].shape != connections[name].positions.shape:
             raise DeltaFileError(f'{name!r} has {len(values[name])} values for {len(connections[name])} connections')
-    selection = Selection(
-        content['method'], connections, tuple(content['whole']), content['architecture'], content['settings']
-    )
+    chosen_by = content['settings'], content.get('loss')
+    selection = Selection(content['method'], connections, tuple(content['whole']), content['architecture'], *chosen_by)
     whole = {name.removeprefix(WHOLE): value for name, value in tensors.items() if name.startswith(WHOLE)}
     return Delta(selection, values, whole, Base(**content['base']), content['target'], Origin(**content['origin']))

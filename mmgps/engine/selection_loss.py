@@ -33,6 +33,10 @@ class SelectionLoss(Protocol):
         """
         ...
 
+    def settings(self) -> dict[str, Any]:
+        """Its type and what it was told, as JSON values: a run resumes only under the same."""
+        ...
+
 
 @SELECTION_LOSSES.register_module()
 class TaskLoss:
@@ -45,6 +49,9 @@ class TaskLoss:
 
     def bind(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any], Tensor]:
         return TrainingLoss(model, optim_wrapper)
+
+    def settings(self) -> dict[str, Any]:
+        return {'type': 'TaskLoss'}
 
 
 class TrainingLoss:

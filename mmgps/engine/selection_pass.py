@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -95,10 +95,12 @@ def select(
         objective: Whose gradients; the task's own loss by default.
     """
     began = time.perf_counter()
-    gradients, batches = None, 0
+    gradients, batches, loss = None, 0, None
     if method.needs_gradient:
-        gradients, batches = _gradients(runner, backbone, method, num_batches, objective or TaskLoss())
-    selection = method.select(backbone, gradients)
+        objective = objective or TaskLoss()
+        gradients, batches = _gradients(runner, backbone, method, num_batches, objective)
+        loss = objective.settings()
+    selection = replace(method.select(backbone, gradients), loss=loss)
     size = sum(g.numel() * g.element_size() for g in (gradients or {}).values())
     cost = Cost(time.perf_counter() - began, batches, size)
     return Choice(selection, cost, gradient_quantiles(backbone, selection, gradients or {}))

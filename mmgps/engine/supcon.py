@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -74,3 +75,19 @@ class SupConLoss:
             return supervised_contrastive(vectors, labels, self.temperature) * (samples_of(data) / VIEWS)
 
         return loss
+
+    def settings(self) -> dict[str, Any]:
+        """See :class:`mmgps.engine.selection_loss.SelectionLoss`."""
+        told = {
+            'type': 'SupConLoss',
+            'temperature': self.temperature,
+            'pipeline': self.pipeline,
+            'batch_size': self.batch_size,
+            'order': _described(self.order),
+            'embedding': _described(self.embedding),
+        }
+        return json.loads(json.dumps(told, default=str))
+
+
+def _described(component: Any) -> dict[str, Any]:
+    return {'type': type(component).__name__, **vars(component)}

@@ -64,12 +64,13 @@ def class_of(dataset: Any, at: int) -> int:
     Raises:
         TypeError: For a data set that cannot say.
     """
-    if not hasattr(dataset, 'get_cat_ids'):
+    try:
+        return int(dataset.get_cat_ids(at)[0])
+    except (AttributeError, NotImplementedError) as error:  # mmengine's own base class has the method without a body
         raise TypeError(
             f'{type(dataset).__name__} does not say which class an image has (get_cat_ids), so classes cannot be '
             "balanced; use order=dict(type='mmgps.ShuffledOrder')"
-        )
-    return int(dataset.get_cat_ids(at)[0])
+        ) from error
 
 
 def _drawn(own: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:

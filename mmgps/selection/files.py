@@ -48,6 +48,7 @@ def pack_selection(selection: Selection) -> dict[str, Any]:
         'whole': list(selection.whole),
         'architecture': selection.architecture,
         'settings': dict(selection.settings),
+        'loss': selection.loss and dict(selection.loss),
         'shapes': {name: [item.neurons, item.fan_in] for name, item in selection.connections.items()},
     }
     return {'metadata': seal(content, positions), 'positions': positions}
@@ -65,9 +66,8 @@ def unpack_selection(state: dict[str, Any]) -> Selection:
     except SealError as error:
         raise SelectionFileError(str(error)) from error
     connections = {n: Connections(positions[n].long(), *shape) for n, shape in content['shapes'].items()}
-    return Selection(
-        content['method'], connections, tuple(content['whole']), content['architecture'], content['settings']
-    )
+    whole, loss = tuple(content['whole']), content.get('loss')
+    return Selection(content['method'], connections, whole, content['architecture'], content['settings'], loss)
 
 
 def _narrow(positions: Tensor) -> Tensor:

@@ -63,6 +63,8 @@ class Selection:
         whole: Names of the parameters that are trained in full.
         architecture: :func:`architecture_fingerprint` of the backbone.
         settings: What the method was told, such as ``k``; JSON values.
+        loss: The loss whose gradient it was chosen by, and its options; JSON values. None if it was chosen without
+            gradients, or written by a release that did not say.
     """
 
     method: str
@@ -70,6 +72,7 @@ class Selection:
     whole: tuple[str, ...]
     architecture: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    loss: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         """Chosen connections; parameters trained in full are not counted."""

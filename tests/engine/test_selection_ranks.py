@@ -1,39 +1,19 @@
 """One selection pass, whatever the number of processes, in step with each other."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 pytest.importorskip('mmseg')
 
+from ranks import run_ranks
 from selection_probe import LENGTHS, WORLDS
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What each process of each run found: five and three samples, in batches of one, on 1, 2 and 4 processes."""
     folder = tmp_path_factory.mktemp('ranks')
-    script = ROOT / 'tests/support/selection_probe.py'
-    paths = os.pathsep.join([str(ROOT), str(script.parent)])
-    environment = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), folder],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(max(WORLDS))
-    ]
-    said = [process.communicate(timeout=300)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0] * len(ranks), '\n'.join(text[-2000:] for text in said)
+    run_ranks('selection_probe.py', max(WORLDS), folder)
     return {path.stem: torch.load(path, weights_only=True) for path in folder.glob('*.pth')}
 
 

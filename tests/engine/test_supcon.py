@@ -1,24 +1,22 @@
 """Selection by the contrastive loss, with the real hook on classifiers of mmpretrain."""
 
 import math
-import random
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny_classes
 import torch
-from tiny import state_of, tiny_config, train
+from slow_supcon import slow_gradients
+from tiny import TinyPictures, state_of, tiny_config, train
 from tiny_classes import BACKBONES, TinyClasses, classes_config, classifier
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmgps.engine import ClassBalancedOrder, GPSHook, SupConLoss, tune_config
-from mmgps.engine.seeding import mixed_seed
 from mmgps.selection import Selection, load_selection, preserved
 
-SEED, SIZE, TEMPERATURE = 3, 4, 0.07
+SEED, SIZE = 3, 4
 
 
 def selected(work_dir: Path, kind: str = 'vit', **changes) -> tuple[Selection, nn.Module]:
@@ -33,45 +31,6 @@ def same(one: Selection, other: Selection) -> bool:
     )
 
 
-def view(dataset, seed: int, place: int, index: int, number: int) -> torch.Tensor:
-    """One view, drawn as the pass draws it, normalised by hand."""
-    its_own = mixed_seed(mixed_seed(seed, place, index), number)
-    random.seed(its_own)
-    np.random.seed(its_own)  # noqa: NPY002
-    torch.manual_seed(its_own)
-    packed = dataset[index]
-    return (packed['inputs'].float() - 100) / 50
-
-
-def slow_term(features: list[torch.Tensor], labels: list[int]) -> torch.Tensor:
-    """The loss of a batch, pair by pair."""
-    unit = [one / one.square().sum().sqrt() for one in features]
-    terms = []
-    for i, own in enumerate(unit):
-        others = [a for a in range(len(unit)) if a != i]
-        below = sum(torch.exp((own * unit[a]).sum() / TEMPERATURE) for a in others)
-        partners = [a for a in others if labels[a] == labels[i]]
-        shares = [torch.exp((own * unit[p]).sum() / TEMPERATURE) / below for p in partners]
-        terms.append(-sum(map(torch.log, shares)) / len(partners))
-    return sum(terms) / len(terms)
-
-
-def slow_gradients(model: nn.Module, dataset) -> dict[str, torch.Tensor]:
-    order = np.random.default_rng(SEED).permutation(len(dataset)).tolist()
-    sums = {name: torch.zeros_like(value) for name, value in model.backbone.named_parameters()}
-    for begin in range(0, len(order), SIZE):
-        places = range(begin, min(begin + SIZE, len(order)))
-        drawn = [(order[at], view(dataset, SEED, at, order[at], number)) for at in places for number in range(2)]
-        out = model.backbone(torch.stack([image for _, image in drawn]))[-1]
-        out = out.mean((2, 3)) if out.dim() == 4 else out
-        labels = [dataset.labels[index] for index, _ in drawn]
-        loss = slow_term(list(out), labels) * len(places)
-        found = torch.autograd.grad(loss, list(model.backbone.parameters()), allow_unused=True)
-        for name, gradient in zip(sums, found, strict=True):
-            sums[name] += 0 if gradient is None else gradient
-    return sums
-
-
 @pytest.mark.parametrize('kind', BACKBONES)
 def test_the_hook_selects_what_a_slow_loop_selects(kind: str, tmp_path: Path) -> None:
     """Class token, pooled maps of Swin and ResNet, and the feature that ConvNeXt pools itself."""
@@ -80,7 +39,7 @@ def test_the_hook_selects_what_a_slow_loop_selects(kind: str, tmp_path: Path) ->
     selection, model = selected(tmp_path, kind)
     dataset = DATASETS.build(classes_config(tmp_path).train_dataloader.dataset)
     with preserved(model):
-        gradients = slow_gradients(model.train().requires_grad_(), dataset)
+        gradients = slow_gradients(model.train().requires_grad_(), dataset, SEED, SIZE)
     differing = checked = 0
     for name, item in selection.connections.items():
         rows = gradients[name].flatten(1).abs()
@@ -177,7 +136,11 @@ def test_balanced_classes() -> None:
     assert all(labels[one] == labels[other] for one, other in zip(drawn[::2], drawn[1::2], strict=True))
     assert set(drawn) == set(range(12))
     assert set(Counter(index for index in drawn if labels[index] == 1).values()) == {4}
-    assert drawn == ClassBalancedOrder(2).indices(dataset, 5) != ClassBalancedOrder(2).indices(dataset, 6)
+    again, other = (ClassBalancedOrder(2).indices(dataset, seed) for seed in (5, 6))
+    assert drawn == again != other
+    # Who stands beside whom is drawn, too.
+    pairs = [set(map(frozenset, zip(order[::2], order[1::2], strict=True))) for order in (drawn, other)]
+    assert pairs[0] != pairs[1]
 
 
 def test_balanced_classes_in_the_hook(tmp_path: Path) -> None:
@@ -219,8 +182,9 @@ def test_bad_options(options: dict, message: str) -> None:
 
 
 def test_a_data_set_that_cannot_say_its_classes_is_named() -> None:
-    with pytest.raises(TypeError, match=r'list does not say which class .* use order'):
-        ClassBalancedOrder().indices([1, 2, 3], 0)
+    for dataset in ([1, 2, 3], TinyPictures(pipeline=[])):
+        with pytest.raises(TypeError, match=rf'{type(dataset).__name__} does not say which class .* use order'):
+            ClassBalancedOrder().indices(dataset, 0)
 
 
 def test_pixels_of_a_segmentor_and_images_that_have_no_class(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from mmgps.selection import (
     save_selection,
     unpack_selection,
 )
+from mmgps.selection.sealed import seal
 from mmgps.tuning import GPS
 
 
@@ -48,6 +50,17 @@ def test_one_that_was_read_is_in_the_order_of_the_network() -> None:
     expected = ['b.weight', 'a.weight', 'c.weight']
     assert [[parameter.name for parameter, _ in found.resolve(net)] for found in (made, read)] == [expected] * 2
     assert list(read.connections) != expected
+
+
+def test_the_loss_is_kept_and_may_be_missing_as_in_older_files(selection: Selection) -> None:
+    said = {'type': 'SupConLoss', 'temperature': 0.07}
+    state = pack_selection(replace(selection, loss=said))
+    assert unpack_selection(state).loss == said
+    content = json.loads(json.loads(state['metadata'])['content'])
+    del content['loss']
+    old = unpack_selection({**state, 'metadata': seal(content, state['positions'])})
+    assert old.loss is None
+    assert old.equals(selection)
 
 
 def test_mutated_files_are_refused_or_equal(selection: Selection, tmp_path: Path) -> None:

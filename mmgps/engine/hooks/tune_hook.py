@@ -17,6 +17,7 @@ from mmgps.selection import Quantiles, Selection, load_selection, pack_selection
 from mmgps.sparse import SparseTraining
 from mmgps.tuning import InjectionMethod, TuningMethod, format_report, freeze_unselected, injected_by
 
+from ..agreement import check_same_loss, check_same_method, check_same_training
 from ..components import build_method
 from ..history import pack_history, unpack_history
 from ..optim import hold_only_trained
@@ -62,6 +63,8 @@ class TuneHook(Hook):
         self.target, self.num_batches, self.selection_file = target, num_batches, selection
         self.sparse = sparse or dict(type='CompactTraining')
         self.loss = SELECTION_LOSSES.build({'_scope_': 'mmgps', 'type': 'TaskLoss', **(loss or {})})
+        # A file says itself which loss it was chosen by, so only one that is named beside it has to agree.
+        self._compares_loss = not selection or loss is not None
         self.selection: Selection | None = None
         self.training: SparseTraining | None = None
         self.gradients: Mapping[str, Quantiles] = {}
@@ -84,9 +87,10 @@ class TuneHook(Hook):
                 f'{type(self).__name__}; start anew from it with load_from instead of --resume'
             )
         selection = unpack_selection(checkpoint[CHECKPOINT_KEY])
-        self._check_same_method(self._method(runner), selection)
+        check_same_method(self._method(runner), selection)
+        self._check_same_loss(selection, 'the checkpoint')
         self._install(runner, selection)
-        self._check_same_training(checkpoint, selection)
+        check_same_training(self.training, checkpoint.get(TRAINING_KEY), selection)
 
     def before_train(self, runner: Runner) -> None:
         origin = 'selection restored from the checkpoint'
@@ -113,7 +117,9 @@ class TuneHook(Hook):
 
     def _select(self, runner: Runner) -> tuple[Selection, str]:
         if self.selection_file:
-            return load_selection(self.selection_file), f'selection read from {self.selection_file}'
+            selection = load_selection(self.selection_file)
+            self._check_same_loss(selection, self.selection_file)
+            return selection, f'selection read from {self.selection_file}'
         with whole_model(runner):
             choice = select(runner, self._backbone(runner), self._method(runner), self.num_batches, self.loss)
         self.gradients = choice.gradients
@@ -148,24 +154,9 @@ class TuneHook(Hook):
             )
         return method
 
-    @staticmethod
-    def _check_same_method(method: TuningMethod, selection: Selection) -> None:
-        wanted, found = (method.name, method.settings()), (selection.method, dict(selection.settings))
-        if wanted != found:
-            raise ValueError(
-                f'the checkpoint was trained by {found[0]} with {found[1]}, the config asks for {wanted[0]} with '
-                f'{wanted[1]}; resume with the settings of the checkpoint, or start anew in another work_dir'
-            )
-
-    def _check_same_training(self, checkpoint: dict[str, Any], selection: Selection) -> None:
-        """Each kind of training holds other numbers in the optimizer; without connections there is nothing to hold."""
-        wanted = type(self.training).__name__
-        found = checkpoint.get(TRAINING_KEY, wanted)
-        if selection.connections and wanted != found:
-            raise ValueError(
-                f"the checkpoint was trained with {found}, the config asks for {wanted}, whose optimizer's state is "
-                f"another; resume with sparse=dict(type='mmgps.{found}') of the hook, or start anew in another work_dir"
-            )
+    def _check_same_loss(self, selection: Selection, where: str) -> None:
+        if self._compares_loss:
+            check_same_loss(self.loss, selection, where)
 
     def _save(self, runner: Runner, selection: Selection) -> None:
         if selection.connections and is_main_process():

@@ -1,16 +1,16 @@
-# Oxford-17 Flowers at 224 px: of each class 40 images to train on and 20 to test on; val.txt has 20 more to choose by.
+# Oxford-17 Flowers at 112 px, a size for a CPU: of each class 40 images to train on and 20 to test on; val.txt has 20 more to choose by.
 # Made by: python tools/prepare_fgvc.py oxford-flowers17 --source FOLDER --out data/oxford_flowers17
 data_root = 'data/oxford_flowers17'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.35, 1.0), backend='pillow', interpolation='bicubic'),
+    dict(type='RandomResizedCrop', scale=112, crop_ratio_range=(0.35, 1.0), backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=248, edge='short', backend='pillow', interpolation='bicubic'),
-    dict(type='CenterCrop', crop_size=224),
+    dict(type='ResizeEdge', scale=124, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=112),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(

@@ -1,0 +1,14 @@
+# 4 epochs of 40 iterations (680 images, batch 17): AdamW, 20 iterations of warm-up, cosine to zero; the last epoch counts.
+optim_wrapper = dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.01))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=20),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=20, end=160),
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=4)
+auto_scale_lr = dict(enable=False, base_batch_size=17)
+log_processor = dict(by_epoch=True)
+default_hooks = dict(
+    logger=dict(type='LoggerHook', interval=40),
+    checkpoint=dict(type='CheckpointHook', by_epoch=True, interval=2, max_keep_ckpts=1),
+    resume=dict(type='mmgps.ExactResumeHook'),
+)

@@ -1,0 +1,27 @@
+"""Run a script as the processes of one distributed run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_ranks(script: str, world: int, folder: Path) -> None:
+    """Start ``script`` of this folder as ``world`` processes, each with its rank and ``folder``, and wait for all."""
+    path = ROOT / 'tests/support' / script
+    paths = os.pathsep.join([str(ROOT), str(path.parent)])
+    environment = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, path, str(rank), folder],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0] * world, '\n'.join(text[-2000:] for text in said)

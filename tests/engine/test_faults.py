@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny import PIPELINE, assert_same_bits, state_of, tiny_config, train
 
+import mmgps.engine.hooks.tune_hook as tune_hook
 import mmgps.engine.whole_checkpoints as whole_checkpoints
 from mmgps.engine.last_checkpoint import LastCheckpointError, check_last_checkpoint
 from mmgps.whole_file import whole_file
@@ -112,14 +113,12 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, limited, monke
     assert_same_bits(state_of(resumed), whole)
 
 
-def test_a_full_disk_while_the_selection_is_written(tmp_path: Path, limited) -> None:
-    cfg = tiny_config(tmp_path)
-    cfg.log_level = 'CRITICAL'
-    limited(1_500)  # the log fits, the selection does not
+def test_a_full_disk_while_the_selection_is_written(tmp_path: Path, limited, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = tune_hook.save_selection
+    monkeypatch.setattr(tune_hook, 'save_selection', lambda *args: (limited(1_500), save(*args)))
     with pytest.raises(OSError, match=r'selection.safetensors. was not written: .*File too large'):
-        train(cfg)
-    limited(resource.RLIM_INFINITY)
-    assert not list(tmp_path.glob('*selection.safetensors*'))
+        train(tiny_config(tmp_path))
+    assert not list(tmp_path.rglob('*selection.safetensors*'))
 
 
 def test_a_partial_file_of_a_killed_process_is_overwritten(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where a process can be struck: before it touches a file, or halfway through writing it."""
+"""Where a process can be struck: while it selects, before it touches a file, or halfway through writing it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.fileio import LocalBackend
 
 import mmgps.selection.sealed as sealed
+from mmgps.engine.selection_batches import SelectionBatches
 
 TOUCHES = {'open': 'before opening', 'os.rename': 'before moving', 'os.remove': 'before removing'}
 
@@ -39,6 +41,7 @@ class Points:
         """Watch this process from now on, for the rest of its life."""
         sys.addaudithook(self._touch)
         put, write, save = LocalBackend.put, Path.write_bytes, sealed.save_file
+        batches = SelectionBatches.__iter__
 
         def put_half(backend: LocalBackend, content: bytes, path: Any) -> None:
             self._write(path, content, lambda part: put(backend, part, path))
@@ -53,15 +56,20 @@ class Points:
                 os.truncate(path, os.path.getsize(path) // 2)
                 die()
 
-        LocalBackend.put, Path.write_bytes, sealed.save_file = put_half, write_half, save_half  # type: ignore[method-assign]
+        def select(loader: SelectionBatches) -> Iterator[Any]:
+            for batch in batches(loader):
+                self._strike('in the selection pass')
+                yield batch
+
+        LocalBackend.put, Path.write_bytes, sealed.save_file = put_half, write_half, save_half
+        SelectionBatches.__iter__ = select
 
     def _touch(self, event: str, args: tuple[Any, ...]) -> None:
         if event not in TOUCHES or (what := content_of(args[0])) is None:
             return
         if event == 'open' and 'w' not in (args[1] or ''):
             return
-        if self._reached(f'{TOUCHES[event]} {what}'):
-            die()
+        self._strike(f'{TOUCHES[event]} {what}')
 
     def _write(self, path: Any, content: bytes, write: Any) -> None:
         what = content_of(path)
@@ -69,6 +77,10 @@ class Points:
             write(content[: len(content) // 2])
             die()
         write(content)
+
+    def _strike(self, kind: str) -> None:
+        if self._reached(kind):
+            die()
 
     def _reached(self, kind: str) -> bool:
         self.passed[kind] += 1

@@ -9,14 +9,19 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str], alone: bool = False) -> Iterator[Path]:
     """A path to write to, which is moved to ``path`` on leaving without an error; makes the folder if need be.
 
     A reader sees the old file or the new one, and a run that is killed leaves no half of either.
+
+    Args:
+        path: Where the file appears.
+        alone: Whether no other process writes it at the same time. Then what a killed one left of a large file is
+            overwritten by the next, instead of lying about.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f'.{target.name}.{os.getpid()}.part')
+    partial = target.with_name(f'.{target.name}.part' if alone else f'.{target.name}.{os.getpid()}.part')
     try:
         yield partial
         os.replace(partial, target)

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmgps.delta import load_delta
 from mmgps.engine import find_backbone
 from mmgps.engine.hooks import find_tune_hook
+from mmgps.engine.last_checkpoint import resumed
 from mmgps.engine.selection_pass import unwrapped
 from mmgps.registry import HOOKS
 from mmgps.selection import Selection, load_selection
@@ -43,7 +44,7 @@ class SelectionReportHook(Hook):
     def before_train(self, runner: Runner) -> None:
         tune = find_tune_hook(runner)
         assert tune.selection is not None
-        if runner._resume or not is_main_process() or not tune.selection.connections:
+        if resumed(runner) or not is_main_process() or not tune.selection.connections:
             return
         backbone = find_backbone(unwrapped(runner.model), tune.target)
         routes = tune.training.routes() if isinstance(tune.training, CompactTraining) else {}

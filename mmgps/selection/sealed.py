@@ -60,9 +60,16 @@ def unseal(envelope: Any, tensors: Any, kind: str, format_version: int) -> dict[
 
 
 def write_sealed(path: str | os.PathLike[str], key: str, envelope: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors and envelope at once: the file appears whole or not at all."""
+    """Write tensors and envelope at once: the file appears whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written, to a full disk for example.
+    """
     with whole_file(path) as partial:
-        save_file(dict(tensors), str(partial), {key: envelope})
+        try:
+            save_file(dict(tensors), str(partial), {key: envelope})
+        except SafetensorError as error:
+            raise OSError(f'{os.fspath(path)!r} was not written: {error}') from error
 
 
 def read_sealed(path: str | os.PathLike[str], key: str, kind: str) -> tuple[str, dict[str, Tensor]]:

@@ -122,6 +122,15 @@ def test_resuming_under_other_settings_is_refused(before: dict, now: dict, messa
         train(tiny_config(tmp_path, max_iters=8, resume=True, custom_hooks=[dict(type='mmgps.GPSHook', **now)]))
 
 
+@pytest.mark.parametrize('methods', [('GPS', 'BiasTuning'), ('BiasTuning', 'GPS'), ('GPS', 'FullTuning')])
+def test_resuming_by_another_method_is_refused(methods: tuple[str, str], tmp_path: Path) -> None:
+    before, now = (dict(type='mmgps.TuneHook', method=dict(type=f'mmgps.{method}')) for method in methods)
+    train(tiny_config(tmp_path, custom_hooks=[before]))
+    names = [method.removesuffix('Tuning').lower() for method in methods]
+    with pytest.raises(ValueError, match=f'trained by {names[0]} with .* asks for {names[1]} with .*start anew in'):
+        train(tiny_config(tmp_path, max_iters=8, resume=True, custom_hooks=[now]))
+
+
 @pytest.mark.parametrize('kinds', [('Masked', 'Compact'), ('Compact', 'Masked')])
 def test_resuming_with_another_kind_of_training_is_refused(kinds: tuple[str, str], tmp_path: Path) -> None:
     before, now = (dict(type='mmgps.GPSHook', sparse=dict(type=f'mmgps.{kind}Training')) for kind in kinds)

@@ -95,3 +95,26 @@ def test_an_overflow_counts_where_it_is_trained_alone() -> None:
         same = all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
         assert same is chosen  # the whole step is skipped, or none of it
         assert all(value.isfinite().all() for value in net.parameters())
+
+
+@pytest.mark.parametrize('options', [{}, dict(clip_grad=dict(max_norm=0.1)), dict(accumulative_counts=2)])
+def test_a_step_that_overflows_leaves_no_trace_in_compact_training(options: dict) -> None:
+    """Numbers, moments and what comes after are, to the bit, those of a run without that step."""
+    ends = []
+    for batches in ((0, 1), (0, None, 1)):
+        net = network()
+        wrapper, _ = wrapped(CompactTraining, net, random_selection(net), **options)
+        trained = [value for group in wrapper.param_groups for value in group['params']]
+        for batch in batches:
+            before = copy.deepcopy((net.state_dict(), wrapper.optimizer.state_dict()['state']))
+            scale = wrapper.loss_scaler.get_scale()
+            for part in range(options.get('accumulative_counts', 1)):
+                x = torch.randn(3, 8, generator=torch.Generator().manual_seed(10 * (batch or 0) + part))
+                wrapper.update_params(net(x).square().mean() * (1 if batch is not None else 1e38))
+            if batch is None:
+                assert wrapper.loss_scaler.get_scale() == scale / 2
+                after = net.state_dict(), wrapper.optimizer.state_dict()['state']
+                assert all(torch.equal(value, before[0][name]) for name, value in after[0].items())
+                assert all(torch.equal(v, before[1][at][key]) for at, m in after[1].items() for key, v in m.items())
+        ends.append([*net.state_dict().values(), *trained])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))

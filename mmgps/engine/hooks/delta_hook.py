@@ -15,6 +15,7 @@ from mmgps.registry import HOOKS
 
 from ..delta_folder import DeltaFolder
 from ..delta_origin import origin_of
+from ..last_checkpoint import resumed
 from ..selection_pass import unwrapped
 from .tune_hook import find_backbone, find_tune_hook
 
@@ -85,7 +86,7 @@ class DeltaHook(Hook):
                 'thin_checkpoints=False of mmgps.DeltaHook'
             )
         if self.base is None:
-            if runner._resume:
+            if resumed(runner):
                 raise ValueError(
                     f'the checkpoint to resume from says nothing of the base ({BASE_KEY!r}): it was written without '
                     'mmgps.DeltaHook; extract a delta with tools/delta.py when the run is over'

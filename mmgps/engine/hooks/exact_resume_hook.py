@@ -12,8 +12,11 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmgps.registry import HOOKS
 
 from ..history import pack_history, unpack_history
+from ..last_checkpoint import check_last_checkpoint
 from ..loaders import ResumableIterator, seeded_loader
 from ..seeding import mixed_seed, run_seed, seed_generators
+from ..whole_checkpoints import check_finite, check_loss, save_whole
+from .whole_checkpoint_hook import write_before_removing
 
 
 @HOOKS.register_module()
@@ -25,9 +28,22 @@ class ExactResumeHook(Hook):
     was trained before loads nothing. The order of the samples is that of the configured sampler.
 
     The logged values in a checkpoint become plain lists, so that it loads without executing code.
+
+    What a run goes on from is whole and finite: a checkpoint takes the place of the former when it is written to its
+    end, and a run that has diverged stops before it writes one (:mod:`mmgps.engine.whole_checkpoints`).
+
+    Raises:
+        LastCheckpointError: When a run is to be resumed and there is nothing whole where ``last_checkpoint`` points.
+        DivergedError: If training makes parameters that are NaN or infinite.
     """
 
     priority = 'VERY_LOW'
+
+    def before_run(self, runner: Runner) -> None:
+        if runner._resume and runner._load_from is None:
+            check_last_checkpoint(runner.work_dir)
+        write_before_removing(runner)
+        save_whole(runner)
 
     def before_train(self, runner: Runner) -> None:
         self._seed, self._rank = run_seed(runner.seed), get_rank()
@@ -41,7 +57,11 @@ class ExactResumeHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         seed_generators(mixed_seed(self._seed, self._rank, runner.iter))
 
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        check_loss(runner, outputs)
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        check_finite(runner)
         pack_history(checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

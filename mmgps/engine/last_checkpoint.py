@@ -1,0 +1,56 @@
+"""What a run goes on from: the file that ``last_checkpoint`` of its work dir names."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from mmengine.runner import Runner
+
+NOTE = 'last_checkpoint'
+
+
+class LastCheckpointError(ValueError):
+    """There is nothing whole where ``last_checkpoint`` points."""
+
+
+def check_last_checkpoint(work_dir: str | Path) -> None:
+    """Make sure that a run can go on from what ``last_checkpoint`` names; without one it starts anew.
+
+    Nothing is loaded: a checkpoint is a zip archive, whose directory stands at its end.
+
+    Raises:
+        LastCheckpointError: Names the newest whole checkpoint that is there instead.
+    """
+    note = Path(work_dir) / NOTE
+    if not note.is_file():
+        return
+    wrong = _wrong(note.read_text().strip())
+    if wrong:
+        raise LastCheckpointError(f'cannot resume: {note} {wrong}; {_advice(Path(work_dir))}')
+
+
+def resumed(runner: Runner) -> bool:
+    """Whether a run goes on from a checkpoint; one that is told to resume before there is any starts anew."""
+    return runner._resume and runner._has_loaded
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint was written to its end; folders, which some strategies write, are not looked into."""
+    return path.is_dir() or zipfile.is_zipfile(path)
+
+
+def _wrong(name: str) -> str:
+    if not name:
+        return 'is empty'
+    if '://' in name or (Path(name).exists() and is_whole(Path(name))):
+        return ''
+    return f'names {name}, which is ' + ('damaged: its end is missing' if Path(name).exists() else 'not there')
+
+
+def _advice(work_dir: Path) -> str:
+    found = [path for path in work_dir.glob('*.pth') if path.is_file() and is_whole(path)]
+    found.sort(key=lambda path: path.stat().st_mtime)
+    if not found:
+        return f'no whole checkpoint lies beside it; delete {NOTE} to start anew'
+    return f'the newest whole checkpoint beside it is {found[-1]}: go on from that one with --resume {found[-1]}'

@@ -1,0 +1,75 @@
+"""Checkpoints that appear whole or not at all, and hold no NaN."""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+from mmgps.whole_file import whole_file
+
+from .selection_pass import unwrapped
+
+
+class DivergedError(ArithmeticError):
+    """Training has made parameters that are NaN or infinite."""
+
+
+def save_whole(runner: Runner) -> None:
+    """Make ``runner`` save to a file beside each checkpoint, which takes its place when it is whole.
+
+    What is no plain ``Runner`` is left as it is: strategies of mmengine may save folders, in parts by each process.
+    """
+    if isinstance(runner, Runner) and 'save_checkpoint' not in vars(runner):
+        vars(runner)['save_checkpoint'] = _whole(runner.save_checkpoint)
+
+
+def _whole(save: Any) -> Any:
+    @functools.wraps(save)
+    def save_checkpoint(out_dir: str, filename: str, *args: Any, **options: Any) -> None:
+        if '://' in out_dir or not is_main_process():
+            return save(out_dir, filename, *args, **options)
+        target = Path(out_dir) / filename
+        try:
+            with whole_file(target, alone=True) as partial:
+                save(out_dir, partial.name, *args, **options)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f'{error.strerror or error}: {target} was not written; the checkpoint before it is untouched, '
+                'so mend the cause and go on with --resume',
+            ) from error
+
+    return save_checkpoint
+
+
+def check_loss(runner: Runner, outputs: Any) -> None:
+    """Stop a run that a loss of NaN or infinity has spoilt. One that the loss scaler skipped has spoilt nothing.
+
+    Raises:
+        DivergedError: Names loss and parameter.
+    """
+    loss = outputs.get('loss') if isinstance(outputs, dict) else None
+    if loss is not None and not math.isfinite(value := float(torch.as_tensor(loss).detach())):
+        check_finite(runner, f'the loss is {value} in iteration {runner.iter + 1} and ')
+
+
+def check_finite(runner: Runner, cause: str = '') -> None:
+    """Stop a run before a checkpoint of it would take the place of one to go on from.
+
+    Raises:
+        DivergedError: Names the first parameter.
+    """
+    values = dict(unwrapped(runner.model).named_parameters())
+    bad = [name for name, value in values.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise DivergedError(
+            f'{cause}{len(bad)} of {len(values)} parameters hold NaN or infinity, first {bad[0]!r}: training has '
+            'diverged. No checkpoint of it is written; lower the learning rate or set clip_grad of optim_wrapper, and '
+            'go on from the last checkpoint with --resume, or start anew'
+        )

@@ -81,7 +81,8 @@ def test_options_that_a_command_names_exist(words: list[str], monkeypatch: pytes
     args = parsed(words, monkeypatch)
     if not hasattr(args, 'config'):
         return
-    config = Config.fromfile(ROOT / args.config)
+    beside = Config.fromfile(ROOT / 'configs/_base_/fsdp.py')  # may be added to any config
+    config = {**beside, **Config.fromfile(ROOT / args.config)}
     for key in args.cfg_options or {}:
         at = config
         for part in key.split('.'):

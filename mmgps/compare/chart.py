@@ -90,7 +90,7 @@ def points_of(found: Comparison, metric: Metric) -> list[Point]:
 def _title(found: Comparison, metric: Metric) -> str:
     seeds = len(found.settings['seeds'])
     over = f'mean of {seeds} seeds, bars: standard deviation' if seeds > 1 else 'one seed'
-    return f'{found.settings["config"]}: {metric.title} on the validation set ({over}). Better: up and left'
+    return f'{found.settings["config"]}: {metric.title} on the {found.settings["scored_on"]} ({over}). Better: up and left'
 
 
 def _panel(axes: Any, points: Sequence[Point], values: Mapping[str, float]) -> None:

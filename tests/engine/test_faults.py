@@ -6,6 +6,8 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -78,23 +80,29 @@ def test_nothing_is_removed_before_the_new_one_is_whole_and_named(tmp_path: Path
     assert {'iter_2.pth', 'iter_4.pth'} <= set(removed)
 
 
-@pytest.fixture
-def limited():
-    """Makes the kernel refuse to let a file of this process grow beyond some bytes, as a full disk does."""
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """The kernel refuses to let a file of this process grow beyond ``size`` bytes, as a full disk does.
+
+    Only around a save: what pytest prints goes to a file, too.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, limited, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = state_of(train(with_best(tmp_path / 'whole')))
     saved = []
 
     def then_full(save):
         def save_checkpoint(out_dir, filename, *args, **options):
             saved.append(filename)
-            limited(20_000 if 'iter_4' in filename else resource.RLIM_INFINITY)
-            save(out_dir, filename, *args, **options)
+            with limited(20_000) if 'iter_4' in filename else nullcontext():
+                save(out_dir, filename, *args, **options)
 
         return original(save_checkpoint)
 
@@ -103,7 +111,6 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, limited, monke
         context.setattr(whole_checkpoints, '_whole', then_full)
         with pytest.raises(OSError, match=r'File too large: .*iter_4.pth was not written; .* with --resume') as caught:
             train(with_best(tmp_path / 'cut'))
-    limited(resource.RLIM_INFINITY)
     assert caught.value.errno == errno.EFBIG
     assert saved[-1] == '.iter_4.pth.part'
     assert 'iter_2.pth' in checkpoints(tmp_path / 'cut')
@@ -113,9 +120,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, limited, monke
     assert_same_bits(state_of(resumed), whole)
 
 
-def test_a_full_disk_while_the_selection_is_written(tmp_path: Path, limited, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = tune_hook.save_selection
-    monkeypatch.setattr(tune_hook, 'save_selection', lambda *args: (limited(1_500), save(*args)))
+def test_a_full_disk_while_the_selection_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune_hook, 'save_selection', limited(1_500)(tune_hook.save_selection))
     with pytest.raises(OSError, match=r'selection.safetensors. was not written: .*File too large'):
         train(tiny_config(tmp_path))
     assert not list(tmp_path.rglob('*selection.safetensors*'))

@@ -90,7 +90,8 @@ def points_of(found: Comparison, metric: Metric) -> list[Point]:
 def _title(found: Comparison, metric: Metric) -> str:
     seeds = len(found.settings['seeds'])
     over = f'mean of {seeds} seeds, bars: standard deviation' if seeds > 1 else 'one seed'
-    return f'{found.settings["config"]}: {metric.title} on the {found.settings["scored_on"]} ({over}). Better: up and left'
+    place = found.settings['scored_on']
+    return f'{found.settings["config"]}: {metric.title} on the {place} ({over}). Better: up and left'
 
 
 def _panel(axes: Any, points: Sequence[Point], values: Mapping[str, float]) -> None:

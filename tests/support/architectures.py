@@ -89,6 +89,7 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     'mit': mit,
     'mobilenetv2': mobilenetv2,
 }
+OF_MMPRETRAIN = ('mmpretrain-vit', 'mmpretrain-swin', 'convnext')
 
 
 @cache

@@ -143,7 +143,7 @@ def test_diff_and_union(run: Run, tmp_path: Path) -> None:
         assert torch.equal(state[name], run.state('gps')[name])
         name = 'backbone.layers.0.attn.attn.lora.b'
         assert torch.equal(state[name], run.state('lora')[name])
-        name = 'decode_head.conv_seg.bias'  # in both: the second wins
+        name = 'decode_head.conv_seg.weight'  # in both: the second wins
         assert torch.equal(state[name], run.state('lora')[name])
         assert not torch.equal(state[name], run.state('gps')[name])
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 pytest.importorskip('mmseg')
 
 from fsdp_runs import ITERATIONS, METHODS, NETWORKS, has_fsdp2
+from ranks import run_ranks
 from tiny import assert_same_bits, tiny_config, train
 
 from mmgps.engine import build_plain
@@ -29,26 +28,7 @@ class Runs:
 
     def __init__(self, folder: Path, world: int) -> None:
         self.folder, self.world = folder, world
-        script = ROOT / 'tests/support/fsdp_runs.py'
-        environment = {
-            **os.environ,
-            'PYTHONPATH': os.pathsep.join([str(ROOT), str(script.parent)]),
-            'OMP_NUM_THREADS': '1',
-            'CUDA_VISIBLE_DEVICES': '',
-            'WORLD_SIZE': str(world),
-        }
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, script, str(rank), str(world), folder],
-                env={**environment, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(world)
-        ]
-        said = [process.communicate(timeout=600)[0] for process in ranks]
-        assert [process.returncode for process in ranks] == [0] * world, '\n'.join(text[-3000:] for text in said)
+        run_ranks('fsdp_runs.py', world, folder)
         self.ranks = [torch.load(folder / f'found-{rank}.pth', weights_only=True) for rank in range(world)]
 
     def __getitem__(self, key: str) -> Any:

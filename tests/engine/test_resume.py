@@ -4,27 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from stopping import Stop
 from tiny import assert_same_bits, state_of, tiny_config, train
 
 import mmgps.engine.hooks.tune_hook as tune_hook
-
-
-class Stop(Exception):
-    pass
-
-
-@HOOKS.register_module(force=True)
-class StopAt(Hook):
-    """Fails before an iteration that lies between two checkpoints."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if runner.iter == self.at:
-            raise Stop
 
 
 def epoch_based(cfg) -> None:

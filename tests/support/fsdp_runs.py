@@ -1,4 +1,4 @@
-"""Training with and without FSDP: python fsdp_runs.py RANK WORLD FOLDER; all ranks at once."""
+"""Training with and without FSDP: see :mod:`ranks`."""
 
 import copy
 import gc
@@ -24,6 +24,7 @@ require('mmseg')
 
 import rank_probe  # noqa: E402, F401
 from architectures import BUILDERS, OF_MMPRETRAIN, build  # noqa: E402
+from stopping import Stop  # noqa: E402
 from tiny import PIPELINE, tiny_config, tiny_model  # noqa: E402
 from tuned import Tuned  # noqa: E402
 
@@ -47,20 +48,6 @@ METHODS: dict[str, dict[str, Any]] = {
 NETWORKS = (*(k for k in BUILDERS if k not in OF_MMPRETRAIN or find_spec('mmpretrain')), 'vit-bf16')
 ITERATIONS = 6
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Stop(Exception):
-    pass
-
-
-@HOOKS.register_module(force=True)
-class StopAt(Hook):
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if runner.iter == self.at:
-            raise Stop
 
 
 @HOOKS.register_module(force=True)
@@ -211,4 +198,4 @@ def main(rank: int, world: int, folder: Path) -> None:
 
 
 if __name__ == '__main__':
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), int(os.environ['WORLD_SIZE']), Path(sys.argv[2]))

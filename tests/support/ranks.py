@@ -9,19 +9,23 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_ranks(script: str, world: int, folder: Path) -> None:
-    """Start ``script`` of this folder as ``world`` processes, each with its rank and ``folder``, and wait for all."""
+    """Start ``script`` of this folder as ``world`` processes, each with its rank and ``folder``, and wait for all.
+
+    The environment is that of ``torchrun``, for those that read it.
+    """
     path = ROOT / 'tests/support' / script
     paths = os.pathsep.join([str(ROOT), str(path.parent)])
     environment = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    environment['WORLD_SIZE'] = str(world)
     ranks = [
         subprocess.Popen(
             [sys.executable, path, str(rank), folder],
-            env=environment,
+            env={**environment, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         for rank in range(world)
     ]
-    said = [process.communicate(timeout=300)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0] * world, '\n'.join(text[-2000:] for text in said)
+    said = [process.communicate(timeout=600)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0] * world, '\n'.join(text[-3000:] for text in said)

@@ -65,12 +65,16 @@ def class_of(dataset: Any, at: int) -> int:
         TypeError: For a data set that cannot say.
     """
     try:
-        return int(dataset.get_cat_ids(at)[0])
-    except (AttributeError, NotImplementedError) as error:  # mmengine's own base class has the method without a body
+        categories = getattr(dataset, 'get_cat_ids', None)
+        found = None if categories is None else categories(at)
+    except NotImplementedError:  # by mmengine's base class, for sets that have no classes of images
+        found = None
+    if found is None:
         raise TypeError(
             f'{type(dataset).__name__} does not say which class an image has (get_cat_ids), so classes cannot be '
             "balanced; use order=dict(type='mmgps.ShuffledOrder')"
-        ) from error
+        )
+    return int(found[0])
 
 
 def _drawn(own: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:

@@ -8,9 +8,10 @@ import torch
 pytest.importorskip('mmpretrain', reason='mmpretrain is not installed on this stack')
 
 from mmengine.registry import init_default_scope
+from probing import SEED
 from ranks import run_ranks
 from slow_supcon import slow_gradients
-from supcon_probe import LABELS, SEED, SIZE, WORLD, model
+from supcon_probe import LABELS, SIZE, WORLD, model
 from tiny_classes import PIPELINE, TinyClasses
 
 from mmgps.tuning import GPS

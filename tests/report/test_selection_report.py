@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,18 @@ def test_a_report_is_written_for_every_kind_of_network(kind: str, tmp_path: Path
     ]
     assert all(f'<td>{layer["name"]}</td>' in page for layer in facts['layers'])
     assert facts['overlap'][0]['name'] == 'all'
+
+
+def test_overlaps_follow_the_network_and_names_are_escaped(tmp_path: Path) -> None:
+    """A selection that was read from a file lists its layers in another order."""
+    net = nn.ModuleDict({name: nn.Linear(4, 3) for name in ('b', 'a<i>')})
+    made = GPS(1, score=RandomScore(0)).select(net)
+    turned = replace(made, connections=dict(reversed(made.connections.items())))
+    report = SelectionReport(net, turned, other=turned)
+    assert [part.name for part in report.overlaps] == ['b.weight', 'a<i>.weight']
+    page = report.write(tmp_path).read_text()
+    assert 'a&lt;i&gt;.weight' in page
+    assert '<i>' not in page
 
 
 def test_a_method_without_connections_has_a_page_too(tmp_path: Path) -> None:

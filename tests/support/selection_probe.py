@@ -3,24 +3,18 @@
 import sys
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
-from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner
 
 from mmgps.requirements import require
 
 require('mmseg')
 
+from probing import probed  # noqa: E402
 from tiny import PIPELINE, tiny_model  # noqa: E402
 from torch import nn  # noqa: E402
-
-from mmgps.engine import GPSOptimWrapper  # noqa: E402
-from mmgps.engine.selection_pass import select  # noqa: E402
-from mmgps.tuning import GPS  # noqa: E402
 
 WORLDS = (1, 2, 4)
 LENGTHS = {'five': 5, 'three': 3}
@@ -50,20 +44,7 @@ def model() -> nn.Module:
 def probe(length: int):
     data = dict(type='TinyPictures', count=length, pipeline=PIPELINE)
     sampler = dict(type='InfiniteSampler', shuffle=True)
-    made = model()
-    runner = SimpleNamespace(
-        train_dataloader=Runner.build_dataloader(dict(batch_size=1, num_workers=0, sampler=sampler, dataset=data)),
-        seed=3,
-        model=made,
-        optim_wrapper=GPSOptimWrapper(torch.optim.SGD(made.parameters(), lr=0.1)),
-        logger=MMLogger.get_current_instance(),
-    )
-    gradients = {}
-    method = GPS(2)
-    chosen = method.select
-    method.select = lambda backbone, found: (gradients.update(found), chosen(backbone, found))[1]
-    choice = select(runner, made.backbone, method, None)
-    return gradients, {name: item.positions for name, item in choice.selection.connections.items()}, choice.cost.batches
+    return probed(model(), dict(batch_size=1, num_workers=0, sampler=sampler, dataset=data))
 
 
 if __name__ == '__main__':

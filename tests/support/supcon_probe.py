@@ -3,26 +3,22 @@
 import sys
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
-from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner
 
 from mmgps.requirements import require
 
 require('mmpretrain')
 
+from probing import probed  # noqa: E402
 from tiny_classes import PIPELINE, classifier  # noqa: E402
 from torch import nn  # noqa: E402
 
-from mmgps.engine import GPSOptimWrapper, SupConLoss  # noqa: E402
-from mmgps.engine.selection_pass import select  # noqa: E402
-from mmgps.tuning import GPS  # noqa: E402
+from mmgps.engine import SupConLoss  # noqa: E402
 
-WORLD, SEED, SIZE = 2, 3, 4
+WORLD, SIZE = 2, 4
 LABELS = (0, 1, 2, 0, 1, 2, 0, 0, 1, 2)
 """Ten images: batches of 4, 4 and 2, so one process has two batches and the other only one that counts."""
 
@@ -39,20 +35,7 @@ def probe() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     sampler = dict(type='DefaultSampler', shuffle=True)
     collate = dict(type='default_collate')
     options = dict(batch_size=SIZE, num_workers=0, sampler=sampler, dataset=data, collate_fn=collate)
-    made = model()
-    runner = SimpleNamespace(
-        train_dataloader=Runner.build_dataloader(options),
-        seed=SEED,
-        model=made,
-        optim_wrapper=GPSOptimWrapper(torch.optim.SGD(made.parameters(), lr=0.1)),
-        logger=MMLogger.get_current_instance(),
-    )
-    gradients = {}
-    method = GPS(2)
-    chosen = method.select
-    method.select = lambda backbone, found: (gradients.update(found), chosen(backbone, found))[1]
-    choice = select(runner, made.backbone, method, None, SupConLoss())
-    return gradients, {name: item.positions for name, item in choice.selection.connections.items()}
+    return probed(model(), options, SupConLoss())[:2]
 
 
 if __name__ == '__main__':

@@ -99,7 +99,8 @@ class TuneHook(Hook):
             selection, origin = self._select(runner)
             self._install(runner, selection)
             self._save(runner, selection)
-        assert self.selection is not None and self.training is not None  # noqa: PT018
+        assert self.selection is not None
+        assert self.training is not None
         shard_base(runner, self.training)
         self.training.start()
         rewrap(runner)

@@ -23,10 +23,18 @@ class DivergedError(ArithmeticError):
 def save_whole(runner: Runner) -> None:
     """Make ``runner`` save to a file beside each checkpoint, which takes its place when it is whole.
 
-    What is no plain ``Runner`` is left as it is: strategies of mmengine may save folders, in parts by each process.
+    Strategies of a ``FlexibleRunner`` that save folders, in parts by each process, are left as they are.
     """
-    if isinstance(runner, Runner) and 'save_checkpoint' not in vars(runner):
+    if _saves_one_file(runner) and 'save_checkpoint' not in vars(runner):
         vars(runner)['save_checkpoint'] = _whole(runner.save_checkpoint)
+
+
+def _saves_one_file(runner: Any) -> bool:
+    if isinstance(runner, Runner):
+        return True
+    from mmengine._strategy import FSDPStrategy, SingleDeviceStrategy
+
+    return isinstance(runner.strategy, SingleDeviceStrategy) and not isinstance(runner.strategy, FSDPStrategy)
 
 
 def _whole(save: Any) -> Any:

@@ -88,6 +88,22 @@ def test_a_constructor_that_decays_the_rate_by_layer(tmp_path: Path) -> None:
         assert list(rates) == [pytest.approx(0.01 * factor)], start
 
 
+@pytest.mark.parametrize('sparse', ['CompactTraining', 'MaskedTraining'])
+def test_an_optimizer_that_weighs_whole_tensors(sparse: str, tmp_path: Path) -> None:
+    """The first step of LARS is as long as ``lr * eta * |w|``, and w is what is trained: here the two forms differ."""
+    pytest.importorskip('mmpretrain', reason='LARS is an optimizer of mmpretrain')
+    wrapper = dict(type='OptimWrapper', optimizer=dict(type='mmpretrain.LARS', lr=2.0, eta=0.1, eps=0.0))
+    cfg = plain_config(tmp_path, optim_wrapper=wrapper, param_scheduler=None, max_iters=1)
+    cfg.custom_hooks[0].sparse = dict(type=sparse)
+    runner, base = trained_and_checked(cfg)
+    state, chosen = state_of(runner), load_selection(tmp_path / 'selection.safetensors').connections
+    assert len(chosen) == 9
+    for name, connections in chosen.items():
+        before, after = (values[f'backbone.{name}'].flatten() for values in (base, state))
+        weighed = before[connections.positions] if sparse == 'CompactTraining' else before
+        assert float((after - before).norm()) == pytest.approx(0.2 * float(weighed.norm()), rel=1e-4), name
+
+
 def test_auxiliary_heads_are_trained_and_have_a_say(tmp_path: Path) -> None:
     model = tiny_model()
     weight = dict(type='CrossEntropyLoss', loss_weight=10.0)

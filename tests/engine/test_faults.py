@@ -9,13 +9,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from tiny import PIPELINE, assert_same_bits, state_of, tiny_config, train
 
 import mmgps.engine.hooks.tune_hook as tune_hook
 import mmgps.engine.whole_checkpoints as whole_checkpoints
+from mmgps.engine import build_runner
 from mmgps.engine.last_checkpoint import LastCheckpointError, check_last_checkpoint
 from mmgps.whole_file import whole_file
 
@@ -94,7 +97,13 @@ def limited(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize('kind', ['Runner', 'FlexibleRunner'])
+def test_a_full_disk_leaves_the_checkpoint_before(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(cfg: Config) -> Any:
+        runner = build_runner(Config({**cfg.to_dict(), 'runner_type': kind, 'env_cfg': {}}))
+        runner.train()
+        return runner
+
     whole = state_of(train(with_best(tmp_path / 'whole')))
     saved = []
 
@@ -116,6 +125,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
     assert 'iter_2.pth' in checkpoints(tmp_path / 'cut')
     assert (tmp_path / 'cut/last_checkpoint').read_text().endswith('iter_2.pth')
     assert not list((tmp_path / 'cut').rglob('*.part'))
+    for path in (tmp_path / 'cut').glob('*.pth'):
+        assert torch.load(path, weights_only=True)['meta']['iter'] == 2
     resumed = train(with_best(tmp_path / 'cut', resume=True))
     assert_same_bits(state_of(resumed), whole)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -29,26 +31,43 @@ class WholeCheckpointHook(CheckpointHook):
     mmengine removes first: killed before the new file is whole, a run with ``max_keep_ckpts=1`` has none to go on
     from. Arguments, names and contents of the files are those of mmengine's hook. Killed before it has removed, a run
     leaves a file more than it should keep.
+
+    Each file says where its run was. ``FlexibleRunner`` overwrites that by one iteration more when a new best score
+    has the last checkpoint written again: the resumed run would skip one.
     """
 
     file_backend: Any
+    _place: Mapping[str, int] = MappingProxyType({})
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        checkpoint['meta'].update(self._place)
+
+    @contextmanager
+    def _at(self, epoch: int, iter: int) -> Iterator[None]:
+        """What is saved within is of this moment."""
+        before, self._place = self._place, dict(epoch=epoch, iter=iter)
+        try:
+            yield
+        finally:
+            self._place = before
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         outdated = self._enter(runner, step)
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir,
-            name,
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
+        with self._at(meta['epoch'], meta['iter']):
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
         if is_main_process():
             write_whole(Path(runner.work_dir) / NOTE, self.last_ckpt.encode())
             for path in outdated:
@@ -58,7 +77,8 @@ class WholeCheckpointHook(CheckpointHook):
         backend, later = self.file_backend, _RemovesLater(self.file_backend)
         self.file_backend = later
         try:
-            super()._save_best_checkpoint(runner, metrics)
+            with self._at(runner.epoch, runner.iter):
+                super()._save_best_checkpoint(runner, metrics)
         finally:
             self.file_backend = backend
         for remove in later.removals:

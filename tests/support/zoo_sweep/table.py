@@ -53,9 +53,10 @@ def _summary(results: dict[Architecture, dict[str, Any] | None]) -> str:
     tuned = sum(result['gps']['ok'] for result in plain)
     missing = len(results) - len(done)
     partial = f' **This table is partial: {missing} have not been tried yet.**' if missing else ''
+    share = f' ({100 * tuned / len(plain):.1f} %)' if plain else ''
     return (
         f'{len(results)} architectures, {len(done)} tried; {len(plain)} of them train here without mmgps, and of '
-        f'these {tuned} train by GPS.{partial}\n'
+        f'these {tuned}{share} train by GPS. Why the others do not stands in their rows.{partial}\n'
     )
 
 

@@ -93,6 +93,12 @@ def test_one_process_without_a_launcher(tmp_path: Path) -> None:
         train_any(cfg)
 
 
+def test_a_torch_without_fsdp2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.distributed.fsdp, 'fully_shard')
+    with pytest.raises(ShardingError, match=r'fully_shard that leaves parameters out; install a newer one'):
+        train_any(config(tmp_path))
+
+
 def test_strategies_that_lay_parameters_out_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, 'set_device', lambda device: None)
     cfg = config(tmp_path, strategy=dict(type='FSDPStrategy', model_wrapper=dict(device_id=torch.device('cpu'))))

@@ -18,7 +18,13 @@ from mmgps.datasets.prepare_classes import prepare_set, vtab_set  # noqa: E402
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Prepare VTAB-1k.')
-    parser.add_argument('--tasks', nargs='+', default=[], choices=[task.name for task in TASKS], help='default: all 19')
+    parser.add_argument(
+        '--tasks',
+        nargs='+',
+        default=[],
+        choices=[task.name for task in TASKS],
+        help='default: all 19; a folder is made by one command',
+    )
     parser.add_argument('--source', help='vtab-1k.zip, or a folder with it or with its content')
     parser.add_argument('--out', default='data/vtab-1k', help='folder to make (default: data/vtab-1k)')
     parser.add_argument('--allow-partial', action='store_true', help='accept other numbers of images than published')

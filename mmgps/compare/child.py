@@ -15,13 +15,18 @@ require('mmengine')
 from mmengine.config import Config  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
-from .files import read_json  # noqa: E402
+from mmgps.engine.whole_checkpoints import DivergedError  # noqa: E402
+
+from .files import read_json, write_json  # noqa: E402
 from .lifeline import end_with_parent  # noqa: E402
 from .record import RecordHook  # noqa: E402
 
 
 def train(folder: Path) -> None:
-    """Train the config in ``folder``, from its last checkpoint if it has one, and write its result."""
+    """Train the config in ``folder``, from its last checkpoint if it has one, and write its result.
+
+    A trial that diverges has a result too, without scores: its rate is too high, and would be again.
+    """
     facts = read_json(folder / 'run.json')
     cfg = Config.fromfile(folder / 'config.py')
     cfg.work_dir = str(folder)
@@ -29,7 +34,12 @@ def train(folder: Path) -> None:
         cfg.resume, cfg.load_from = True, None
     runner = Runner.from_cfg(cfg)
     runner.register_hook(RecordHook(folder / 'result.json', facts['target'], facts, facts['backbone_lr']))
-    runner.train()
+    try:
+        runner.train()
+    except DivergedError as error:
+        if not facts['trial']:
+            raise
+        write_json(folder / 'result.json', {**facts, 'metrics': {}, 'diverged': str(error)})
 
 
 def has_checkpoint(folder: Path) -> bool:

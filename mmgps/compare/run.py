@@ -38,7 +38,10 @@ def run_comparison(settings: Settings) -> Comparison:
             lock,
             Run.discard_checkpoints,
         )
-        rates = {**settings.fixed, **{label: best_rate(runs) for label, runs in trials.items() if _complete(runs)}}
+        complete = {label: runs for label, runs in trials.items() if runs and all(run.result() for run in runs)}
+        lost = [label for label, runs in complete.items() if all('diverged' in (run.result() or {}) for run in runs)]
+        failures += [_diverged(label, complete.pop(label)) for label in lost]
+        rates = {**settings.fixed, **{label: best_rate(runs) for label, runs in complete.items()}}
         finals = [
             recipe.final(c, rates[c.label], seed)
             for seed in settings.seeds
@@ -68,8 +71,9 @@ def best_rate(trials: Sequence[Run]) -> float:
     return best
 
 
-def _complete(trials: Sequence[Run]) -> bool:
-    return bool(trials) and all(run.result() for run in trials)
+def _diverged(label: str, trials: Sequence[Run]) -> str:
+    rates = ', '.join(f'{run.lr:g}' for run in trials)
+    return f'{label}: training diverged at each of the rates {rates}; give lower ones with --lrs {label}=...'
 
 
 def _write(settings: Settings, trials: Mapping[str, Sequence[Run]], finals: Sequence[Run]) -> Comparison:

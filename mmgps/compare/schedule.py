@@ -45,10 +45,11 @@ def shorten(cfg: Config, share: float, kept: float) -> None:
     for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
         in_epochs = scheduler.get('by_epoch', True)
         factor = after / before if in_epochs else by_iteration
+        in_parts = scheduler.get('convert_to_iter_based', False)
         for name in LENGTHS:
             if scheduler.get(name) is not None:
-                scheduler[name] = _scaled(scheduler[name], factor)
-        if scheduler.get('end') is not None:
+                scheduler[name] = _scaled(scheduler[name], factor, in_parts)
+        if scheduler.get('end') is not None and not in_parts:
             scheduler['end'] = max(scheduler['end'], scheduler.get('begin', 0) + 1)
 
 
@@ -68,7 +69,9 @@ def _scores_before(hook: Any) -> bool:
     return isinstance(hook, Mapping) and hook.get('type') in ('mmgps.BeforeAfterHook', BeforeAfterHook)
 
 
-def _scaled(value: Any, factor: float) -> Any:
+def _scaled(value: Any, factor: float, in_parts: bool) -> Any:
     if isinstance(value, list | tuple):
-        return [_scaled(part, factor) for part in value]
+        return [_scaled(part, factor, in_parts) for part in value]
+    if in_parts:  # of epochs, which mmengine turns into iterations
+        return value * factor
     return max(1, round(value * factor)) if value else value

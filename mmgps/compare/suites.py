@@ -36,12 +36,14 @@ class Column:
         scores: Label of a method to its score, in percent, the mean over its seeds.
         shares: Label of a method to the share of the base that it trains, from 0 to 1.
         seeds: Label of a method to the number of its seeds.
+        setting: What all comparisons of a table share: the model and the images it is scored on.
     """
 
     name: str
     scores: Mapping[str, float]
     shares: Mapping[str, float]
     seeds: Mapping[str, int]
+    setting: str = ''
 
 
 def read_column(path: str | Path, metric: str = 'top1') -> Column:
@@ -61,11 +63,13 @@ def read_column(path: str | Path, metric: str = 'top1') -> Column:
     own: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         own.setdefault(row['method'], []).append(row)
+    model, _, name = str(content['settings']['config']).removesuffix('.py').partition('_')
     return Column(
-        str(content['settings']['config']).removesuffix('.py').partition('_')[2],
+        name,
         {label: mean(row[metric] for row in found) for label, found in own.items()},
         {label: found[0]['trained'] / base for label, found in own.items()},
         {label: len(found) for label, found in own.items()},
+        f'{model}, scored on the {content["settings"].get("scored_on", "validation set")}',
     )
 
 
@@ -76,8 +80,11 @@ def suite_table(columns: Sequence[Column]) -> str:
     that over sets, not over groups.
 
     Raises:
-        ValueError: If a set is given twice, or they are not all of one suite.
+        ValueError: If a set is given twice, they are not all of one suite, or of different models.
     """
+    settings = sorted({column.setting for column in columns})
+    if len(settings) > 1:
+        raise ValueError(f'the comparisons are of {"; ".join(settings)}; give those of one setting for a table')
     by_name = {column.name: column for column in columns}
     if len(by_name) < len(columns):
         raise ValueError(f'a set is given twice in {", ".join(column.name for column in columns)}; give each once')

@@ -108,9 +108,15 @@ class PolypDataset(BaseSegDataset):
         self._checked.add(path)
 
     def _expected(self) -> str:
+        root = self.data_root or 'DATA_ROOT'
+        as_published = fileio.isdir(osp.join(root, 'masks'), backend_args=self.backend_args)
+        there = (
+            f'--source {root} --out data/kvasir_seg, then --data-root data/kvasir_seg'
+            if as_published
+            else f'--out {root}'
+        )
         return (
             f'Expected images ({", ".join(SUFFIXES)}) and, under the same names, .png masks of 0 (background) and 1 '
-            f'(polyp): images/{{train,val}} and annotations/{{train,val}} in {self.data_root or "data_root"}. To make '
-            f'it: python tools/prepare_polyp.py kvasir-seg --out {self.data_root or "DATA_ROOT"} (--help lists the '
-            'other sets)'
+            f'(polyp): images/{{train,val}} and annotations/{{train,val}} in {root}. To make it: '
+            f'python tools/prepare_polyp.py kvasir-seg {there} (--help lists the other sets)'
         )

@@ -37,6 +37,7 @@ class SelectionReportHook(Hook):
 
     # After the hook that selects.
     priority = 'LOW'
+    needs_whole_model = 'draw the report from selection.safetensors by tools/selection_report.py'
 
     def __init__(self, other: str | None = None, names: Sequence[str] = ('this task', 'the other task')) -> None:
         self.other, self.names = other, names

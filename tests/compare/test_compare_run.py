@@ -113,6 +113,20 @@ def test_a_method_whose_trial_failed_is_not_run_on(settings, monkeypatch: pytest
     assert calls(chosen).count('bias/seed1') == 1
 
 
+def test_a_rate_that_diverges_is_the_worst(settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('FAKE_DIVERGE', '3e-3')
+    found = run_comparison(settings('gps', seeds=[0]))
+    assert [row['lr'] for row in found.rows] == [1e-3]
+    assert [trial['score'] for trial in found.trials[1:]] == [None, None]
+    assert '0.003: -' in text_of(found)
+
+
+def test_rates_that_all_diverge_are_named(settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('FAKE_DIVERGE', '1e-3')
+    with pytest.raises(RunFailedError, match=r'gps: training diverged at each of the rates 0.001, 0.003, 0.01.*--lrs'):
+        run_comparison(settings('gps', 'bias', lr=['bias=1e-3'], seeds=[0]))
+
+
 def test_jobs_at_a_time(settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the four ends only once all are there."""
     monkeypatch.setenv('FAKE_TOGETHER', '4')

@@ -105,6 +105,9 @@ def test_sets_that_do_not_go_together(tmp_path: Path) -> None:
         suite_table([one, one])
     with pytest.raises(ValueError, match='cub, svhn are not sets of one suite; the suites are fgvc: cub, nabirds'):
         suite_table([one, Column('svhn', {'gps': 1.0}, {'gps': 0.1}, {'gps': 1})])
+    pair = [read_column(write(tmp_path / f'{n}.json', f'{n}.py', {'gps': [1.0]})) for n in ('vit_cub', 'swin_dogs')]
+    with pytest.raises(ValueError, match='of swin, scored on the validation set; vit, scored on the validation set'):
+        suite_table(pair)
     (tmp_path / 'table.json').write_text('[]')
     with pytest.raises(ValueError, match=r'is no table.json of tools/compare.py'):
         read_column(tmp_path / 'table.json')

@@ -15,6 +15,7 @@ import mmgps.engine.hooks.before_after_hook as before_after_hook
 from mmgps.compare import parse_candidate
 from mmgps.compare.child import has_checkpoint, train
 from mmgps.compare.runs import Recipe, Run
+from mmgps.engine.whole_checkpoints import DivergedError
 
 HEAD = 8 * 16 * 9 + 2 * 8 + (8 + 1) * 2
 NEURONS = 240
@@ -91,6 +92,16 @@ def test_numbers_of_other_methods(method: str, run) -> None:
     found = done.result()
     expected = {'full': found['backbone_total'], 'linear': 0, 'bias': NEURONS + 4 * 16}[method]
     assert (found['trained'], found['backbone_trained']) == (HEAD + expected, expected)
+
+
+def test_a_trial_that_diverges_has_a_result_without_scores(run) -> None:
+    trial = run(trial=True, rate=1e25)
+    train(trial.folder)
+    result = trial.result()
+    assert (result['metrics'], result['lr']) == ({}, 1e25)
+    assert 'NaN or infinity' in result['diverged']
+    with pytest.raises(DivergedError):
+        train(run(rate=1e25, name='final').folder)
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     'masked': (dict(custom_hooks=hooks(sparse=dict(type='mmgps.MaskedTraining'))), 'copy of the whole base'),
     'ema': (dict(custom_hooks=hooks(dict(type='EMAHook'))), 'EMAHook needs the whole model .* train without it'),
     'delta': (dict(custom_hooks=hooks(dict(type='mmgps.DeltaHook'))), 'DeltaHook needs the whole model .*tools/delta'),
+    'report': (dict(custom_hooks=hooks(dict(type='mmgps.SelectionReportHook'))), 'tools/selection_report.py'),
     'wrapper': (dict(strategy=dict(type='mmgps.GPSFSDPStrategy', model_wrapper=dict(type='X'))), 'model_wrapper'),
     'unit': (dict(strategy=dict(type='mmgps.GPSFSDPStrategy', units=['Encoder'])), "'Encoder'.*nearest.*EncoderLayer"),
 }

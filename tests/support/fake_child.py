@@ -1,7 +1,8 @@
 """Stands in for the process of a run: a score that depends on the rate, at once, without torch.
 
-The score peaks at 3e-3. ``FAKE_FAIL`` holds the label of a method that fails, ``FAKE_SLEEP`` seconds to wait before the
-result is written, ``FAKE_TOGETHER`` how many runs have to be there at a time for one to end.
+The score peaks at 3e-3. ``FAKE_FAIL`` holds the label of a method that fails, ``FAKE_DIVERGE`` a rate from which on
+trials diverge, ``FAKE_SLEEP`` seconds to wait before the result is written, ``FAKE_TOGETHER`` how many runs have to be
+there at a time for one to end.
 """
 
 import json
@@ -32,6 +33,9 @@ def main(folder: Path) -> None:
     if facts['method'] == os.environ.get('FAKE_FAIL'):
         sys.exit('ValueError: no such luck')
     score = 80 - 10 * abs(math.log10(facts['lr'] / 3e-3)) + facts['seed']
+    if facts['trial'] and facts['lr'] >= float(os.environ.get('FAKE_DIVERGE', 'inf')):
+        (folder / 'result.json').write_text(json.dumps({**facts, 'metrics': {}, 'diverged': 'NaN'}))
+        return
     (folder / 'iter_4.pth').write_text('weights')
     moved = TRAINED[facts['method'].partition(':')[0]]
     found = dict(

@@ -39,7 +39,7 @@ def convert(
         out: Folder to make.
         split_file: Text file with the ids for validation; the rest is for training. By default the official split, and
             for sets without one, which are for testing, everything in ``val``.
-        allow_partial: Accept a number of images other than the published one, and a split list that names more.
+        allow_partial: Accept a number of images other than the published one, and an official split that names more.
         force: Replace a prepared set at ``out``.
         progress: Called with the images done and their number.
 

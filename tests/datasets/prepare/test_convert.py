@@ -166,23 +166,29 @@ def test_official_split_is_that_of_the_real_copy(real_data):
 
 
 def test_split_file(tmp_path, out):
-    (tmp_path / 'val.txt').write_text('images/2.png\n\n10\n')
+    (tmp_path / 'val.txt').write_text('images/2.png\n\n10\n', encoding='utf-8-sig')
     at = write_zip(tmp_path / 'a.zip', tree('images', 'masks', ['1', '2', '10', '11'], '.png'))
     summary = convert(mini(get_source('cvc-clinicdb'), 4), at, out, split_file=tmp_path / 'val.txt')
     assert summary.counts == {'train': 2, 'val': 2}
     assert (out / 'val.txt').read_text().split() == ['10', '2']
 
 
+@pytest.mark.parametrize('partial', [False, True])
 @pytest.mark.parametrize(
     ('content', 'match'),
     [('1\n77\n', '1 of the 2 validation ids .* 77'), ('\n', 'is empty'), (None, 'val.txt does not exist')],
 )
-def test_split_file_that_does_not_fit(tmp_path, refused, content, match):
+def test_split_file_that_does_not_fit(tmp_path, refused, content, match, partial):
     if content is not None:
         (tmp_path / 'val.txt').write_text(content)
     members = tree('images', 'masks', ['1', '2'], '.png')
     source = mini(get_source('cvc-300'), 2)
-    refused(e.SplitError, match, members, source, split_file=tmp_path / 'val.txt', allow_partial=False)
+    refused(e.SplitError, match, members, source, split_file=tmp_path / 'val.txt', allow_partial=partial)
+
+
+def test_images_of_ones_own_without_a_split_file(refused):
+    match = r'120 of the 120 validation ids in .* Give a list that fits it with --split-file'
+    refused(e.SplitError, match, tree('images', 'masks', ['1', '2'], '.jpg'), KVASIR, allow_partial=True)
 
 
 def test_wrong_count(refused):

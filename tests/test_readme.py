@@ -86,8 +86,10 @@ def test_options_that_a_command_names_exist(words: list[str], monkeypatch: pytes
     for key in args.cfg_options or {}:
         at = config
         for part in key.split('.'):
-            assert part in at, key
-            at = at[part]
+            at = dict(enumerate(at)) if isinstance(at, list) else at
+            found = int(part) if part.isdecimal() else part
+            assert found in at, key
+            at = at[found]
 
 
 TUNED = [words for path, words in TOOLS if '--tune' in words and path.parent.name != 'results']

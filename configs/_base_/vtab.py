@@ -29,13 +29,13 @@ __epochs, __warmup, __size = 100, 10, 224
 # No augmentation in training; the views that are compared in selecting have one, or they would be equal.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(__size, __size), backend='pillow', interpolation='bilinear'),
+    dict(type='Resize', scale=(__size, __size), backend='pillow', interpolation='bicubic'),
     dict(type='PackInputs'),
 ]
 test_pipeline = train_pipeline
 view_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=__size, backend='pillow', interpolation='bilinear'),
+    dict(type='RandomResizedCrop', scale=__size, backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
         type='RandomApply',

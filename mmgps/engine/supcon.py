@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -68,7 +69,8 @@ class SupConLoss:
         """See :class:`mmgps.engine.selection_loss.SelectionLoss`."""
 
         def loss(batch: Any) -> Tensor:
-            data = model.data_preprocessor(batch, False)  # as for testing: without Mixup
+            with _unmixed(model.data_preprocessor) as preprocess:
+                data = preprocess(batch, True)  # as for training, which pads labels with their images
             with optim_wrapper.optim_context(model):
                 outputs = backbone(data['inputs'])
             vectors, labels = self.embedding(outputs, data['data_samples'])
@@ -87,6 +89,20 @@ class SupConLoss:
             'embedding': _described(self.embedding),
         }
         return json.loads(json.dumps(told, default=str))
+
+
+@contextmanager
+def _unmixed(preprocessor: Any) -> Iterator[Any]:
+    """The data preprocessor without Mixup and the like."""
+    augments = getattr(preprocessor, 'batch_augments', None)
+    if augments is None:
+        yield preprocessor
+        return
+    preprocessor.batch_augments = None
+    try:
+        yield preprocessor
+    finally:
+        preprocessor.batch_augments = augments
 
 
 def _described(component: Any) -> dict[str, Any]:

@@ -2,18 +2,22 @@
 
 import math
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny_classes
 import torch
-from slow_supcon import slow_gradients
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from slow_supcon import slow_gradients, slow_term
 from tiny import TinyPictures, state_of, tiny_config, train
 from tiny_classes import BACKBONES, TinyClasses, classes_config, classifier
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmgps.engine import ClassBalancedOrder, GPSHook, SupConLoss, tune_config
+from mmgps.engine import ClassBalancedOrder, GPSHook, SupConLoss, build_plain, tune_config
 from mmgps.selection import Selection, load_selection, preserved
 
 SEED, SIZE = 3, 4
@@ -185,6 +189,32 @@ def test_a_data_set_that_cannot_say_its_classes_is_named() -> None:
     for dataset in ([1, 2, 3], TinyPictures(pipeline=[])):
         with pytest.raises(TypeError, match=rf'{type(dataset).__name__} does not say which class .* use order'):
             ClassBalancedOrder().indices(dataset, 0)
+
+
+def test_pixels_of_images_of_unlike_sizes(tmp_path: Path) -> None:
+    """Padded with their labels as in training, against pairs of places by hand."""
+    model = build_plain(tiny_config(tmp_path)).eval()
+    torch.manual_seed(0)
+    inputs, samples = [], []
+    for height, width in ((32, 24), (24, 32)):
+        inputs.append(torch.randint(0, 255, (3, height, width)))
+        label = PixelData(data=torch.randint(0, 2, (1, height, width)))
+        samples.append(SegDataSample(gt_sem_seg=label, metainfo=dict(img_shape=(height, width))))
+    padded = torch.zeros(2, 3, 32, 32)
+    features, labels = [], []
+    for at, (image, sample) in enumerate(zip(inputs, samples, strict=True)):
+        height, width = image.shape[1:]
+        padded[at, :, :height, :width] = (image - 100) / 50
+        for row in range(height // 8):
+            for column in range(width // 8):
+                features.append((at, row, column))
+                labels.append(int(sample.gt_sem_seg.data[0, 8 * row, 8 * column]))
+    maps = model.backbone(padded)[-1]
+    expected = slow_term([maps[at, :, row, column] for at, row, column in features], labels)
+    loss = SupConLoss(embedding=dict(type='mmgps.PixelEmbedding'))
+    plain = SimpleNamespace(optim_context=lambda model: nullcontext())
+    found = loss.bind(model, model.backbone, plain)(dict(inputs=inputs, data_samples=samples))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_pixels_of_a_segmentor_and_images_that_have_no_class(tmp_path: Path) -> None:

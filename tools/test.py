@@ -43,7 +43,7 @@ def main() -> None:
         show_predictions(cfg, args.show_dir)
     if args.tta:
         augment_test(cfg)
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False
     Runner.from_cfg(cfg).test()
 
 

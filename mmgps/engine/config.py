@@ -48,9 +48,10 @@ def tune_config(
     """
     check_method_name(method)
     hooks = list(cfg.get('custom_hooks') or [])
+    defaults = cfg.get('default_hooks') or {}
     kept = {
         key: hook[key]
-        for hook in hooks
+        for hook in [*defaults.values(), *hooks]
         if _is(hook, TUNE_HOOKS)
         for key in ('target', 'num_batches', 'loss')
         if key in hook
@@ -59,13 +60,14 @@ def tune_config(
         kept['target'] = target
         cfg.model = without_method(cfg.model)
     hooks = [hook for hook in hooks if not _is(hook, TUNE_HOOKS)]
+    for name in [name for name, hook in defaults.items() if _is(hook, TUNE_HOOKS)]:
+        defaults.pop(name)
     chosen = {**METHOD_NAMES[method], **(options or {})}
     if put_in_place(cfg, chosen, kept.get('target', 'backbone')):
         hooks.append(dict(type='mmgps.TuneHook', **kept))
     else:
         hooks.append(dict(type='mmgps.TuneHook', method=chosen, **kept))
-    defaults = (cfg.get('default_hooks') or {}).values()
-    if not any(_is(hook, (RESUME_HOOK,)) for hook in [*hooks, *defaults]):
+    if not any(_is(hook, (RESUME_HOOK,)) for hook in [*hooks, *defaults.values()]):
         hooks.append(dict(type=RESUME_HOOK))
     cfg.custom_hooks = hooks
     if cfg.get('optim_wrapper'):
@@ -117,7 +119,9 @@ def without_method(part: Any) -> Any:
 
 
 def _is(hook: Any, types: tuple[str, ...]) -> bool:
-    return isinstance(hook, Mapping) and hook.get('type') in types
+    """Whether ``hook`` is the config of one of ``types``, named or given as a class."""
+    kind = hook.get('type') if isinstance(hook, Mapping) else None
+    return f'mmgps.{kind.__name__}' in types if isinstance(kind, type) else kind in types
 
 
 def _make_selective(wrapper: ConfigDict) -> None:

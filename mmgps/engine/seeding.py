@@ -111,6 +111,12 @@ class SeededSampler:
         if hasattr(sampler, 'seed'):
             sampler.seed = seed
 
+    def __getattr__(self, name: str) -> Any:
+        """Batch samplers ask theirs for its data set."""
+        if name == 'sampler':
+            raise AttributeError(name)
+        return getattr(self.sampler, name)
+
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
         if hasattr(self.sampler, 'set_epoch'):

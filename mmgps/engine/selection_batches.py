@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from mmengine.dataset import RepeatDataset
 from torch.utils.data import DataLoader, IterableDataset
 
 from .loaders import rebuild
@@ -61,7 +62,7 @@ def selection_batches(
     batches: Any = loader.batch_sampler
     size = int(getattr(batches, 'batch_size', loader.batch_size) or 1)
     data = SeededDataset(loader.dataset)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).tolist()
+    order = torch.randperm(distinct(loader.dataset), generator=torch.Generator().manual_seed(seed)).tolist()
     shares = [order[at::world_size] for at in range(world_size)]
     if num_batches is not None:
         shares = [share[: num_batches * size] for share in shares]
@@ -76,6 +77,11 @@ def selection_batches(
         ),
         counted,
     )
+
+
+def distinct(dataset: Any) -> int:
+    """How many samples ``dataset`` has, those of a ``RepeatDataset`` once: its first ones."""
+    return distinct(dataset.dataset) if isinstance(dataset, RepeatDataset) else len(dataset)
 
 
 def in_step(batches: Sequence[list[list[int]]], rank: int) -> tuple[list[list[int]], int]:

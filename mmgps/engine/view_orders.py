@@ -10,6 +10,8 @@ import numpy as np
 
 from mmgps.registry import VIEW_ORDERS
 
+from .selection_batches import distinct
+
 
 class ViewOrder(Protocol):
     """An order of drawing."""
@@ -24,7 +26,7 @@ class ShuffledOrder:
     """Every image once, shuffled by the seed."""
 
     def indices(self, dataset: Any, seed: int) -> list[int]:
-        return np.random.default_rng(seed).permutation(len(dataset)).tolist()
+        return np.random.default_rng(seed).permutation(distinct(dataset)).tolist()
 
 
 @VIEW_ORDERS.register_module()
@@ -49,7 +51,7 @@ class ClassBalancedOrder:
     def indices(self, dataset: Any, seed: int) -> list[int]:
         rng = np.random.default_rng(seed)
         members: dict[int, list[int]] = defaultdict(list)
-        for at in range(len(dataset)):
+        for at in range(distinct(dataset)):
             members[class_of(dataset, at)].append(at)
         size = self.images_per_class
         rounds = -(-max(map(len, members.values()), default=0) // size)

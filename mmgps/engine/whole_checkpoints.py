@@ -45,7 +45,7 @@ def _whole(save: Any) -> Any:
         target = Path(out_dir) / filename
         try:
             with whole_file(target, alone=True) as partial:
-                save(out_dir, partial.name, *args, **options)
+                save(str(target.parent), partial.name, *args, **options)
         except OSError as error:
             raise OSError(
                 error.errno,

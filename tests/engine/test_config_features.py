@@ -139,6 +139,25 @@ def test_frozen_stages_stay_frozen(tmp_path: Path) -> None:
     assert 0 < backbone.trained < 0.1 * backbone.total
 
 
+def swin(**options) -> dict:
+    """A narrow Swin of two stages, which freezes stages only when it is set to train."""
+    shape = dict(embed_dims=8, depths=(1, 1), num_heads=(1, 2), window_size=2, strides=(4, 2), out_indices=(1,))
+    return dict(tiny_model(), backbone=dict(type='SwinTransformer', pretrain_img_size=32, **shape, **options))
+
+
+@pytest.mark.parametrize('sparse', ['CompactTraining', 'MaskedTraining'])
+def test_stages_that_are_frozen_in_training_mode_stay_frozen(sparse: str, tmp_path: Path) -> None:
+    cfg = plain_config(tmp_path, model=swin(frozen_stages=1))
+    cfg.custom_hooks[0].sparse = dict(type=sparse)
+    runner, base = trained_and_checked(cfg)
+    selection = load_selection(tmp_path / 'selection.safetensors')
+    assert all(name.startswith('stages.1') for name in selection.connections)
+    state = state_of(runner)
+    frozen = [name for name in base if name.startswith(('backbone.patch_embed', 'backbone.stages.0'))]
+    assert frozen
+    assert [name for name in frozen if not torch.equal(state[name], base[name])] == []
+
+
 def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
     states = []
     for with_cp in (False, True):

@@ -55,6 +55,12 @@ def test_a_plain_optimizer_wrapper(tmp_path: Path) -> None:
         train(cfg)
 
 
+def test_two_hooks(tmp_path: Path) -> None:
+    hooks = [dict(type='mmgps.GPSHook', target=f'backbone.layers.{at}') for at in (0, 1)]
+    with pytest.raises(ValueError, match=r'one mmgps.GPSHook or mmgps.TuneHook is expected .* the run has 2 of them'):
+        train(tiny_config(tmp_path, custom_hooks=hooks))
+
+
 def test_a_wrapper_without_a_hook(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"add dict\(type='mmgps.GPSHook'\) to custom_hooks"):
         train(tiny_config(tmp_path, custom_hooks=[]))

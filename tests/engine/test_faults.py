@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from mmseg.evaluation import IoUMetric
 from tiny import PIPELINE, assert_same_bits, state_of, tiny_config, train
 
 import mmgps.engine.hooks.tune_hook as tune_hook
@@ -81,6 +82,34 @@ def test_nothing_is_removed_before_the_new_one_is_whole_and_named(tmp_path: Path
     monkeypatch.setattr(os, 'remove', remove)
     train(with_best(tmp_path))
     assert {'iter_2.pth', 'iter_4.pth'} <= set(removed)
+
+
+def test_the_best_checkpoint_stays_under_a_name_that_does_not_change(tmp_path: Path, monkeypatch) -> None:
+    """A checkpoint hook that counts epochs in a run of iterations calls each best one that of epoch 0."""
+    scores = iter((0.1, 0.2, 0.3))
+    monkeypatch.setattr(IoUMetric, 'compute_metrics', lambda self, results: {'mIoU': next(scores)})
+    cfg = with_best(tmp_path)
+    cfg.default_hooks.checkpoint.by_epoch = True
+    train(cfg)
+    [best] = tmp_path.glob('best*.pth')
+    assert best.name == 'best_mIoU_epoch_0.pth'
+
+
+def test_the_best_checkpoint_of_another_run_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter((0.1, 0.2, 0.3, 0.4, 0.5))
+    monkeypatch.setattr(IoUMetric, 'compute_metrics', lambda self, results: {'mIoU': next(scores)})
+    train(with_best(tmp_path / 'a'))
+    before = checkpoints(tmp_path / 'a')
+    train(with_best(tmp_path / 'b', max_iters=10, resume=True, load_from=str(tmp_path / 'a/iter_6.pth')))
+    assert checkpoints(tmp_path / 'a') == before == ['best_mIoU_iter_6.pth', 'iter_6.pth']
+    assert 'best_mIoU_iter_10.pth' in checkpoints(tmp_path / 'b')
+
+
+def test_checkpoints_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path)
+    cfg.default_hooks.checkpoint.filename_tmpl = 'saved/iter_{}.pth'
+    train(cfg)
+    assert checkpoints(tmp_path / 'saved') == ['iter_2.pth', 'iter_4.pth', 'iter_6.pth']
 
 
 @contextmanager
@@ -181,6 +210,9 @@ def test_a_corrupt_last_checkpoint(content: str, message: str, tmp_path: Path) -
     (tmp_path / 'last_checkpoint').write_text(content.format(tmp_path))
     with pytest.raises(LastCheckpointError, match=message):
         train(tiny_config(tmp_path, resume=True))
+    flexible = tiny_config(tmp_path, resume=True, runner_type='FlexibleRunner', env_cfg={})
+    with pytest.raises(LastCheckpointError, match=message):
+        build_runner(flexible)
     assert train(tiny_config(tmp_path, resume=True, load_from=str(tmp_path / 'iter_4.pth'))).iter == 6
 
 

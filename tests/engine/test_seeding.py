@@ -1,12 +1,16 @@
 """Augmentation as a function of the position."""
 
+import pickle
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 pytest.importorskip('mmengine')
 
-from mmgps.engine.seeding import SeededDataset, SeededIndex
+from mmengine.dataset import DefaultSampler
+
+from mmgps.engine.seeding import SeededDataset, SeededIndex, SeededSampler
 
 
 class Noise(Dataset):
@@ -27,3 +31,12 @@ def test_a_loader_seeds_every_sample(data: Dataset) -> None:
     assert first[0].tolist() == [data[0][0], data[1][0]]
     assert first[1][0] == second[1][0]
     assert len({*first[1].tolist(), *second[1].tolist()}) == 3
+
+
+def test_a_batch_sampler_may_ask_its_sampler_for_more() -> None:
+    """As those that put images of one aspect ratio together ask for the data set."""
+    sampler = SeededSampler(DefaultSampler(Noise()), seed=3, rank=0)
+    assert isinstance(sampler.dataset, Noise)
+    assert len(pickle.loads(pickle.dumps(sampler)).dataset) == 8
+    with pytest.raises(AttributeError, match='sampler_of'):
+        _ = sampler.sampler_of

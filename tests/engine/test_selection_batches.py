@@ -8,10 +8,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 pytest.importorskip('mmengine')
 
+from mmengine.dataset import BaseDataset, RepeatDataset
 from torch import nn
 
 from mmgps.engine.selection_batches import SelectionBatches, selection_batches
 from mmgps.engine.selection_pass import synchronizes
+from mmgps.engine.view_orders import ShuffledOrder
 
 
 def on_every_process(length: int, size: int, world: int, num_batches: int | None = None) -> list[SelectionBatches]:
@@ -34,6 +36,21 @@ def test_every_sample_counts_once_and_all_take_as_many_steps(length: int, size: 
             counted.update({int(sample): weight for sample in samples if weight})
     assert counted == dict.fromkeys(range(length), 1.0)
     assert drawn == steps * world
+
+
+class Five(BaseDataset):
+    """Five samples."""
+
+    def load_data_list(self) -> list[dict]:
+        return [dict(number=at) for at in range(5)]
+
+
+def test_a_repeated_data_set_is_seen_once() -> None:
+    """mmseg's configs for vessels repeat twenty pictures 40,000 times."""
+    data = RepeatDataset(Five(), times=1000)
+    found = selection_batches(DataLoader(data, batch_size=2, collate_fn=list), None, 7)
+    assert sorted(sample['number'] for samples, _ in found for sample in samples) == list(range(5))
+    assert sorted(ShuffledOrder().indices(data, 0)) == list(range(5))
 
 
 def test_the_order_is_the_same_every_time() -> None:

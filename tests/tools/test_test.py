@@ -6,6 +6,8 @@ from pathlib import Path
 
 import cv2
 import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
 from polyp_files import write_pictures
 from tiny import tiny_config, train
 
@@ -53,6 +55,20 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
 
     return call
+
+
+def test_the_config_of_a_resumed_run(run, tmp_path: Path) -> None:
+    """Which says to resume: by this tool, and by mmengine's own runner, as mmseg's tool has it."""
+    with (tmp_path / 'config.py').open('a') as config:
+        config.write('\nresume = True\n')
+    run()
+    assert len((tmp_path / 'scores.csv').read_text().splitlines()) == 1 + 3
+    cfg = Config.fromfile(tmp_path / 'config.py')
+    assert cfg.resume
+    cfg.update(load_from=str(tmp_path / 'trained/iter_2.pth'), work_dir=str(tmp_path / 'own'))
+    cfg.test_dataloader.dataset.data_root = str(tmp_path / 'set')
+    cfg.experiment_name = f'{tmp_path.name}-own'
+    assert 'Dice' in Runner.from_cfg(cfg).test()
 
 
 def test_scores_every_image_and_draws_none(run, tmp_path: Path) -> None:

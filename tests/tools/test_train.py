@@ -9,6 +9,7 @@ import torch
 from tiny import assert_same_bits, tiny_config
 
 import mmgps.engine.hooks.tune_hook as tune_hook
+from mmgps.engine import GPSHook, tune_config
 from mmgps.selection import unpack_selection
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,6 +134,16 @@ def test_a_method_replaces_that_of_the_config(config, tool, tmp_path: Path) -> N
     saved = checkpoint(tmp_path / 'work_dirs/plain/iter_2.pth')
     assert unpack_selection(saved['mmgps_selection']).method == 'linear'
     assert not (tmp_path / 'work_dirs/plain/selection.safetensors').exists()
+
+
+@pytest.mark.parametrize('kind', ['mmgps.GPSHook', GPSHook])
+def test_a_method_replaces_that_of_a_hook_wherever_it_stands(kind: object) -> None:
+    cfg = tiny_config('nowhere', custom_hooks=[dict(type=kind, num_batches=3)])
+    cfg.default_hooks.gps = dict(type=kind)
+    tune_config(cfg, 'linear')
+    [hook] = [hook for hook in [*cfg.custom_hooks, *cfg.default_hooks.values()] if 'num_batches' in hook]
+    assert (hook.type, hook.num_batches) == ('mmgps.TuneHook', 3)
+    assert 'gps' not in cfg.default_hooks
 
 
 def test_tune_options(config, tool, tmp_path: Path) -> None:

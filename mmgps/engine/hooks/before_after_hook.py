@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -34,7 +36,7 @@ class BeforeAfterHook(Hook):
             self.before = evaluate(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        self.after = metrics or {}
+        self.after = scalars(metrics or {})
 
     def after_train(self, runner: Runner) -> None:
         lines = [f'{"score":<12}{"before":>10}{"after":>10}']
@@ -60,4 +62,9 @@ def evaluate(runner: Runner) -> dict[str, float]:
         for batch in loop.dataloader:
             loop.evaluator.process(data_samples=runner.model.val_step(batch), data_batch=batch)
         metrics = loop.evaluator.evaluate(len(loop.dataloader.dataset))
-    return {name: float(value) for name, value in metrics.items()}
+    return scalars(metrics)
+
+
+def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Those of ``metrics`` that are one number each."""
+    return {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0}

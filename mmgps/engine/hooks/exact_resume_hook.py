@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.dist import get_rank
@@ -14,6 +15,7 @@ from mmgps.registry import HOOKS
 from ..history import pack_history, unpack_history
 from ..last_checkpoint import check_last_checkpoint
 from ..loaders import ResumableIterator, seeded_loader
+from ..pending_gradients import KEY, pack_gradients, restore_gradients
 from ..seeding import mixed_seed, run_seed, seed_generators
 from ..whole_checkpoints import check_finite, check_loss, save_whole
 from .whole_checkpoint_hook import write_before_removing
@@ -38,6 +40,7 @@ class ExactResumeHook(Hook):
     """
 
     priority = 'VERY_LOW'
+    _gradients: Sequence[Any] = ()
 
     def before_run(self, runner: Runner) -> None:
         if runner._resume and runner._load_from is None:
@@ -53,6 +56,10 @@ class ExactResumeHook(Hook):
             skips_itself = hasattr(_InfiniteDataloaderIterator, 'skip_iter')
             swallowed = 0 if skips_itself else loop.iter
             loop.dataloader_iterator = ResumableIterator(loop.dataloader, loop.iter, swallowed)
+        else:  # from a checkpoint within an epoch
+            loop.dataloader.batch_sampler.skip = loop.iter - loop.epoch * len(loop.dataloader)
+        if self._gradients:
+            restore_gradients(runner, self._gradients)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         seed_generators(mixed_seed(self._seed, self._rank, runner.iter))
@@ -62,7 +69,10 @@ class ExactResumeHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         check_finite(runner)
+        pack_gradients(runner, checkpoint)
         pack_history(checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         unpack_history(checkpoint)
+        if runner._resume:
+            self._gradients = checkpoint.get(KEY, ())

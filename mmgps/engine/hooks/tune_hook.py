@@ -76,10 +76,15 @@ class TuneHook(Hook):
         A model that is tested needs what was trained beside its base, and no selection.
         """
         unpack_history(checkpoint)
-        if not runner._resume:
-            if CHECKPOINT_KEY in checkpoint and not isinstance(runner._train_loop, BaseLoop):
+        if not isinstance(runner._train_loop, BaseLoop):  # tested, also by the config of a run that was resumed
+            for state in ('optimizer', 'param_schedulers'):
+                checkpoint.pop(state, None)
+            if CHECKPOINT_KEY in checkpoint:
                 self._complete(runner, unpack_selection(checkpoint[CHECKPOINT_KEY]))
             return
+        if not runner._resume:
+            return
+        find_tune_hook(runner)
         check_strategy(runner, self.sparse)
         if CHECKPOINT_KEY not in checkpoint:
             raise ValueError(
@@ -95,7 +100,9 @@ class TuneHook(Hook):
     def before_train(self, runner: Runner) -> None:
         origin = 'selection restored from the checkpoint'
         check_strategy(runner, self.sparse)
+        find_tune_hook(runner)
         if self.selection is None:
+            unwrapped(runner.model).train()  # most backbones freeze their frozen_stages then, not when they are built
             selection, origin = self._select(runner)
             self._install(runner, selection)
             self._save(runner, selection)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -81,8 +80,14 @@ class WholeCheckpointHook(CheckpointHook):
                 super()._save_best_checkpoint(runner, metrics)
         finally:
             self.file_backend = backend
-        for remove in later.removals:
-            remove()
+        for path in later.removed:
+            if self._is_outdated(path):
+                self._remove(path)
+
+    def _is_outdated(self, path: str) -> bool:
+        """Whether it is a file of this run, and not the new best one under the name of the old."""
+        best = (getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values())
+        return path not in best and path == self.file_backend.join_path(self.out_dir, Path(path).name)
 
     def _enter(self, runner: Runner, step: int) -> list[str]:
         """Count the checkpoint of ``step`` among those to keep; the paths that drop out."""
@@ -106,13 +111,13 @@ class _RemovesLater:
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
-        self.removals: list[Callable[[], None]] = []
+        self.removed: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
     def remove(self, path: str) -> None:
-        self.removals.append(partial(self._backend.remove, path))
+        self.removed.append(path)
 
     def rmtree(self, path: str) -> None:
-        self.removals.append(partial(self._backend.rmtree, path))
+        self.removed.append(path)

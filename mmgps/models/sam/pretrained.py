@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.model import update_init_info
 from torch import Tensor, nn
 
+from mmgps.delta.tensors import injected_names
 from mmgps.registry import WEIGHT_INITIALIZERS
 
 from .weights import find_weights
@@ -52,6 +53,8 @@ class SAMPretrained:
 def load_published(segmentor: nn.Module, state: Mapping[str, Tensor], origin: str | Path) -> None:
     """Load the tensors of a published file into the encoder and the head of ``segmentor``.
 
+    What a method put beside them keeps its numbers.
+
     Args:
         segmentor: With a :class:`SAMImageEncoder` as ``backbone`` and a :class:`SAMMaskHead` as ``decode_head``.
         state: Names of the published file to tensors.
@@ -60,7 +63,10 @@ def load_published(segmentor: nn.Module, state: Mapping[str, Tensor], origin: st
     Raises:
         CheckpointKeysError: If a tensor is missing, is not known, or has another shape; lists them, and loads nothing.
     """
-    own = {name: value for name, value in segmentor.state_dict().items() if name.startswith(tuple(PARTS.values()))}
+    injected, ours = injected_names(segmentor), tuple(PARTS.values())
+    own = {
+        name: value for name, value in segmentor.state_dict().items() if name.startswith(ours) and name not in injected
+    }
     wanted = {_published_name(name): value for name, value in own.items()}
     faults = _faults(wanted, state)
     if faults:

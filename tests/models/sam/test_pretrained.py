@@ -9,14 +9,18 @@ import torch
 
 pytest.importorskip('mmseg')
 
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from support.file_server import FileServer
-from tiny_sam import build_sam
+from tiny_sam import TINY, build_sam
 
 from mmgps.checksum import Checksum
+from mmgps.engine import tune_config
 from mmgps.models.sam import FILES, CheckpointKeysError, WeightsUnavailableError, find_weights, load_published
 from mmgps.models.sam.pretrained import PARTS
 from mmgps.models.sam.weights import locate
 
+ROOT = Path(__file__).resolve().parents[3]
 NAME = 'sam_vit_b_01ec64.pth'
 CONTENT = random.Random(7).randbytes(20_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -59,6 +63,29 @@ def test_init_cfg_loads_a_file(state, file: Path) -> None:
         names = [name for name in state if name.startswith(theirs)]
         assert names
         assert all(torch.equal(own[ours + name.removeprefix(theirs)], state[name]) for name in names)
+
+
+@pytest.mark.parametrize('method', ['lora', 'adapter', 'ssf'])
+def test_a_file_loads_beside_what_a_method_injected(method: str, state, tmp_path: Path) -> None:
+    """Under ``--tune`` of the flagship's config; what was injected keeps its numbers."""
+    torch.save(state, tmp_path / 'own.pth')
+    cfg = Config.fromfile(ROOT / 'configs/gps_polyp.py')
+    cfg.model.init_cfg.checkpoint = str(tmp_path / 'own.pth')
+    cfg.model.backbone.update(arch=TINY, img_size=64)
+    tune_config(cfg, method)
+    init_default_scope('mmseg')
+    model = MODELS.build(cfg.model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.init_weights()
+    own = model.state_dict()
+    loaded = {ours + name.removeprefix(part) for part, ours in PARTS.items() for name in state if name.startswith(part)}
+    injected = {name for name in own if f'.{method}.' in name}
+    assert own.keys() - loaded == injected
+    assert injected
+    assert all(torch.equal(own[name], before[name]) for name in injected)
+    assert not any(torch.equal(own[name], before[name]) for name in loaded)
+    with pytest.raises(CheckpointKeysError, match=r'1 missing: image_encoder\.pos_embed\. Expected'):
+        load_published(model, {k: v for k, v in state.items() if not k.endswith('pos_embed')}, 'file.pth')
 
 
 def test_every_fault_is_listed_and_nothing_is_loaded(state) -> None:

@@ -8,13 +8,13 @@ gradient checkpointing and DDP see ordinary modules.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from mmgps.selection import Injected
 
+from .channels import LAYOUTS
 from .sites import InjectionError
 
 
@@ -23,6 +23,8 @@ class Operation(Injected, ABC):
 
     key: ClassVar[str]
     """Its name within the owner of the map."""
+    dim: int
+    """The dimension of the output that holds its channels, 1 or -1, unless the call of the owner says another."""
 
     @abstractmethod
     def forward(self, x: Tensor, y: Tensor, rows: slice, dim: int) -> Tensor:
@@ -53,19 +55,5 @@ def run_operations(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     """Forward hook of every owner with operations."""
     x = args[0] if args else next(iter(kwargs.values()))
     for operation in operations_of(module):
-        output = operation(x, output, slice(None), channel_dim(module, kwargs))
+        output = operation(x, output, slice(None), LAYOUTS.get(kwargs.get('data_format', ''), operation.dim))
     return output
-
-
-def channel_dim(module: nn.Module, options: Mapping[str, Any]) -> int:
-    """The dimension of the output of ``module`` that holds its channels.
-
-    Args:
-        module: A layer or norm.
-        options: Keyword arguments of its call: some norms are told the layout.
-    """
-    if 'data_format' in options:
-        return -1 if options['data_format'] == 'channel_last' else 1
-    rms = getattr(nn, 'RMSNorm', nn.LayerNorm)
-    last = isinstance(module, nn.Linear) or type(module).forward in (nn.LayerNorm.forward, rms.forward)
-    return -1 if last else 1

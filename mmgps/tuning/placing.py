@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from .attention import TunedAttention
+from .channels import channel_dim
 from .operations import Operation, operations_of, run_operations
 from .sites import InjectionError, Site
 
@@ -13,7 +14,7 @@ def place(site: Site, operation: Operation) -> None:
     """Put ``operation`` behind the map at ``site``.
 
     Raises:
-        InjectionError: If there is one of its kind.
+        InjectionError: If there is one of its kind, or if it is not known where the channels are.
     """
     owner = site.owner
     if hasattr(owner, operation.key):
@@ -22,8 +23,10 @@ def place(site: Site, operation: Operation) -> None:
     if site.attention is not None:
         if 'forward' not in vars(site.attention):
             TunedAttention(site.attention)
-    elif run_operations not in owner._forward_hooks.values():
-        owner.register_forward_hook(run_operations, with_kwargs=True)
+    else:
+        operation.dim = channel_dim(site)
+        if run_operations not in owner._forward_hooks.values():
+            owner.register_forward_hook(run_operations, with_kwargs=True)
     owner.add_module(operation.key, operation)
 
 

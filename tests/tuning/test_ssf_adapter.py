@@ -9,9 +9,10 @@ pytest.importorskip('mmpretrain')
 
 import torch.nn.functional as F
 from architectures import build
-from torch import nn
+from torch import Tensor, nn
 from tuned import outputs
 
+from mmgps.models.sam.layers import LayerNorm2d
 from mmgps.tuning import SSF, Adapter, InjectionError, merge_operations
 
 
@@ -52,6 +53,58 @@ def test_ssf_scales_channels_in_either_layout() -> None:
     conv = net[1]
     expected = F.conv2d(x, conv.weight, conv.bias) * conv.ssf.scale.view(-1, 1, 1) + conv.ssf.shift.view(-1, 1, 1)
     torch.testing.assert_close(conv(x), expected)
+
+
+class FloatLayerNorm(nn.LayerNorm):
+    """Computes in single precision whatever it gets, as CLIP's does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
+
+
+class PairNorm(nn.Module):
+    """What shows by its shapes that it is a norm, and nowhere where its channels are."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+
+def hornet_norm(**layout: str) -> nn.Module:
+    from mmpretrain.models.backbones.hornet import HorNetLayerNorm
+
+    return HorNetLayerNorm(8, **layout)
+
+
+@pytest.mark.parametrize('sides', [(3, 5), (8, 8)])
+@pytest.mark.parametrize(
+    ('make', 'dim'),
+    [
+        (hornet_norm, -1),
+        (lambda: hornet_norm(data_format='channels_first'), 1),
+        (lambda: FloatLayerNorm(8), -1),
+        (lambda: LayerNorm2d(8), 1),
+        (lambda: nn.LayerNorm(8), -1),
+        (lambda: nn.GroupNorm(2, 8), 1),
+    ],
+    ids=['hornet-last', 'hornet-first', 'clip', 'sam', 'torch-layer', 'torch-group'],
+)
+def test_ssf_finds_the_channels_of_a_norm_and_merges(make, dim: int, sides: tuple[int, int]) -> None:
+    net = nn.Sequential(make())
+    x = torch.randn(2, 8, *sides).movedim(1, dim)
+    base = net(x).detach().movedim(dim, -1)
+    SSF(std=0.5).inject(net)
+    expected = (base * net[0].ssf.scale + net[0].ssf.shift).movedim(-1, dim)
+    torch.testing.assert_close(net(x), expected)
+    merge_operations(net)
+    torch.testing.assert_close(net(x), expected)
+
+
+@pytest.mark.parametrize('norm', [PairNorm(4), nn.LayerNorm((4, 2, 2))], ids=['pair', 'whole-maps'])
+def test_ssf_refuses_a_norm_of_unknown_layout(norm: nn.Module) -> None:
+    kind = type(norm).__name__
+    with pytest.raises(InjectionError, match=rf"dimension of '1' \({kind}\) holds its channels; set its data_format"):
+        SSF().inject(nn.Sequential(nn.Conv2d(3, 4, 1), norm))
 
 
 def test_ssf_leaves_out_what_a_batch_norm_would_undo() -> None:

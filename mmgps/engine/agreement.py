@@ -9,17 +9,22 @@ from mmgps.tuning import TuningMethod
 from .selection_loss import SelectionLoss
 
 
-def check_same_method(method: TuningMethod, selection: Selection) -> None:
-    """Make sure that a checkpoint was trained by ``method``.
+def check_same_method(method: TuningMethod, selection: Selection, where: str) -> None:
+    """Make sure that ``selection`` was made by ``method``, as far as it says.
+
+    Args:
+        method: Of the config.
+        selection: Settings that it does not name, as one of an older release may not, are let pass.
+        where: It was found, for the error.
 
     Raises:
-        ValueError: If by another, or with other settings; names both.
+        ValueError: If it was made by another, or with other settings; names both.
     """
-    wanted, found = (method.name, method.settings()), (selection.method, dict(selection.settings))
-    if wanted != found:
+    wanted, found = method.settings(), dict(selection.settings)
+    if method.name != selection.method or any(wanted.get(key) != value for key, value in found.items()):
         raise ValueError(
-            f'the checkpoint was trained by {found[0]} with {found[1]}, the config asks for {wanted[0]} with '
-            f'{wanted[1]}; resume with the settings of the checkpoint, or start anew in another work_dir'
+            f'the selection of {where} was made by {selection.method} with {found}, the config asks for {method.name} '
+            f'with {wanted}; name the method and settings of the selection, or select anew in another work_dir'
         )
 
 

@@ -4,7 +4,7 @@ from .adapter import Adapter
 from .base import TuningMethod, WholeParameters, trainable
 from .bias import BiasTuning
 from .ejecting import eject
-from .freeze import freeze_unselected
+from .freeze import check_trainable, freeze_unselected
 from .full import FullTuning
 from .gps import GPS
 from .injection import InjectionMethod, injected_by
@@ -37,6 +37,7 @@ __all__ = [
     'VPTDeep',
     'VPTShallow',
     'WholeParameters',
+    'check_trainable',
     'count_parts',
     'count_roles',
     'eject',

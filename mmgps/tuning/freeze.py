@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from mmgps.selection import Selection
+from mmgps.selection import Selection, SelectionMismatchError
 
 
 def freeze_unselected(backbone: nn.Module, selection: Selection) -> list[nn.Parameter]:
@@ -23,3 +23,19 @@ def freeze_unselected(backbone: nn.Module, selection: Selection) -> list[nn.Para
         if name not in trained:
             frozen.append(value)
     return frozen
+
+
+def check_trainable(backbone: nn.Module, selection: Selection) -> None:
+    """Make sure that ``selection`` trains nothing of ``backbone`` that the user froze.
+
+    Raises:
+        SelectionMismatchError: Names what is frozen.
+    """
+    trained = {*selection.connections, *selection.whole}
+    frozen = [name for name, value in backbone.named_parameters() if name in trained and not value.requires_grad]
+    if frozen:
+        raise SelectionMismatchError(
+            f'the selection trains {len(frozen)} parameters that {type(backbone).__name__} was built with frozen: '
+            f'{", ".join(frozen)}; select anew, or build the backbone as it was when the selection was made '
+            '(frozen_stages and the like)'
+        )

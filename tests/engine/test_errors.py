@@ -1,12 +1,19 @@
 """Bad input ends in an error that names the value and the next step."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import tiny_config, tiny_model, train
 
-from mmgps.selection import NonFiniteGradientError, SelectionFileError, SelectionMismatchError
+from mmgps.selection import (
+    NonFiniteGradientError,
+    SelectionFileError,
+    SelectionMismatchError,
+    load_selection,
+    save_selection,
+)
 from mmgps.tuning import GPS
 
 
@@ -106,3 +113,36 @@ def test_selection_files(tmp_path: Path) -> None:
     cfg.custom_hooks[0].selection = str(path)
     with pytest.raises(SelectionFileError, match='no intact selection file'):
         train(cfg)
+
+
+def test_a_selection_file_of_another_method(tmp_path: Path) -> None:
+    """Before anything is trained; what it does not say is let pass, and gone on from."""
+    train(tiny_config(tmp_path, max_iters=0))
+    file = str(tmp_path / 'selection.safetensors')
+    made = r"selection\.safetensors was made by gps with {.*'k': 1, .*"
+    for hook, message in (
+        (dict(type='mmgps.GPSHook', k=5), made + "asks for gps with {.*'k': 5, .*; name the method and settings of"),
+        (dict(type='mmgps.TuneHook', method=dict(type='mmgps.LoRA')), made + "asks for lora with {'rank': 8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(tiny_config(tmp_path / 'other', max_iters=0, custom_hooks=[dict(**hook, selection=file)]))
+    save_selection(replace(load_selection(file), settings={'score': 'GradientScore'}), file)
+    hooks = [dict(type='mmgps.GPSHook', k=5, selection=file)]
+    train(tiny_config(tmp_path / 'bare', max_iters=2, custom_hooks=hooks))
+    assert train(tiny_config(tmp_path / 'bare', max_iters=3, custom_hooks=hooks, resume=True)).iter == 3
+    hooks = [dict(type='mmgps.TuneHook', method=dict(type='mmgps.SPTLoRA', budget=0.1), selection=file)]
+    with pytest.raises(ValueError, match=r'made by gps with {.*GradientScore.}, .* asks for spt-lora with'):
+        train(tiny_config(tmp_path / 'spt', max_iters=0, custom_hooks=hooks))
+
+
+def test_a_selection_that_trains_what_is_frozen(tmp_path: Path) -> None:
+    """From a file and on resuming: what the user froze stays frozen."""
+    train(tiny_config(tmp_path, max_iters=2))
+    frozen = tiny_model(frozen_exclude=['layers.1.attn'])
+    message = r'trains \d+ parameters .* frozen: (?!.*layers\.1\.attn).*layers\.0\.attn.*; select anew'
+    cfg = tiny_config(tmp_path / 'file', max_iters=0, model=frozen)
+    cfg.custom_hooks[0].selection = str(tmp_path / 'selection.safetensors')
+    with pytest.raises(SelectionMismatchError, match=message):
+        train(cfg)
+    with pytest.raises(SelectionMismatchError, match=message):
+        train(tiny_config(tmp_path, max_iters=3, model=frozen, resume=True))

@@ -118,7 +118,7 @@ def test_augmentation_differs_between_epochs_and_seeds() -> None:
 @pytest.mark.parametrize(
     ('before', 'now', 'message'),
     [
-        (dict(k=1), dict(k=2), r"trained by gps with .*'k': 1.*asks for gps with .*'k': 2"),
+        (dict(k=1), dict(k=2), r"made by gps with .*'k': 1.*asks for gps with .*'k': 2"),
         (dict(score=dict(type='RandomScore', seed=1)), dict(score=dict(type='RandomScore', seed=2)), 'seed=1.*seed=2'),
     ],
 )
@@ -133,7 +133,7 @@ def test_resuming_by_another_method_is_refused(methods: tuple[str, str], tmp_pat
     before, now = (dict(type='mmgps.TuneHook', method=dict(type=f'mmgps.{method}')) for method in methods)
     train(tiny_config(tmp_path, custom_hooks=[before]))
     names = [method.removesuffix('Tuning').lower() for method in methods]
-    with pytest.raises(ValueError, match=f'trained by {names[0]} with .* asks for {names[1]} with .*start anew in'):
+    with pytest.raises(ValueError, match=f'made by {names[0]} with .* asks for {names[1]} with .*select anew in'):
         train(tiny_config(tmp_path, max_iters=8, resume=True, custom_hooks=[now]))
 
 

@@ -23,7 +23,7 @@ class GPSHook(TuneHook):
         whole: Roles that are trained in full, see :class:`mmgps.tuning.GPS`.
         target: Path of the backbone within the model.
         num_batches: Batches of the selection pass on each process; None for all training data.
-        selection: A file written by a former run, used instead of selecting.
+        selection: A file written by a former run under the same options, used instead of selecting.
         sparse: Config of what trains the chosen connections, see :class:`TuneHook`.
         loss: Config of what the selection pass takes the gradient of, see :class:`TuneHook`.
     """

@@ -15,7 +15,7 @@ from torch import nn
 from mmgps.registry import HOOKS, SELECTION_LOSSES, SPARSE
 from mmgps.selection import Quantiles, Selection, load_selection, pack_selection, save_selection, unpack_selection
 from mmgps.sparse import SparseTraining
-from mmgps.tuning import InjectionMethod, TuningMethod, format_report, freeze_unselected, injected_by
+from mmgps.tuning import InjectionMethod, TuningMethod, check_trainable, format_report, freeze_unselected, injected_by
 
 from ..agreement import check_same_loss, check_same_method, check_same_training
 from ..components import build_method
@@ -40,7 +40,7 @@ class TuneHook(Hook):
         method: Config of a :class:`mmgps.tuning.TuningMethod`; left out where ``mmgps.TunedBackbone`` names it.
         target: Path of the backbone within the model.
         num_batches: Batches of the selection pass on each process; None for all training data.
-        selection: A file written by a former run, used instead of selecting.
+        selection: A file written by a former run under the same method, used instead of selecting.
         sparse: Config of what trains the chosen connections: ``mmgps.CompactTraining``, the default, at about the
             cost of bias tuning, or ``mmgps.MaskedTraining``, the slow obvious way.
         loss: Config of what the selection pass takes the gradient of: ``mmgps.TaskLoss``, the default, or
@@ -92,8 +92,7 @@ class TuneHook(Hook):
                 f'{type(self).__name__}; start anew from it with load_from instead of --resume'
             )
         selection = unpack_selection(checkpoint[CHECKPOINT_KEY])
-        check_same_method(self._method(runner), selection)
-        self._check_same_loss(selection, 'the checkpoint')
+        self._check_same(runner, selection, 'the checkpoint')
         self._install(runner, selection)
         check_same_training(self.training, checkpoint.get(TRAINING_KEY), selection)
 
@@ -126,7 +125,7 @@ class TuneHook(Hook):
     def _select(self, runner: Runner) -> tuple[Selection, str]:
         if self.selection_file:
             selection = load_selection(self.selection_file)
-            self._check_same_loss(selection, self.selection_file)
+            self._check_same(runner, selection, self.selection_file)
             return selection, f'selection read from {self.selection_file}'
         with whole_model(runner):
             choice = select(runner, self._backbone(runner), self._method(runner), self.num_batches, self.loss)
@@ -136,6 +135,7 @@ class TuneHook(Hook):
     def _install(self, runner: Runner, selection: Selection) -> None:
         backbone = self._backbone(runner)
         added = self._complete(runner, selection)
+        check_trainable(backbone, selection)
         self.training = SPARSE.build({'_scope_': 'mmgps', **self.sparse, 'backbone': backbone, 'selection': selection})
         frozen = freeze_unselected(backbone, selection)
         hold_only_trained(runner.optim_wrapper, frozen, self.training, bool(selection.connections), added)
@@ -162,7 +162,8 @@ class TuneHook(Hook):
             )
         return method
 
-    def _check_same_loss(self, selection: Selection, where: str) -> None:
+    def _check_same(self, runner: Runner, selection: Selection, where: str) -> None:
+        check_same_method(self._method(runner), selection, where)
         if self._compares_loss:
             check_same_loss(self.loss, selection, where)
 

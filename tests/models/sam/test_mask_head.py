@@ -83,9 +83,16 @@ def test_the_polyp_metric_reads_labels_and_probabilities() -> None:
     model = build_sam().eval()
     metric = PolypMetric()
     with torch.no_grad():
+        model.decode_head.mask_decoder.iou_token.weight.normal_(std=3)
         [found] = model.predict(torch.randn(1, 3, 64, 64), [sample()])
     metric.process(None, [found.to_dict()])
-    assert 0 <= metric.compute_metrics(metric.results)['Dice'] <= 100
+    scores = metric.compute_metrics(metric.results)
+    predicted, truth = found.pred_sem_seg.data[0] == 1, found.gt_sem_seg.data[0] == 1
+    error = (found.seg_logits.data[1].double().sigmoid() - truth.double()).abs().mean()
+    both = (predicted & truth).sum()
+    assert 0 < both < predicted.sum()
+    assert scores['Dice'] == pytest.approx(200 * float(both / (predicted.sum() + truth.sum())), abs=1e-4)
+    assert scores['MAE'] == pytest.approx(100 * float(error), abs=1e-4)
 
 
 def test_a_step_of_training() -> None:

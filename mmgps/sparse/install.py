@@ -77,7 +77,9 @@ class Installer:
             self._note({weight.name: forward.plan.route})
         else:
             plan = transposed_plan(owner, weight) if isinstance(owner, TRANSPOSED) else conv_plan(owner, weight)
-            self.handles.append(owner.register_forward_hook(AttachHook(weight.values, plan), with_kwargs=True))
+            # first of all: hooks that were there before may change the output
+            hook = AttachHook(weight.values, plan)
+            self.handles.append(owner.register_forward_hook(hook, prepend=True, with_kwargs=True))
             self._note({weight.name: plan.route})
 
     def _note(self, routes: dict[str, Route]) -> None:

@@ -55,6 +55,15 @@ def test_channels_last_and_inputs_that_are_not_contiguous() -> None:
     assert_equal_training(layer, random_selection(layer), lambda net, step: net(across.t()).t().square().sum(), steps=3)
 
 
+@pytest.mark.parametrize(
+    'make', [lambda: nn.Conv2d(3, 4, 3), lambda: nn.ConvTranspose2d(3, 4, 2), lambda: nn.Linear(8, 4)]
+)
+def test_a_hook_that_was_there_before_and_changes_the_output(make) -> None:
+    layer = make().double()
+    layer.register_forward_hook(lambda module, args, output: output.square() * 3)
+    assert_equal_training(layer, random_selection(layer), square(images()), steps=3, optimizer='sgd')
+
+
 def gradients(kind: type, network: nn.Module, selection, loss, times: int = 1) -> dict[str, torch.Tensor]:
     """The gradient of the chosen numbers of each weight, flat."""
     network = copy.deepcopy(network)

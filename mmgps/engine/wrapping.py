@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from mmengine._strategy import DDPStrategy, SingleDeviceStrategy
@@ -45,10 +46,30 @@ def rewrap(runner: Runner) -> None:
     if not is_model_wrapper(runner.model):
         return
     if isinstance(runner, FlexibleRunner):
-        runner.model = runner.strategy.model = runner.strategy._wrap_model(runner.model.module)
+        with _norms_as_they_are(runner.strategy):
+            runner.model = runner.strategy.model = runner.strategy._wrap_model(runner.model.module)
     else:
-        runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), runner.model.module)
+        with _norms_as_they_are(runner.cfg):
+            runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), runner.model.module)
         runner._maybe_compile('train_step')
+
+
+@contextmanager
+def _norms_as_they_are(options: Any) -> Iterator[None]:
+    """A context without ``sync_bn`` in ``options``.
+
+    The first wrapping made every norm a SyncBN. A second conversion would make each anew, without hooks: what a method
+    put behind it would no longer run.
+    """
+    asked = getattr(options, 'sync_bn', None)
+    if asked is None:
+        yield
+        return
+    options.sync_bn = None
+    try:
+        yield
+    finally:
+        options.sync_bn = asked
 
 
 def check_strategy(runner: Any, sparse: dict[str, Any]) -> None:

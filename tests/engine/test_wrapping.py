@@ -4,17 +4,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine._strategy import DDPStrategy
 from mmengine.registry import MODEL_WRAPPERS
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
+from test_config_features import resnet
 from tiny import tiny_config, train
 from torch import nn
+
+from mmgps.engine.wrapping import rewrap
+from mmgps.selection import Injected
+from mmgps.tuning.placing import check_connected
 
 
 @MODEL_WRAPPERS.register_module(force=True)
 class StubWrapper(nn.Module):
     """Hands everything on to the model."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, device_ids: object = None) -> None:
         super().__init__()
         self.module = module
 
@@ -44,3 +50,42 @@ def test_the_steps_of_the_new_wrapper_are_compiled(compiled: list, tmp_path: Pat
 def test_without_compile_nothing_is(compiled: list, tmp_path: Path) -> None:
     train(tiny_config(tmp_path))
     assert compiled == []
+
+
+@pytest.fixture
+def converting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever wraps a model believes that there are several processes."""
+    wrap = Runner.wrap_model
+
+    def wrap_among_several(runner: Runner, cfg: dict | None, model: nn.Module) -> nn.Module:
+        with monkeypatch.context() as patch:
+            patch.setattr(Runner, 'distributed', True)
+            return wrap(runner, cfg, model)
+
+    monkeypatch.setattr(Runner, 'wrap_model', wrap_among_several)
+
+
+def test_norms_that_are_sync_bn_are_not_rebuilt(converting: None, tmp_path: Path) -> None:
+    cfg = tiny_config(
+        tmp_path, model=resnet(), sync_bn='torch', model_wrapper_cfg=dict(type='StubWrapper'), max_iters=2
+    )
+    cfg.custom_hooks = [dict(type='mmgps.TuneHook', method=dict(type='mmgps.SSF'))]
+    runner = train(cfg)
+    backbone = runner.model.module.backbone
+    assert isinstance(backbone.bn1, nn.SyncBatchNorm)
+    assert cfg.sync_bn == runner.cfg.sync_bn == 'torch'
+    assert any(isinstance(module, Injected) for module in backbone.bn1.children())
+    check_connected(backbone)
+
+
+def test_nor_are_they_by_a_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = FlexibleRunner.__new__(FlexibleRunner)
+    runner.strategy = DDPStrategy.__new__(DDPStrategy)
+    runner.strategy.sync_bn, runner.strategy.model_wrapper = 'torch', dict(type='StubWrapper')
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    runner.model = runner.strategy._wrap_model(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    first, norm = runner.model, runner.model.module[1]
+    rewrap(runner)
+    assert runner.model is not first
+    assert runner.model.module[1] is norm
+    assert runner.strategy.sync_bn == 'torch'

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from tiny import tiny_config, tiny_model, train
 
 from mmgps.selection import (
@@ -146,3 +148,22 @@ def test_a_selection_that_trains_what_is_frozen(tmp_path: Path) -> None:
         train(cfg)
     with pytest.raises(SelectionMismatchError, match=message):
         train(tiny_config(tmp_path, max_iters=3, model=frozen, resume=True))
+
+
+class Tied(Hook):
+    """Lets the head own a weight of the backbone too."""
+
+    def before_run(self, runner: Runner) -> None:
+        model = runner.model
+        model.decode_head.shared = torch.nn.Linear(16, 32)
+        model.decode_head.shared.weight = model.backbone.layers[0].ffn.layers[0][0].weight
+
+
+def test_a_chosen_weight_that_the_head_owns_too(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path, custom_hooks=[dict(type='mmgps.GPSHook'), dict(type=Tied)])
+    owners = r'backbone.layers.0.ffn.layers.0.0.weight .* decode_head.shared.weight'
+    with pytest.raises(ValueError, match=owners + r".*sparse=dict\(type='mmgps.MaskedTraining'\)"):
+        train(cfg)
+    assert not list(tmp_path.rglob('*.pth'))
+    cfg.custom_hooks[0].sparse = dict(type='MaskedTraining')
+    train(cfg)

@@ -20,7 +20,7 @@ from mmgps.tuning import InjectionMethod, TuningMethod, check_trainable, format_
 from ..agreement import check_same_loss, check_same_method, check_same_training
 from ..components import build_method
 from ..history import pack_history, unpack_history
-from ..optim import hold_only_trained
+from ..optim import check_owners, hold_only_trained
 from ..selection_pass import select, unwrapped
 from ..wrapping import check_copies, check_strategy, rewrap, shard_base, whole_model
 
@@ -133,10 +133,10 @@ class TuneHook(Hook):
         return choice.selection, str(choice.cost)
 
     def _install(self, runner: Runner, selection: Selection) -> None:
-        backbone = self._backbone(runner)
-        added = self._complete(runner, selection)
+        backbone, added = self._backbone(runner), self._complete(runner, selection)
         check_trainable(backbone, selection)
         self.training = SPARSE.build({'_scope_': 'mmgps', **self.sparse, 'backbone': backbone, 'selection': selection})
+        check_owners(unwrapped(runner.model), backbone, self.training.replacements())
         frozen = freeze_unselected(backbone, selection)
         hold_only_trained(runner.optim_wrapper, frozen, self.training, bool(selection.connections), added)
         self.selection = selection

@@ -1,5 +1,13 @@
 """Optimizer wrappers."""
 
 from .selective import GPSAmpOptimWrapper, GPSOptimWrapper, SelectiveStep, hold_only_trained, wrappers_of
+from .tied import check_owners
 
-__all__ = ['GPSAmpOptimWrapper', 'GPSOptimWrapper', 'SelectiveStep', 'hold_only_trained', 'wrappers_of']
+__all__ = [
+    'GPSAmpOptimWrapper',
+    'GPSOptimWrapper',
+    'SelectiveStep',
+    'check_owners',
+    'hold_only_trained',
+    'wrappers_of',
+]

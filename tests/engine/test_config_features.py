@@ -166,6 +166,36 @@ def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
     assert_same_bits(states[1], states[0])
 
 
+def test_an_optimizer_that_makes_its_state_at_construction(tmp_path: Path) -> None:
+    states = []
+    for sparse in ('CompactTraining', 'MaskedTraining'):
+        adagrad = dict(type='Adagrad', lr=1e-2, weight_decay=0.05, initial_accumulator_value=0.1)
+        cfg = plain_config(tmp_path / sparse, optim_wrapper=dict(type='OptimWrapper', optimizer=adagrad))
+        cfg.custom_hooks[0].sparse = dict(type=sparse)
+        runner, _ = trained_and_checked(cfg)
+        states.append(state_of(runner))
+        resumed = cfg.copy()
+        resumed.update(resume=True, load_from=str(tmp_path / sparse / 'iter_2.pth'), work_dir=str(tmp_path / 'resumed'))
+        assert_same_bits(state_of(train(resumed)), states[-1])
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+class Averaging(torch.optim.SGD):
+    """Makes its state at construction, and has an argument that it does not note down."""
+
+    def __init__(self, params, start: torch.Tensor, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)
+        self.state.update({value: {'mean': start} for group in self.param_groups for value in group['params']})
+
+
+def test_an_optimizer_that_cannot_be_built_anew() -> None:
+    layer = nn.Linear(2, 2)
+    wrapper = GPSOptimWrapper(Averaging(layer.parameters(), torch.zeros(1)))
+    with pytest.raises(ValueError, match=r'Averaging makes its state at construction, .* such as AdamW'):
+        hold_only_trained(wrapper, [layer.bias], SimpleNamespace(replacements=dict), True, {})
+
+
 @MODELS.register_module(force=True)
 class TwoSteps(EncoderDecoder):
     """Hands one loss to each of two optimizers."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from torch import nn
+from torch.optim import Optimizer
 
 from mmgps.registry import OPTIM_WRAPPERS
 from mmgps.sparse import SparseTraining
@@ -86,8 +87,8 @@ def hold_only_trained(
 
     Raises:
         TypeError: For a plain wrapper where a selective one is needed.
-        ValueError: If no optimizer holds a parameter that a new one could join.
-
+        ValueError: If no optimizer holds a parameter that a new one could join, or if one that makes its state at
+            construction cannot be built anew for those that it holds by now.
     """
     wrappers = wrappers_of(optim_wrapper)
     for wrapper in wrappers:
@@ -102,6 +103,7 @@ def hold_only_trained(
     for group in groups:
         group['params'][:] = _kept(group['params'], dropped, heirs)
     for wrapper in wrappers:
+        _renew_state(wrapper.optimizer)
         if isinstance(wrapper, SelectiveStep):
             wrapper.sparse = sparse
 
@@ -137,3 +139,19 @@ def _kept(
         kept += [] if id(value) in dropped else [value]
         kept += heirs.get(id(value), [])
     return kept
+
+
+def _renew_state(optimizer: Optimizer) -> None:
+    """Give an optimizer that makes its state at construction, as Adagrad does, the state of what it holds by now."""
+    if not optimizer.state:
+        return
+    kind = type(optimizer)
+    try:
+        anew = kind([dict(group) for group in optimizer.param_groups], **optimizer.defaults)
+    except TypeError as error:
+        raise ValueError(
+            f'{kind.__name__} makes its state at construction, before it is known what is trained, and cannot be built '
+            f'anew with its defaults ({error}); choose one that makes it at the first step, such as AdamW'
+        ) from error
+    optimizer.state.clear()
+    optimizer.state.update(anew.state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from torch import nn
@@ -45,6 +45,7 @@ class Installer:
 
     def install(self, backbone: nn.Module) -> None:
         served: set[int] = set()
+        fused = {id(owner) for owner in fused_convolutions(backbone)}
         layers = []
         for owner in backbone.modules():
             if runs_natively(owner):
@@ -56,7 +57,8 @@ class Installer:
                 weight = self._weights.get(id(value))
                 if weight is not None and id(owner) not in served:
                     layers.append((owner, attribute, weight))
-                    self._install_layer(owner, attribute, weight)
+                    native = attribute == 'weight' and computes_natively(owner) and id(owner) not in fused
+                    self._install_layer(owner, attribute, weight, native)
         self.readers = watch_readers(backbone, layers)
 
     def _install_attention(self, owner: nn.MultiheadAttention) -> None:
@@ -67,8 +69,8 @@ class Installer:
             self.handles.append(forward)
             self._note(forward.routes())
 
-    def _install_layer(self, owner: nn.Module, attribute: str, weight: TrainedWeight) -> None:
-        if attribute != 'weight' or not computes_natively(owner):
+    def _install_layer(self, owner: nn.Module, attribute: str, weight: TrainedWeight, native: bool) -> None:
+        if not native:
             self.handles += install_fallback(owner, attribute, weight)
             self._note({weight.name: fallback_route(weight)})
         elif isinstance(owner, nn.Linear):
@@ -93,3 +95,10 @@ def computes_natively(owner: nn.Module) -> bool:
     One that computes with a standardised weight, or pads its input itself, does not: only the fallback is right there.
     """
     return isinstance(owner, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)) and runs_forward_of(owner, NATIVE_FORWARDS)
+
+
+def fused_convolutions(backbone: nn.Module) -> Iterator[nn.Module]:
+    """Those that mmcv's ``ConvModule`` computes in one with the norm behind them, by swapping their forward."""
+    for module in backbone.modules():
+        if getattr(module, 'efficient_conv_bn_eval_forward', None) is not None:
+            yield module.get_submodule('conv')

@@ -2,9 +2,10 @@
 
 Some modules compute with ``F.linear(x, self.qkv.weight)`` and never call ``self.qkv`` (BEiT does, to compose a bias):
 no hook of the layer sees that. So, until a layer has been called once, and for good if it never is, its weight is also
-replaced by the stand-in of the fallback while the module around it computes. During the layer's own forward the
-stand-in is taken away, so that nothing counts twice. The hooks that do it go between two steps, not within a forward
-that may be compiled.
+replaced by the stand-in of the fallback while the module around it computes. A module whose forward is not that of its
+class counts as around all that is below: one made by ``torch.fx`` calls nothing in between. During the layer's own
+forward the stand-in is taken away, so that nothing counts twice. The hooks that do it go between two steps, not within
+a forward that may be compiled.
 
 A layer that is both called and read from outside is not noticed after its first call.
 """
@@ -64,14 +65,22 @@ class Reader:
 
 def watch_readers(backbone: nn.Module, layers: Iterable[tuple[nn.Module, str, TrainedWeight]]) -> list[Reader]:
     """Watch ``layers``, each an owner, its attribute and the weight."""
-    scopes = _scopes(backbone, backbone)
-    return [Reader(scopes[id(owner)], owner, name, weight) for owner, name, weight in layers if id(owner) in scopes]
+    scopes = _scopes(backbone, [backbone])
+    return [Reader(scope, owner, name, weight) for owner, name, weight in layers for scope in scopes.get(id(owner), ())]
 
 
-def _scopes(module: nn.Module, scope: nn.Module) -> dict[int, nn.Module]:
-    """Id of each module below ``module`` to the nearest module around it that is not a mere container."""
-    found: dict[int, nn.Module] = {}
+def _scopes(module: nn.Module, around: list[nn.Module]) -> dict[int, list[nn.Module]]:
+    """Id of each module below ``module`` to the modules around it that may read its weights.
+
+    These are the nearest one that is not a mere container, and all whose forward is not that of their class.
+    """
+    found: dict[int, list[nn.Module]] = {}
     for child in module.children():
-        found[id(child)] = scope
-        found |= _scopes(child, scope if isinstance(child, CONTAINERS) else child)
+        found[id(child)] = around
+        mere = isinstance(child, CONTAINERS) and not _has_own_forward(child)
+        found |= _scopes(child, around if mere else [*filter(_has_own_forward, around), child])
     return found
+
+
+def _has_own_forward(module: nn.Module) -> bool:
+    return 'forward' in vars(module)

@@ -166,6 +166,16 @@ def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
     assert_same_bits(states[1], states[0])
 
 
+@pytest.mark.parametrize('modules', [['backbone'], ['backbone.layer1', 'backbone.layer2']])
+def test_convolutions_that_are_computed_with_their_norms(modules: list[str], tmp_path: Path) -> None:
+    model = resnet(zero_init_residual=False)
+    runner, base = trained_and_checked(plain_config(tmp_path, model=model, efficient_conv_bn_eval=modules))
+    state, chosen = state_of(runner), load_selection(tmp_path / 'selection.safetensors').connections
+    assert len(chosen) == 10
+    for name in chosen:
+        assert not torch.equal(state[f'backbone.{name}'], base[f'backbone.{name}']), name
+
+
 def test_an_optimizer_that_makes_its_state_at_construction(tmp_path: Path) -> None:
     states = []
     for sparse in ('CompactTraining', 'MaskedTraining'):

@@ -12,17 +12,26 @@ from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
 from mmgps.sparse import CompactTraining, SparseTraining
+from mmgps.tuning import InjectionMethod, TuningMethod
 
 from .fsdp import GPSFSDPStrategy, check_run
 from .selection_pass import unwrapped
 
 
-def check_copies(runner: Runner) -> None:
-    """Make sure that copies made before, by ``EMAHook``, have all that the model has by now.
+def check_made_before(runner: Runner, method: TuningMethod) -> None:
+    """Make sure that copies made by ``EMAHook``, and graphs made of the model, have all that the model has by now.
 
     Raises:
-        ValueError: If the model grew since.
+        ValueError: If the model grew since, or runs past what ``method`` puts behind its layers.
     """
+    fused = runner.cfg.get('efficient_conv_bn_eval') or any(
+        getattr(part, 'efficient_conv_bn_eval_forward', None) for part in runner.model.modules()
+    )
+    if fused and isinstance(method, InjectionMethod):
+        raise ValueError(
+            f'efficient_conv_bn_eval computes convolutions in one with their norms, past what {method.name} puts '
+            'behind them; leave it out of the config'
+        )
     names = unwrapped(runner.model).state_dict().keys()
     for hook in runner.hooks:
         copied = getattr(hook, 'ema_model', None)

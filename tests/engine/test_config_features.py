@@ -176,6 +176,15 @@ def test_convolutions_that_are_computed_with_their_norms(modules: list[str], tmp
         assert not torch.equal(state[f'backbone.{name}'], base[f'backbone.{name}']), name
 
 
+@pytest.mark.parametrize('method', ['lora', 'ssf'])
+def test_what_stands_behind_such_convolutions_is_refused(method: str, tmp_path: Path) -> None:
+    wrapper = dict(type='OptimWrapper', optimizer=ADAMW)
+    cfg = tiny_config(tmp_path, model=resnet(), optim_wrapper=wrapper, custom_hooks=[])
+    cfg.efficient_conv_bn_eval = ['backbone']
+    with pytest.raises(ValueError, match=f'past what {method} puts behind them; leave it out of the config'):
+        train(tune_config(cfg, method))
+
+
 def test_an_optimizer_that_makes_its_state_at_construction(tmp_path: Path) -> None:
     states = []
     for sparse in ('CompactTraining', 'MaskedTraining'):

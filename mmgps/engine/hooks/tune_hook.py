@@ -22,7 +22,7 @@ from ..components import build_method
 from ..history import pack_history, unpack_history
 from ..optim import check_owners, hold_only_trained
 from ..selection_pass import select, unwrapped
-from ..wrapping import check_copies, check_strategy, rewrap, shard_base, whole_model
+from ..wrapping import check_made_before, check_strategy, rewrap, shard_base, whole_model
 
 CHECKPOINT_KEY = 'mmgps_selection'
 TRAINING_KEY = 'mmgps_training'
@@ -143,7 +143,7 @@ class TuneHook(Hook):
 
     def _complete(self, runner: Runner, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         added = self._method(runner).complete(self._backbone(runner), selection)
-        check_copies(runner)
+        check_made_before(runner, self._method(runner))
         return added
 
     def _backbone(self, runner: Runner) -> nn.Module:

@@ -12,6 +12,7 @@ from mmgps.delta import (
     DeltaMismatchError,
     DeltaUnionError,
     Difference,
+    Origin,
     diff,
     format_diff,
     pack_delta,
@@ -95,6 +96,13 @@ def test_a_union_with_added_modules() -> None:
         union(lora(1, 2), lora(2, 4))
     found, expected = state_under(union(lora(1, 2), lora(2, 2))), state_under(lora(2, 2))
     assert [name for name, value in expected.items() if not same(found[name], value)] == []
+
+
+def test_a_union_has_classes_and_config_of_the_second_as_it_has_its_head() -> None:
+    origins = [Origin({'mIoU': 1.0}, {'of': name}, {'classes': [name]}, 1, 1) for name in ('first', 'second')]
+    first, second = (replace(delta, origin=origin) for delta, origin in zip(disjoint(), origins, strict=True))
+    joined = unpack_delta(pack_delta(union(first, second)))
+    assert joined.origin == Origin(config={'of': 'second'}, dataset_meta={'classes': ['second']})
 
 
 def test_deltas_of_different_bases_are_not_joined_or_compared() -> None:

@@ -25,7 +25,7 @@ def union(first: Delta, second: Delta) -> Delta:
     """Both at once: the base with the numbers of ``first``, and over them those of ``second``.
 
     Where their connections are disjoint, each has all of its own. Where both hold a number, **the second wins**; so it
-    does for the head, which both hold as a whole.
+    does for the head, which both hold as a whole, and with it classes and config.
 
     Args:
         first: Of the same base as the other.
@@ -52,7 +52,9 @@ def union(first: Delta, second: Delta) -> Delta:
     selection = Selection(method, connections, whole, first.selection.architecture, settings)
     values = {name: numbers for name, (_, numbers) in joined.items()}
     base = replace(first.base, rests={})
-    return Delta(selection, values, {**first.tensors, **second.tensors}, base, first.target, Origin())
+    tensors = {**first.tensors, **second.tensors}
+    origin = Origin(config=second.origin.config, dataset_meta=second.origin.dataset_meta)
+    return Delta(selection, values, tensors, base, first.target, origin)
 
 
 def check_same_base(first: Delta, second: Delta) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mmgps.selection import bits
+from mmgps.selection import NeuronLayout, bits
 
 from .combine import check_same_base
 from .delta import Delta
@@ -44,13 +44,18 @@ class Difference:
 def diff(first: Delta, second: Delta) -> list[Difference]:
     """Tensor by tensor, in the order of the first delta.
 
+    Of a weight that one holds whole and the other in part, the chosen connections are shared and the rest is that of
+    the one. Deltas do not say which way round a convolution is: where input and output are as wide, it is taken for an
+    ordinary one, not a transposed one.
+
     Raises:
         DeltaMismatchError: If they belong to different bases.
     """
     check_same_base(first, second)
     names = dict.fromkeys((*first.values, *second.values))
     found = [_of_connections(name, first, second) for name in names]
-    whole = dict.fromkeys((*first.tensors, *second.tensors))
+    compared = {row.name for row in found}
+    whole = [name for name in dict.fromkeys((*first.tensors, *second.tensors)) if name not in compared]
     return found + [_of_tensors(name, first.tensors.get(name), second.tensors.get(name)) for name in whole]
 
 
@@ -77,13 +82,22 @@ def format_diff(first: Delta, second: Delta) -> str:
 
 
 def _of_connections(name: str, first: Delta, second: Delta) -> Difference:
-    mine, its = (d.selection.connections.get(name) for d in (first, second))
-    full = first.prefix + name
-    if mine is None or its is None:
-        return Difference(full, only_first=len(mine or ()), only_second=len(its or ()))
-    here, there = torch.isin(mine.positions, its.positions), torch.isin(its.positions, mine.positions)
-    both = _compared(full, first.values[name][here], second.values[name][there])
-    return Difference(full, len(mine) - both.shared, len(its) - both.shared, both.shared, both.differing, both.largest)
+    (mine, ours), (its, theirs) = _held(name, first, second), _held(name, second, first)
+    both = _compared(first.prefix + name, ours[torch.isin(mine, its)], theirs[torch.isin(its, mine)])
+    return replace(both, only_first=len(mine) - both.shared, only_second=len(its) - both.shared)
+
+
+def _held(name: str, delta: Delta, other: Delta) -> tuple[Tensor, Tensor]:
+    """Ascending positions and numbers that ``delta`` holds of a weight, of which one of both has connections."""
+    if name in delta.values:
+        return delta.selection.connections[name].positions, delta.values[name]
+    whole, chosen = delta.tensors.get(delta.prefix + name), other.selection.connections[name]
+    if whole is None:
+        return chosen.positions[:0], other.values[name][:0]
+    shape = tuple(whole.shape)
+    transposed = shape[0] != chosen.neurons
+    layout = NeuronLayout(shape, transposed, chosen.neurons // shape[1] if transposed else 1)
+    return torch.arange(whole.numel()), layout.to_rows(whole).flatten()
 
 
 def _of_tensors(name: str, mine: Tensor | None, its: Tensor | None) -> Difference:

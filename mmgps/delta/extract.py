@@ -31,7 +31,8 @@ def extract(
         origin: What to keep of the run.
 
     Raises:
-        DeltaExtractError: If a number moved that is neither chosen nor of a tensor that moves as a whole.
+        DeltaExtractError: If a number moved that is neither chosen, nor of a tensor that moves as a whole, nor of a
+            buffer.
         SelectionMismatchError: If the selection was made for another architecture.
     """
     backbone = model.get_submodule(target)
@@ -40,6 +41,7 @@ def extract(
     values: dict[str, Tensor] = {}
     tensors: dict[str, Tensor] = {}
     kept = _unchanged(backbone, base)
+    _check_frozen(backbone, selection, kept)
     for name, value in tensors_of(model).items():
         if id(value) in chosen:
             parameter, item = chosen[id(value)]
@@ -71,3 +73,16 @@ def _check_rests(backbone: nn.Module, selection: Selection, base: Base) -> None:
     new = injected_names(backbone) - set(selection.whole)
     if new:
         raise DeltaExtractError(f'the selection does not train {listed(sorted(new))}, which is beside the base')
+
+
+def _check_frozen(backbone: nn.Module, selection: Selection, kept: set[int]) -> None:
+    """Parameters, not buffers: statistics of norms move whatever is trained."""
+    trained = {*selection.connections, *selection.whole}
+    frozen = {name: value for name, value in backbone.named_parameters() if name not in trained}
+    moved = [name for name, value in frozen.items() if id(value) not in kept]
+    if moved:
+        raise DeltaExtractError(
+            f'{len(moved)} parameters of the {type(backbone).__name__} that are not trained differ from the base, '
+            f'first {listed(moved)}; expected those of the base, bit for bit: name the weights that the run started '
+            'from (--base of tools/delta.py), or look for an optimizer that held more than the selection'
+        )

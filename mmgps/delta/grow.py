@@ -18,7 +18,8 @@ def grow(backbone: nn.Module, selection: Selection, wanted: set[str], method: Tu
     """Put in place what a run had beside the base, where it is not there.
 
     Methods leave alone what the user froze, and a network that only computes may be frozen as a whole. So they are
-    asked with the flags that are there and, if that does not give what is wanted, as if nothing were frozen.
+    asked with the flags that are there and, if that does not give what is wanted, as if nothing were frozen; then
+    as if that were frozen which got something and should have got nothing.
 
     Args:
         backbone: The part that is tuned.
@@ -39,23 +40,39 @@ def grow(backbone: nn.Module, selection: Selection, wanted: set[str], method: Tu
             f'the {type(backbone).__name__} has modules of another method in place; build it without one'
         )
     chosen = method or rebuild_method(selection)
-    if _attempt(backbone, selection, wanted, chosen):
+    if _attempt(backbone, selection, wanted, chosen) == wanted:
         return True
     with thawed(backbone):
-        if _attempt(backbone, selection, wanted, chosen):
+        found = _attempt(backbone, selection, wanted, chosen)
+        while found != wanted and _freeze(backbone, found - wanted, wanted):
+            found = _attempt(backbone, selection, wanted, chosen)
+        if found == wanted:
             return True
     raise DeltaMismatchError(
         f'{chosen.name} has no place in this {type(backbone).__name__} for {listed(sorted(wanted))}'
     )
 
 
-def _attempt(backbone: nn.Module, selection: Selection, wanted: set[str], method: TuningMethod) -> bool:
+def _attempt(backbone: nn.Module, selection: Selection, wanted: set[str], method: TuningMethod) -> set[str]:
+    """Names of what ``method`` puts in place; it stays there if it is what is wanted."""
     with suppress(InjectionError, SelectionMismatchError):
         method.complete(backbone, selection)
-    if injected_names(backbone) == wanted:
-        return True
-    eject(backbone)
-    return False
+    found = injected_names(backbone)
+    if found != wanted:
+        eject(backbone)
+    return found
+
+
+def _freeze(backbone: nn.Module, surplus: set[str], wanted: set[str]) -> bool:
+    """Freeze the parts with a name of ``surplus`` and none that is wanted. Whether any of them was not frozen."""
+    moving = []
+    for path, part in backbone.named_modules():
+        inside = tuple(any(name.startswith(f'{path}.') for name in names) for names in (surplus, wanted))
+        if inside == (True, False):
+            moving += [value for value in part.parameters() if value.requires_grad]
+    for value in moving:
+        value.requires_grad_(False)
+    return bool(moving)
 
 
 @contextmanager

@@ -85,7 +85,9 @@ def write_checkpoint(
         selection: What was trained, where the network has modules beside its base.
     """
     origin = delta.origin
-    meta = {'epoch': origin.epoch, 'iter': origin.iteration, 'dataset_meta': dict(origin.dataset_meta)}
+    meta: dict[str, Any] = {'epoch': origin.epoch, 'iter': origin.iteration}
+    if origin.dataset_meta:  # mmseg believes them, however empty
+        meta['dataset_meta'] = dict(origin.dataset_meta)
     checkpoint: dict[str, Any] = {'meta': meta, 'state_dict': dict(state)}
     if selection is not None:
         checkpoint[CHECKPOINT_KEY] = pack_selection(selection)

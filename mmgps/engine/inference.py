@@ -49,12 +49,14 @@ def init_model(
 
 
 class ModelBank(DeltaBank):
-    """A bank that tells the model the classes of the delta that is on, as mmseg's drawing wants to know them."""
+    """A bank that tells the model the classes of the delta that is on, as mmseg's drawing wants to know them.
+
+    With a delta that does not say them, or none, the model has no ``dataset_meta``.
+    """
 
     def switch(self, name: str | None) -> None:
         super().switch(name)
-        if name is not None:
-            tell_classes(self.model, self[name])
+        tell_classes(self.model, None if name is None else self[name])
 
 
 def init_bank(
@@ -87,7 +89,8 @@ def init_bank(
     return bank
 
 
-def tell_classes(model: Any, delta: Delta) -> None:
-    """Give ``model`` the meta data of the data set that ``delta`` was trained on, where it has them."""
-    if delta.origin.dataset_meta:
+def tell_classes(model: Any, delta: Delta | None) -> None:
+    """Give ``model`` the meta data of the data set that ``delta`` was trained on, and no others where it has none."""
+    vars(model).pop('dataset_meta', None)
+    if delta is not None and delta.origin.dataset_meta:
         model.dataset_meta = dict(delta.origin.dataset_meta)

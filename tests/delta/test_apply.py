@@ -267,6 +267,18 @@ def test_a_network_that_was_built_with_its_method_keeps_its_modules() -> None:
         AppliedDelta(other, delta)
 
 
+def test_modules_of_a_run_with_frozen_stages_go_to_a_network_that_is_frozen_as_a_whole() -> None:
+    model, plain = Small(), Small().requires_grad_(False)
+    model.backbone[0].requires_grad_(False)
+    network, delta = trained(1, LoRA(2, parts=('conv', 'linear')), model)
+    assert {name.partition('.')[0] for name in delta.injected()} == {'4', '5'}
+    with AppliedDelta(plain, delta):
+        assert_same_state(plain, network)
+        assert torch.equal(plain.eval()(picture()), network.eval()(picture()))
+    assert_same_state(plain, Small())
+    assert not any(value.requires_grad for value in plain.parameters())
+
+
 def test_a_method_that_adds_nothing_is_not_rebuilt() -> None:
     with pytest.raises(ValueError, match="'gps'; expected one of adapter, lora"):
         rebuild_method(trained()[1].selection)

@@ -1,4 +1,5 @@
 import math
+from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from mmgps.delta import (
     DeltaMismatchError,
     DeltaUnionError,
     Difference,
+    Origin,
     diff,
     format_diff,
     pack_delta,
@@ -97,6 +99,13 @@ def test_a_union_with_added_modules() -> None:
     assert [name for name, value in expected.items() if not same(found[name], value)] == []
 
 
+def test_a_union_has_classes_and_config_of_the_second_as_it_has_its_head() -> None:
+    origins = [Origin({'mIoU': 1.0}, {'of': name}, {'classes': [name]}, 1, 1) for name in ('first', 'second')]
+    first, second = (replace(delta, origin=origin) for delta, origin in zip(disjoint(), origins, strict=True))
+    joined = unpack_delta(pack_delta(union(first, second)))
+    assert joined.origin == Origin(config={'of': 'second'}, dataset_meta={'classes': ['second']})
+
+
 def test_deltas_of_different_bases_are_not_joined_or_compared() -> None:
     other = Small()
     nn.init.zeros_(other.backbone[4].weight)
@@ -140,6 +149,27 @@ def test_diff_of_connections_by_a_slow_loop() -> None:
         largest = pytest.approx(max(gaps, default=0))
         assert rows[f'backbone.{name}'] == Difference(f'backbone.{name}', *counts, largest)
         assert rows[f'backbone.{name}'].overlap == len(both) / len(ours.keys() | theirs.keys())
+
+
+def test_diff_of_a_weight_that_one_holds_whole_and_the_other_in_part() -> None:
+    layers = [nn.Flatten(), nn.MaxPool1d(6), nn.Linear(8, 16)]
+    model = nn.Sequential(OrderedDict(backbone=nn.Sequential(*layers), head=nn.Linear(16, 2)))
+    rows = diff(trained(1, FullTuning(), model)[1], trained(2, GPS(1, score=RandomScore(2)), model)[1])
+    [row] = [row for row in rows if row.name == 'backbone.2.weight']
+    assert (row.shared, row.only_first, row.only_second) == (16, 112, 0)
+
+
+def test_diff_of_whole_weights_and_connections_by_their_masks() -> None:
+    (mine, first), (its, second) = trained(1, FullTuning()), trained(2, GPS(1, score=RandomScore(2)))
+    rows, back = ({row.name: row for row in found} for found in (diff(first, second), diff(second, first)))
+    assert len(rows) == len(back) == len(diff(first, second)) == len(diff(second, first))
+    for parameter, connections in second.selection.resolve(its.backbone):
+        mask, name = connections.mask(parameter.neurons), f'backbone.{parameter.name}'
+        gaps = (mine.get_parameter(name)[mask] - its.get_parameter(name)[mask]).abs()
+        count, alone = int(mask.sum()), int((~mask).sum())
+        both = dict(shared=count, differing=count, largest=pytest.approx(gaps.max().item()))
+        assert rows[name] == Difference(name, only_first=alone, **both)
+        assert back[name] == Difference(name, only_second=alone, **both)
 
 
 def test_diff_compares_bits() -> None:

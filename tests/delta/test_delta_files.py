@@ -19,7 +19,7 @@ from mmgps.delta import (
 )
 from mmgps.delta.columns import ColumnsError, pack_columns, unpack_columns
 from mmgps.selection import Connections, PerLayer, RandomScore, save_selection
-from mmgps.tuning import GPS
+from mmgps.tuning import GPS, BiasTuning, FullTuning, LinearProbe, LoRA, TuningMethod
 
 
 @pytest.fixture
@@ -168,3 +168,21 @@ def test_a_base_that_was_read_without_the_selection_is_refused() -> None:
     model, delta = trained()
     with pytest.raises(DeltaExtractError, match='read without the selection'):
         extract(model, delta.selection, Base.of(Small().backbone))
+
+
+@pytest.mark.parametrize('method', [BiasTuning(), LinearProbe(), LoRA(2, parts='linear'), GPS(2, score=RandomScore(1))])
+def test_a_parameter_that_is_not_trained_and_differs_from_the_base_is_refused(method: TuningMethod) -> None:
+    """Of a norm, which no method here trains; its statistics may move."""
+    model = Small()
+    selection = method.select(model.backbone, None)
+    base = Base.of(model.backbone, selection)
+    model.backbone[1].running_mean += 1
+    assert 'backbone.1.running_mean' in extract(model, selection, base).tensors
+    with torch.no_grad():
+        model.backbone[1].weight += 1
+    with pytest.raises(DeltaExtractError, match=r"1 parameters .* not trained differ .* first '1\.weight'; expected"):
+        extract(model, selection, base)
+
+
+def test_full_tuning_may_move_every_parameter() -> None:
+    assert trained(method=FullTuning())[1].tensors.keys() >= {'backbone.1.weight', 'backbone.4.weight'}

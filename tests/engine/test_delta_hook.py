@@ -106,6 +106,14 @@ def test_how_many_are_kept_and_which_is_the_best(tmp_path: Path, base: Path) -> 
     assert_same_bits(dict(init_model(cfg, delta=best).state_dict()), checkpoint)
 
 
+def test_scores_of_averaged_weights_are_none_of_the_deltas(tmp_path: Path, base: Path) -> None:
+    cfg = validated(config(tmp_path, base, interval=6), [3.0, 5.0, 4.0])
+    cfg.custom_hooks, cfg.log_level = [*cfg.custom_hooks, dict(type='EMAHook')], 'WARNING'
+    train(cfg)
+    assert load_delta(tmp_path / 'deltas/iter_6.safetensors').origin.metrics == {}
+    assert any('deltas get no scores: EMAHook' in path.read_text() for path in tmp_path.rglob('*.log'))
+
+
 def test_a_lower_score_can_be_the_better_one(tmp_path: Path, base: Path) -> None:
     train(validated(config(tmp_path, base, interval=6, save_best='mIoU', rule='less'), [5.0, 3.0, 4.0]))
     assert names(tmp_path / 'deltas') == ['best_mIoU_iter_4.safetensors', 'iter_6.safetensors']
@@ -194,7 +202,8 @@ def test_resuming_without_a_word_of_the_base_is_refused(tmp_path: Path, base: Pa
     ('hook', 'others', 'message'),
     [
         ({'save_best': 'Dise', 'rule': 'greater'}, [], "'Dise' is no score of the validation; expected one of .*mIoU"),
-        ({'thin_checkpoints': True}, [dict(type='EMAHook')], 'a hook of this run keeps averaged ones'),
+        ({'thin_checkpoints': True}, [dict(type='EMAHook')], 'EMAHook keeps averaged weights.* thin_checkpoints=False'),
+        ({'save_best': 'mIoU'}, [dict(type='EMAHook')], 'EMAHook keeps averaged weights.* save_best=None'),
         ({}, [dict(type='mmgps.TuneHook', method=dict(type='mmgps.BiasTuning'))], 'the run has 2 of them'),
     ],
 )

@@ -156,6 +156,15 @@ def test_another_base_is_refused(run: Run, tmp_path: Path) -> None:
         run('verify', run.folder / 'gps.py', run.extract('gps'), '--base', tmp_path / 'other.pth')
 
 
+def test_a_checkpoint_of_another_base_is_refused(run: Run, tmp_path: Path) -> None:
+    weights = torch.load(run.base, weights_only=True)
+    torch.save({name: value + 1 for name, value in weights.items()}, tmp_path / 'other.pth')
+    words = (run.folder / 'lora.py', run.folder / 'lora/iter_2.pth', tmp_path / 'd')
+    with pytest.raises(SystemExit, match=r'^extract: \d+ parameters .* not trained differ from the base, .*--base'):
+        run('extract', *words, '--base', tmp_path / 'other.pth')
+    assert not (tmp_path / 'd').exists()
+
+
 def test_other_weights_than_those_of_the_checkpoint_are_said(run: Run, tmp_path: Path) -> None:
     checkpoint = torch.load(run.folder / 'gps/iter_2.pth', weights_only=True)
     checkpoint['state_dict']['decode_head.conv_seg.bias'][0] += 1

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from architectures import build
 from torch import Tensor, nn
 
-from mmgps.tuning import InjectionError, VPTDeep, VPTShallow
+from mmgps.delta import grow
+from mmgps.tuning import InjectionError, InjectionMethod, VPTDeep, VPTShallow
 
 KINDS = ('vit', 'mmpretrain-vit')
 
@@ -165,3 +166,17 @@ def test_prompts_that_were_lost_are_noticed() -> None:
     tuned.layers[1].forward = lambda x: x * 1
     with pytest.raises(RuntimeError, match='the prompts did not reach this layer'):
         tuned(torch.randn(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ('method', 'kind', 'frozen'), [(VPTShallow(2), 'vit', 'layers.0'), (VPTDeep(2), 'swin', 'stages.0')]
+)
+def test_prompts_of_a_run_with_frozen_layers_go_to_a_network_that_is_frozen_as_a_whole(
+    method: InjectionMethod, kind: str, frozen: str
+) -> None:
+    run, plain = build(kind), build(kind).requires_grad_(False)
+    run.get_submodule(frozen).requires_grad_(False)
+    selection = method.select(run)
+    grow(plain, selection, set(selection.whole))
+    assert [name for name, _ in plain.named_modules()] == [name for name, _ in run.named_modules()]
+    assert not any(name.startswith(frozen) for name in selection.whole)

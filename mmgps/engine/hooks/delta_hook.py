@@ -29,7 +29,8 @@ class DeltaHook(Hook):
     """Write what the run changed, beside checkpoints or instead of them.
 
     Deltas go to ``<work_dir>/deltas``: ``iter_200.safetensors`` or ``epoch_8.safetensors``, and
-    ``best_mIoU_iter_200.safetensors`` for the best. One that is scored right after it was written gets its scores.
+    ``best_mIoU_iter_200.safetensors`` for the best. One that is scored right after it was written gets its scores,
+    unless the run averages weights: then what is scored is the average, and deltas hold what is trained.
 
     Args:
         interval: Iterations or epochs between two deltas.
@@ -44,7 +45,8 @@ class DeltaHook(Hook):
 
     Raises:
         ValueError: For an interval below 1, a ``max_keep`` of 0 or a score that is not named; when training starts,
-            if no hook tunes the model, or if thin checkpoints are asked for in a run with averaged weights.
+            if no hook tunes the model, or if thin checkpoints or the best delta are asked for in a run with averaged
+            weights.
     """
 
     # After the hook that selects, and after what else goes into a checkpoint.
@@ -76,15 +78,12 @@ class DeltaHook(Hook):
             judge = CheckpointHook(save_best=save_best, rule=rule)
             self._better = judge.is_better_than[save_best]
         self.base: Base | None = None
+        self._scored = True
         self._written: tuple[int, Path] | None = None
 
     def before_train(self, runner: Runner) -> None:
         tune, model = find_tune_hook(runner), unwrapped(runner.model)
-        if self.thin_checkpoints and any(hasattr(hook, 'ema_model') for hook in runner.hooks):
-            raise ValueError(
-                'thin checkpoints hold one set of weights, and a hook of this run keeps averaged ones besides; set '
-                'thin_checkpoints=False of mmgps.DeltaHook'
-            )
+        self._check_averaging(runner)
         if self.base is None:
             if resumed(runner):
                 raise ValueError(
@@ -106,7 +105,7 @@ class DeltaHook(Hook):
         if self.base is None or not is_main_process():
             return
         scores = {name: float(value) for name, value in (metrics or {}).items()}
-        if self._written is not None and self._written[0] == runner.iter:
+        if self._scored and self._written is not None and self._written[0] == runner.iter:
             save_delta(self.delta(runner, runner.iter, runner.epoch, scores), self._written[1])
         if self.save_best is not None:
             self._write_best(runner, scores)
@@ -141,6 +140,18 @@ class DeltaHook(Hook):
         meta = getattr(runner.train_dataloader.dataset, 'metainfo', None)
         origin = origin_of(runner.cfg, meta, epoch, iteration, metrics)
         return extract(model, tune.selection, self.base, tune.target, origin)
+
+    def _check_averaging(self, runner: Runner) -> None:
+        averaging = [type(hook).__name__ for hook in runner.hooks if hasattr(hook, 'ema_model')]
+        self._scored = not averaging
+        if averaging and (self.thin_checkpoints or self.save_best is not None):
+            raise ValueError(
+                f'{averaging[0]} keeps averaged weights beside those that are trained: a thin checkpoint holds one set '
+                'of weights, and validation scores the averaged ones, which no delta holds; set thin_checkpoints=False '
+                'and save_best=None of mmgps.DeltaHook'
+            )
+        if averaging:
+            runner.logger.warning(f'deltas get no scores: {averaging[0]} has averaged weights validated')
 
     def _due(self, runner: Runner, every: Any, is_last: Any) -> bool:
         return every(runner, self.interval) or (self.save_last and is_last(runner))

@@ -198,6 +198,13 @@ def test_resuming_without_a_word_of_the_base_is_refused(tmp_path: Path, base: Pa
         train(cfg)
 
 
+def test_thin_checkpoints_are_not_published(tmp_path: Path, base: Path) -> None:
+    cfg = config(tmp_path, base, thin_checkpoints=True)
+    cfg.default_hooks.checkpoint.published_keys = ['meta', 'state_dict']
+    with pytest.raises(ValueError, match='published_keys of CheckpointHook would publish files without weights'):
+        train(cfg)
+
+
 @pytest.mark.parametrize(
     ('hook', 'others', 'message'),
     [

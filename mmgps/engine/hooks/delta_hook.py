@@ -17,6 +17,7 @@ from ..delta_folder import DeltaFolder
 from ..delta_origin import origin_of
 from ..last_checkpoint import resumed
 from ..selection_pass import unwrapped
+from .before_after_hook import scalars
 from .tune_hook import find_backbone, find_tune_hook
 
 BASE_KEY = 'mmgps_delta_base'
@@ -83,7 +84,7 @@ class DeltaHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         tune, model = find_tune_hook(runner), unwrapped(runner.model)
-        self._check_averaging(runner)
+        self._check_hooks(runner)
         if self.base is None:
             if resumed(runner):
                 raise ValueError(
@@ -104,7 +105,7 @@ class DeltaHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if self.base is None or not is_main_process():
             return
-        scores = {name: float(value) for name, value in (metrics or {}).items()}
+        scores = scalars(metrics or {})
         if self._scored and self._written is not None and self._written[0] == runner.iter:
             save_delta(self.delta(runner, runner.iter, runner.epoch, scores), self._written[1])
         if self.save_best is not None:
@@ -141,7 +142,7 @@ class DeltaHook(Hook):
         origin = origin_of(runner.cfg, meta, epoch, iteration, metrics)
         return extract(model, tune.selection, self.base, tune.target, origin)
 
-    def _check_averaging(self, runner: Runner) -> None:
+    def _check_hooks(self, runner: Runner) -> None:
         averaging = [type(hook).__name__ for hook in runner.hooks if hasattr(hook, 'ema_model')]
         self._scored = not averaging
         if averaging and (self.thin_checkpoints or self.save_best is not None):
@@ -149,6 +150,11 @@ class DeltaHook(Hook):
                 f'{averaging[0]} keeps averaged weights beside those that are trained: a thin checkpoint holds one set '
                 'of weights, and validation scores the averaged ones, which no delta holds; set thin_checkpoints=False '
                 'and save_best=None of mmgps.DeltaHook'
+            )
+        if self.thin_checkpoints and any(getattr(hook, 'published_keys', None) for hook in runner.hooks):
+            raise ValueError(
+                'published_keys of CheckpointHook would publish files without weights, since thin checkpoints hold a '
+                'delta instead; leave out one of them'
             )
         if averaging:
             runner.logger.warning(f'deltas get no scores: {averaging[0]} has averaged weights validated')

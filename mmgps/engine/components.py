@@ -24,6 +24,7 @@ METHOD_NAMES: dict[str, dict[str, Any]] = {
     'spt-adapter': dict(type='mmgps.SPTAdapter'),
     'gps-magnitude': dict(type='mmgps.GPS', score=dict(type='mmgps.MagnitudeScore')),
     'gps-random': dict(type='mmgps.GPS', score=dict(type='mmgps.RandomScore')),
+    'gps-random5': dict(type='mmgps.GPS', k=5, score=dict(type='mmgps.RandomScore')),
     'gps-per-layer': dict(type='mmgps.GPS', choice=dict(type='mmgps.PerLayer')),
     'gps-taylor': dict(type='mmgps.GPS', score=dict(type='mmgps.TaylorScore')),
     'gps-squared': dict(type='mmgps.GPS', score=dict(type='mmgps.SquaredGradientScore')),

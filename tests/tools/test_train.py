@@ -95,6 +95,7 @@ def test_resume_from_the_last_checkpoint_and_from_a_path(config, tool, tmp_path:
 MOVES = {
     'gps': (240, 240),
     'gps-random': (240, 240),
+    'gps-random5': (5 * 240, 240),
     'gps-snr': (240, 240),
     'gps-shared': (240, 240),
     'gps-no-bias': (240, 0),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine._strategy import FSDPStrategy, SingleDeviceStrategy
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
@@ -32,8 +33,6 @@ def save_whole(runner: Runner) -> None:
 def _saves_one_file(runner: Any) -> bool:
     if isinstance(runner, Runner):
         return True
-    from mmengine._strategy import FSDPStrategy, SingleDeviceStrategy
-
     return isinstance(runner.strategy, SingleDeviceStrategy) and not isinstance(runner.strategy, FSDPStrategy)
 
 

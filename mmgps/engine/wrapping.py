@@ -18,16 +18,13 @@ from .fsdp import GPSFSDPStrategy, check_run
 from .selection_pass import unwrapped
 
 
-def check_made_before(runner: Runner, method: TuningMethod) -> None:
+def check_made_before(runner: Runner, method: TuningMethod, target: str) -> None:
     """Make sure that copies made by ``EMAHook``, and graphs made of the model, have all that the model has by now.
 
     Raises:
         ValueError: If the model grew since, or runs past what ``method`` puts behind its layers.
     """
-    fused = runner.cfg.get('efficient_conv_bn_eval') or any(
-        getattr(part, 'efficient_conv_bn_eval_forward', None) for part in runner.model.modules()
-    )
-    if fused and isinstance(method, InjectionMethod):
+    if isinstance(method, InjectionMethod) and _is_fused(runner, target):
         raise ValueError(
             f'efficient_conv_bn_eval computes convolutions in one with their norms, past what {method.name} puts '
             'behind them; leave it out of the config'
@@ -40,6 +37,16 @@ def check_made_before(runner: Runner, method: TuningMethod) -> None:
                 f'{type(hook).__name__} copied the model before the method added modules to it, and would leave them '
                 "out; put the method in place with type='mmgps.TunedBackbone' if it can be, else train without the hook"
             )
+
+
+def _is_fused(runner: Runner, target: str) -> bool:
+    """Whether convolutions of the backbone at ``target`` are computed in one with their norms, or will be."""
+    asked = runner.cfg.get('efficient_conv_bn_eval') or ()
+    names = [asked] if isinstance(asked, str) else asked
+    backbone = unwrapped(runner.model).get_submodule(target)
+    return any(f'{name}.'.startswith(f'{target}.') or f'{target}.'.startswith(f'{name}.') for name in names) or any(
+        getattr(part, 'efficient_conv_bn_eval_forward', None) for part in backbone.modules()
+    )
 
 
 def _copied(averaged: nn.Module) -> set[str]:

@@ -213,3 +213,9 @@ def test_the_real_copy(real_data):
     assert sample['inputs'].dtype == torch.uint8
     assert sample['inputs'].float().std() > 10
     assert sample['data_samples'].gt_sem_seg.data.unique().tolist() == [0, 1]
+
+
+def test_a_set_as_published_is_told_how_to_become_one(tmp_path):
+    write_folder(tmp_path / 'raw', {'images/a.jpg': b'', 'masks/a.jpg': b''})
+    with pytest.raises(PolypDataError, match=rf'--source {tmp_path}/raw --out data/kvasir_seg, then --data-root'):
+        build(tmp_path / 'raw')

@@ -183,6 +183,9 @@ def test_what_stands_behind_such_convolutions_is_refused(method: str, tmp_path: 
     cfg.efficient_conv_bn_eval = ['backbone']
     with pytest.raises(ValueError, match=f'past what {method} puts behind them; leave it out of the config'):
         train(tune_config(cfg, method))
+    cfg = tiny_config(tmp_path / 'head', model=resnet(), optim_wrapper=wrapper, custom_hooks=[], max_iters=1)
+    cfg.efficient_conv_bn_eval = ['decode_head']
+    assert train(tune_config(cfg, method)).iter == 1
 
 
 def test_an_optimizer_that_makes_its_state_at_construction(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ class TuneHook(Hook):
 
     def _complete(self, runner: Runner, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         added = self._method(runner).complete(self._backbone(runner), selection)
-        check_made_before(runner, self._method(runner))
+        check_made_before(runner, self._method(runner), self.target)
         return added
 
     def _backbone(self, runner: Runner) -> nn.Module:

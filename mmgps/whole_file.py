@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -12,7 +12,8 @@ from pathlib import Path
 def whole_file(path: str | os.PathLike[str], alone: bool = False) -> Iterator[Path]:
     """A path to write to, which is moved to ``path`` on leaving without an error; makes the folder if need be.
 
-    A reader sees the old file or the new one, and a run that is killed leaves no half of either.
+    A reader sees the old file or the new one, and a run that is killed leaves no half of either. The content is on the
+    disk before the name is, so that neither does a power failure.
 
     Args:
         path: Where the file appears.
@@ -24,7 +25,10 @@ def whole_file(path: str | os.PathLike[str], alone: bool = False) -> Iterator[Pa
     partial = target.with_name(f'.{target.name}.part' if alone else f'.{target.name}.{os.getpid()}.part')
     try:
         yield partial
+        _flush(partial)
         os.replace(partial, target)
+        with suppress(OSError):  # some file systems of a network flush no folders
+            _flush(target.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -33,3 +37,11 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write ``content`` to ``path``, as :func:`whole_file` does."""
     with whole_file(path) as partial:
         partial.write_bytes(content)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

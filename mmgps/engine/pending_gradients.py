@@ -1,44 +1,76 @@
-"""What a checkpoint within an accumulation holds besides: the gradients summed so far."""
+"""What a checkpoint within an accumulation holds besides: the gradients summed so far, of every process."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from mmengine.dist import get_world_size
+import torch
+from mmengine.dist import gather_object, get_rank, get_world_size
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 
 from .optim import wrappers_of
 
 KEY = 'mmgps_gradients'
 
+Gradients = list[Tensor | None]
+
+
+@contextmanager
+def gathered_gradients(runner: Runner) -> Iterator[None]:
+    """A context within which checkpoints hold the gradients of all processes, each of which has to enter it."""
+    if _is_pending(runner) and get_world_size() > 1:
+        vars(runner)[KEY] = gather_object(_summed(runner))
+    try:
+        yield
+    finally:
+        vars(runner).pop(KEY, None)
+
 
 def pack_gradients(runner: Runner, checkpoint: dict[str, Any]) -> None:
-    """Put gradients that no step has used yet into ``checkpoint``.
+    """Put gradients that no step has used yet into a ``checkpoint`` to resume from: a list for each process.
 
-    Each of several processes has its own, and one of them writes: there a warning says that they are lost.
+    Outside of :func:`gathered_gradients` the process that writes has its own alone. Where there are others, a warning
+    says that theirs are lost.
     """
-    if not any(map(_is_within, wrappers_of(runner.optim_wrapper))):
+    if 'optimizer' not in checkpoint or not _is_pending(runner):
         return
-    if get_world_size() > 1:
+    if get_world_size() > 1 and KEY not in vars(runner):
         runner.logger.warning(
             'this checkpoint lies within an accumulation, and the gradients that each process has summed so far are '
-            'not in it: a run resumed from it will differ from this one; let its interval be a multiple of '
-            'accumulative_counts'
+            "not in it: a run resumed from it will differ from this one; let mmengine's CheckpointHook write it, or "
+            'write it after a multiple of accumulative_counts iterations'
         )
         return
-    checkpoint[KEY] = [None if each.grad is None else each.grad.detach().cpu() for each in _held(runner)]
+    checkpoint[KEY] = vars(runner).get(KEY) or [_summed(runner)]
 
 
-def restore_gradients(runner: Runner, gradients: Sequence[Any]) -> None:
-    """The gradients that :func:`pack_gradients` found, when the optimizers hold what is trained."""
-    for value, gradient in zip(_held(runner), gradients, strict=True):
+def restore_gradients(runner: Runner, found: Sequence[Gradients]) -> None:
+    """Take up what :func:`pack_gradients` put away, when the optimizers hold what is trained.
+
+    On another number of processes each gets the mean, which is what they average to.
+    """
+    own = found[get_rank()] if len(found) == get_world_size() else [_mean(parts) for parts in zip(*found, strict=True)]
+    for value, gradient in zip(_held(runner), own, strict=True):
         value.grad = None if gradient is None else gradient.to(value.device)
 
 
-def _is_within(wrapper: Any) -> bool:
-    return getattr(wrapper, '_inner_count', 0) % getattr(wrapper, '_accumulative_counts', 1) != 0
+def _mean(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.stack(present).sum(0) / len(parts) if present else None
+
+
+def _is_pending(runner: Runner) -> bool:
+    return any(
+        getattr(wrapper, '_inner_count', 0) % getattr(wrapper, '_accumulative_counts', 1) != 0
+        for wrapper in wrappers_of(runner.optim_wrapper)
+    )
+
+
+def _summed(runner: Runner) -> Gradients:
+    return [None if value.grad is None else value.grad.detach().cpu() for value in _held(runner)]
 
 
 def _held(runner: Runner) -> list[nn.Parameter]:

@@ -137,6 +137,16 @@ def test_accumulation_and_gradient_checkpointing(two: Runs) -> None:
     assert_same_bits(sharded['state'], plain['state'])
 
 
+@pytest.mark.parametrize('fsdp', [True, False])
+def test_a_run_goes_on_within_an_accumulation(two: Runs, fsdp: bool) -> None:
+    resumed, whole = two['within an accumulation'][fsdp]
+    assert_same_bits(resumed['state'], whole['state'])
+    summed = [two.saved(f'within-{fsdp}', iteration)['mmgps_gradients'] for iteration in (2, 4)]
+    for first, second in summed:
+        assert any(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert 'mmgps_gradients' not in two.saved(f'within-{fsdp}', 6)
+
+
 def test_a_flexible_runner_under_ddp_is_a_runner(two: Runs) -> None:
     assert_same_bits(two['flexible']['state'], two['plain']['state'])
 

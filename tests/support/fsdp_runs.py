@@ -134,9 +134,9 @@ def trained(cfg) -> dict[str, Any]:
     return dict(vars(watch), state=gathered_state(model, True))
 
 
-def interrupted(folder: Path, base: Path, **changes: Any) -> dict[str, Any]:
+def interrupted(folder: Path, base: Path, fsdp: bool, **changes: Any) -> dict[str, Any]:
     """A run that fails between two checkpoints and is resumed from the first."""
-    cfg = config(folder, base, True, **changes)
+    cfg = config(folder, base, fsdp, **changes)
     cut = copy.deepcopy(cfg)
     cut.custom_hooks.append(dict(type='StopAt', at=5))
     with suppress(Stop):
@@ -178,7 +178,7 @@ def main(rank: int, world: int, folder: Path) -> None:
     torch.save(dict(state_dict=build_plain(tiny_config(folder)).state_dict()), base)
     found: dict[str, Any] = {
         'sharded': trained(validating(config(folder / 'sharded', base, True))),
-        'resumed': interrupted(folder / 'cut', base),
+        'resumed': interrupted(folder / 'cut', base, True),
     }
     if world == 2:
         model = tiny_model(with_cp=True)
@@ -186,6 +186,14 @@ def main(rank: int, world: int, folder: Path) -> None:
         found['plain'] = trained(validating(config(folder / 'plain', base, False)))
         found['flexible'] = trained(flexible(folder / 'flexible', base))
         found['accumulated'] = [trained(config(folder / f'acc-{f}', base, f, **accumulated)) for f in (True, False)]
+        of_three = dict(optim_wrapper=dict(tiny_config(folder).optim_wrapper, accumulative_counts=3))
+        found['within an accumulation'] = {
+            f: [
+                interrupted(folder / f'within-{f}', base, f, **of_three),
+                trained(config(folder / f'of-3-{f}', base, f, **of_three)),
+            ]
+            for f in (True, False)
+        }
         found['methods'] = {
             method: [trained(tuned_config(folder / f'{method}-{f}', base, f, method)) for f in (True, False)]
             for method in METHODS

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from mmgps.whole_file import write_whole
 
 from ..last_checkpoint import NOTE
+from ..pending_gradients import gathered_gradients
 
 
 def write_before_removing(runner: Runner) -> None:
@@ -55,7 +56,7 @@ class WholeCheckpointHook(CheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        with self._at(meta['epoch'], meta['iter']):
+        with self._at(meta['epoch'], meta['iter']), gathered_gradients(runner):
             runner.save_checkpoint(
                 self.out_dir,
                 name,

@@ -23,13 +23,14 @@ from .config import (  # noqa: E402
 from .delta_command import add_delta_commands, run_delta_command  # noqa: E402
 from .embeddings import ImageEmbedding, PixelEmbedding  # noqa: E402
 from .fsdp import GPSFSDPStrategy, ShardingError  # noqa: E402
-from .hooks import BeforeAfterHook, DeltaHook, ExactResumeHook, GPSHook, TuneHook, find_backbone  # noqa: E402
+from .hooks import BeforeAfterHook, DeltaHook, ExactResumeHook, GPSHook, TuneHook  # noqa: E402
 from .inference import ModelBank, init_bank, init_model  # noqa: E402
 from .inputs import InputMissingError, MissingInputsError, provide_inputs  # noqa: E402
 from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
 from .runners import build_runner  # noqa: E402
 from .selection_loss import TaskLoss  # noqa: E402
 from .supcon import SupConLoss  # noqa: E402
+from .target import find_backbone  # noqa: E402
 from .testing import augment_test, show_predictions  # noqa: E402
 from .tuned_backbone import tuned_backbone  # noqa: E402
 from .view_orders import ClassBalancedOrder, ShuffledOrder  # noqa: E402

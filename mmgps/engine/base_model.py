@@ -15,7 +15,7 @@ from torch import nn
 
 from .checkpoints import load_plain
 from .config import without_method
-from .hooks.tune_hook import find_backbone
+from .target import find_backbone
 
 
 def build_base(cfg: Config, base: str | os.PathLike[str] | None = None, target: str = 'backbone') -> nn.Module:

@@ -18,7 +18,8 @@ from .base_model import build_base, state_of
 from .checkpoints import load_plain
 from .delta_origin import origin_of
 from .hooks.delta_hook import DELTA_KEY
-from .hooks.tune_hook import CHECKPOINT_KEY, find_backbone
+from .hooks.tune_hook import CHECKPOINT_KEY
+from .target import find_backbone
 
 PathLike = str | os.PathLike[str]
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from mmgps.engine import GPSOptimWrapper, TuneHook, tune_config
 from mmgps.engine.optim import hold_only_trained
-from mmgps.selection import load_selection
+from mmgps.selection import SelectionMismatchError, load_selection
 from mmgps.tuning import count_parts
 
 ADAMW = dict(type='AdamW', lr=1e-2, weight_decay=0.05)
@@ -156,6 +156,13 @@ def test_stages_that_are_frozen_in_training_mode_stay_frozen(sparse: str, tmp_pa
     frozen = [name for name in base if name.startswith(('backbone.patch_embed', 'backbone.stages.0'))]
     assert frozen
     assert [name for name in frozen if not torch.equal(state[name], base[name])] == []
+
+
+def test_a_run_is_not_resumed_with_stages_frozen_that_it_trains(tmp_path: Path) -> None:
+    train(plain_config(tmp_path, model=swin()))
+    again = plain_config(tmp_path, model=swin(frozen_stages=1), resume=True, load_from=str(tmp_path / 'iter_2.pth'))
+    with pytest.raises(SelectionMismatchError, match='SwinTransformer was built with frozen: patch_embed'):
+        train(again)
 
 
 def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:

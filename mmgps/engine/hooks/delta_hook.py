@@ -17,8 +17,9 @@ from ..delta_folder import DeltaFolder
 from ..delta_origin import origin_of
 from ..last_checkpoint import resumed
 from ..selection_pass import unwrapped
+from ..target import find_backbone
 from .before_after_hook import scalars
-from .tune_hook import find_backbone, find_tune_hook
+from .tune_hook import find_tune_hook
 
 BASE_KEY = 'mmgps_delta_base'
 FOLDER_KEY = 'mmgps_delta_folder'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ..components import build_method
 from ..history import pack_history, unpack_history
 from ..optim import check_owners, hold_only_trained
 from ..selection_pass import select, unwrapped
+from ..target import find_backbone
 from ..wrapping import check_made_before, check_strategy, rewrap, shard_base, whole_model
 
 CHECKPOINT_KEY = 'mmgps_selection'
@@ -101,7 +101,7 @@ class TuneHook(Hook):
         check_strategy(runner, self.sparse)
         find_tune_hook(runner)
         if self.selection is None:
-            unwrapped(runner.model).train()  # most backbones freeze their frozen_stages then, not when they are built
+            self._backbone(runner).train()  # most freeze their frozen_stages then, not when they are built
             selection, origin = self._select(runner)
             self._install(runner, selection)
             self._save(runner, selection)
@@ -134,6 +134,7 @@ class TuneHook(Hook):
 
     def _install(self, runner: Runner, selection: Selection) -> None:
         backbone, added = self._backbone(runner), self._complete(runner, selection)
+        backbone.train()  # backbones of mm libraries return nothing
         check_trainable(backbone, selection)
         self.training = SPARSE.build({'_scope_': 'mmgps', **self.sparse, 'backbone': backbone, 'selection': selection})
         check_owners(unwrapped(runner.model), backbone, self.training.replacements())
@@ -186,20 +187,3 @@ def find_tune_hook(runner: Runner) -> TuneHook:
             f'one mmgps.GPSHook or mmgps.TuneHook is expected in custom_hooks; the run has {len(found)} of them'
         )
     return found[0]
-
-
-def find_backbone(model: nn.Module, target: str) -> nn.Module:
-    """The submodule at path ``target``.
-
-    Raises:
-        ValueError: Names the nearest paths.
-    """
-    modules = dict(model.named_modules())
-    if not target or target not in modules:
-        top = [name for name, _ in model.named_children()]
-        near = get_close_matches(target, [name for name in modules if name], 3, 0.5) or top
-        raise ValueError(
-            f'target {target!r} is no module of {type(model).__name__}; nearest: {", ".join(near)}; '
-            'set target of the hook to the path of the backbone'
-        )
-    return modules[target]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-MINIMUM = {'mmengine': '0.10.0', 'mmcv': '2.0.0', 'mmseg': '1.2.0', 'mmpretrain': '1.0.0'}
+MINIMUM = {'mmengine': '0.10.0', 'mmcv': '2.0.0', 'mmseg': '1.2.0', 'mmpretrain': '1.0.0', 'mmdet': '3.0.0'}
 INSTALL = 'pip install -e ".[onedl]"'
 
 

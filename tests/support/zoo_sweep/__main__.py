@@ -10,24 +10,24 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmgps.requirements import require
 
-for _stack in ('mmseg', 'mmpretrain'):
-    require(_stack)
-
-from .architectures import STACKS  # noqa: E402
-from .drive import name_of, sweep  # noqa: E402
-from .smallest import listed  # noqa: E402
-from .table import write_table  # noqa: E402
+from .architectures import STACKS
+from .drive import sweep
+from .smallest import listed
+from .table import write_table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--out', type=Path, default=Path('work_dirs/zoo'), help='folder of the results')
-    parser.add_argument('--stacks', nargs='+', choices=STACKS, default=STACKS)
-    parser.add_argument('--only', default='', help='only architectures whose smallest config has this in its name')
+    parser.add_argument('--stacks', nargs='+', choices=STACKS, default=[stack for stack in STACKS if find_spec(stack)])
+    parser.add_argument(
+        '--only', nargs='+', default=[''], metavar='TEXT', help='architectures with one of these in the smallest config'
+    )
     parser.add_argument('--timeout', type=float, default=600, metavar='SECONDS', help='for one config')
     parser.add_argument('--memory', type=float, default=12, metavar='GIB', help='for one config')
     parser.add_argument('--table', type=Path, help='write the table of coverage to this file')
@@ -35,11 +35,13 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)
-    lists = {stack: listed(stack, args.out / f'{stack}.json') for stack in args.stacks}
+    for stack in args.stacks:
+        require(stack)
+    lists = {stack: listed(stack, args.out / f'{stack}.json', args.only) for stack in args.stacks}
     for stack, (found, _) in lists.items():
         if args.no_run:
             break
-        sweep([each for each in found if args.only in name_of(each)], args.out / stack, args.timeout, args.memory)
+        sweep(found, args.out / stack, args.timeout, args.memory)
     if args.table:
         found, unread = ({stack: each[at] for stack, each in lists.items()} for at in (0, 1))
         write_table(found, unread, args.out, args.table)

@@ -11,10 +11,13 @@ from typing import Any
 
 from mmengine.config import Config
 
-STACKS = ('mmseg', 'mmpretrain')
+STACKS = ('mmseg', 'mmpretrain', 'mmdet')
 PARTS = ('backbone', 'neck', 'head', 'auxiliary_head')
 #: What a model calls these parts beside their usual name.
-ALIASES = {'backbone': ('image_encoder',), 'head': ('decode_head',)}
+ALIASES = {
+    'backbone': ('image_encoder',),
+    'head': ('decode_head', 'bbox_head', 'roi_head', 'panoptic_head', 'mask_head', 'rpn_head'),
+}
 
 
 @dataclass(frozen=True)

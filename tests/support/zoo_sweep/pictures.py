@@ -1,4 +1,4 @@
-"""A few drawn pictures on disk, and the data sets of both stacks that read them."""
+"""A few drawn pictures on disk, and the data sets of mmseg and mmpretrain that read them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from mmengine.config import Config
 
+from .boxes import coco
+
 COUNT = 4
 SIDE = 160
 #: Label maps; where zero is no class but "ignore", the classes start at one.
@@ -17,11 +19,13 @@ LABELS = {False: 'labels', True: 'labels_from_one'}
 
 
 def draw_pictures(folder: Path) -> None:
-    """Pictures of a bright square in ``images``, label maps beside them, and lists of classes for classification."""
+    """Pictures of a bright square in ``images``; label maps, lists of classes and boxes as COCO has them beside it."""
     for name in ('images', *LABELS.values()):
         (folder / name).mkdir(parents=True, exist_ok=True)
+    found = []
     for at in range(COUNT):
         image, labels = _picture(at)
+        found.append(labels)
         cv2.imwrite(str(folder / f'images/{at}.png'), image)
         for from_one, name in LABELS.items():
             cv2.imwrite(str(folder / name / f'{at}.png'), labels + from_one)
@@ -29,6 +33,7 @@ def draw_pictures(folder: Path) -> None:
     (folder / 'single.txt').write_text(single)
     several = [dict(img_path=f'{at}.png', gt_label=[at % 2]) for at in range(COUNT)]
     (folder / 'several.json').write_text(json.dumps(dict(metainfo=dict(classes=['a', 'b']), data_list=several)))
+    (folder / 'coco.json').write_text(json.dumps(coco(found)))
 
 
 def _picture(seed: int) -> tuple[np.ndarray, np.ndarray]:

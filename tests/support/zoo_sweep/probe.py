@@ -95,7 +95,7 @@ def _tuned(runner: Runner, cfg: Config, folder: Path) -> tuple[dict[str, Any]]:
     torch.save(dict(state_dict=base), folder / 'base.pth')
     cfg.load_from, cfg.experiment_name = str(folder / 'base.pth'), 'gps'
     cfg.dump(folder / 'small.py')
-    sys.argv = ['train.py', 'small.py', '--work-dir', 'gps', '--tune', 'gps']
+    sys.argv = ['train.py', 'small.py', '--work-dir', 'gps', '--tune', 'gps', '--tune-target', target_of(runner.model)]
     runpy.run_path(str(TRAIN), run_name='__main__')
     checkpoint = torch.load((folder / 'gps/last_checkpoint').read_text().strip(), weights_only=True)
     selection = unpack_selection(checkpoint['mmgps_selection'])
@@ -107,6 +107,16 @@ def _tuned(runner: Runner, cfg: Config, folder: Path) -> tuple[dict[str, Any]]:
     if not facts['moved']:
         raise BrokenInvariantError('no chosen connection moved')
     return (facts,)
+
+
+def target_of(model: nn.Module) -> str:
+    """The path of the backbone: ``backbone``, or that of the part that a model of two or more parts trains."""
+    found = [
+        name
+        for name, part in model.named_modules()
+        if name.split('.')[-1] == 'backbone' and any(value.requires_grad for value in part.parameters())
+    ]
+    return min(found, key=lambda name: name.count('.'), default='backbone')
 
 
 def _of_model(averaged: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -127,12 +137,13 @@ def check(model: nn.Module, base: dict[str, Tensor], state: dict[str, Tensor], s
     if state.keys() != base.keys():
         raise BrokenInvariantError(f'names differ: {sorted(state.keys() ^ base.keys())[:5]}')
     moved, unknown = 0, set()
-    for name, entry in describe(model.get_submodule('backbone')).items():
-        changed = base[f'backbone.{name}'].ne(state[f'backbone.{name}'])
+    target = target_of(model)
+    for name, entry in describe(model.get_submodule(target)).items():
+        changed = base[f'{target}.{name}'].ne(state[f'{target}.{name}'])
         chosen = selection.connections.get(name)
         free = chosen.mask(entry.neurons) if chosen else torch.full_like(changed, name in selection.whole)
         if bool((changed & ~free).any()):
-            raise BrokenInvariantError(f'backbone.{name} is frozen and moved')
+            raise BrokenInvariantError(f'{target}.{name} is frozen and moved')
         moved += int(changed.sum()) if chosen else 0
         if entry.role is Role.OTHER:
             unknown.add(type(entry.owner).__name__)

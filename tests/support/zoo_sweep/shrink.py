@@ -7,12 +7,13 @@ from typing import Any
 
 from mmengine.config import Config
 
+from .boxes import detection
 from .pictures import dataset
 
 BATCH_SIZE = 2
 STEPS = 2
 #: Arguments of transforms that are sizes in pixels.
-SIZES = ('scale', 'crop_size', 'size', 'img_scale')
+SIZES = ('scale', 'crop_size', 'size', 'img_scale', 'random_size_range')
 AMP_OPTIONS = ('loss_scale', 'dtype', 'use_fsdp')
 
 
@@ -36,14 +37,17 @@ def shrink(cfg: Config, stack: str, data: str, side: int | None) -> Config:
     _few_iterations(cfg)
     _in_float32(cfg.optim_wrapper)
     loader = cfg.train_dataloader
-    loader.update(batch_size=BATCH_SIZE, num_workers=0, persistent_workers=False)
+    batch_size = (loader.get('sampler') or {}).get('batch_size', BATCH_SIZE)
+    loader.update(batch_size=batch_size, num_workers=0, persistent_workers=False)
     loader.pop('prefetch_factor', None)
-    loader.dataset = dataset(cfg, stack, data, _inner(loader.dataset))
+    if stack == 'mmdet':
+        loader.dataset = detection(loader.dataset, data)
+    else:
+        loader.dataset = dataset(cfg, stack, data, _inner(loader.dataset))
     if side is not None:
-        _resize(loader.dataset['pipeline'], side)
+        _resize(loader.dataset, side)
         for preprocessor in (cfg.get('data_preprocessor'), cfg.model.get('data_preprocessor')):
-            if preprocessor and preprocessor.get('size'):
-                preprocessor['size'] = (side, side)
+            _resize(preprocessor, side)
     return cfg
 
 
@@ -100,8 +104,13 @@ def _resize(part: Any, side: int) -> None:
                 transform[key] = side
             elif isinstance(value, list | tuple) and all(isinstance(v, int) for v in value):
                 transform[key] = (side, side)
-        if 'scales' in transform and isinstance(transform['scales'], list | tuple):
-            transform['scales'] = [side]
+            elif isinstance(value, list) and all(isinstance(v, list | tuple) for v in value):
+                transform[key] = [(side, side)] * len(value)
+        scales = transform.get('scales')
+        if isinstance(scales, list | tuple):
+            transform['scales'] = [side if isinstance(scales[0], int) else (side, side)]
+        if 'border' in transform:  # of RandomAffine, which cuts a mosaic of four pictures
+            transform['border'] = (-side // 2, -side // 2)
         if isinstance(transform.get('max_size'), int):
             transform['max_size'] = 2 * side
 

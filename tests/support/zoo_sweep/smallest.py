@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ from .architectures import Architecture, architectures, zoo
 from .shrink import without_pretrained
 
 
-def listed(stack: str, path: Path) -> tuple[list[Architecture], dict[str, str]]:
-    """What :func:`architectures` finds, the smallest first, also among the configs of each; kept in ``path``."""
+def listed(stack: str, path: Path, only: Sequence[str] = ('',)) -> tuple[list[Architecture], dict[str, str]]:
+    """What :func:`architectures` finds, the smallest first, also among the configs of each; kept in ``path``.
+
+    Args:
+        only: Texts of which the smallest config of an architecture has one in its path.
+    """
     if not path.exists():
         found, unread = architectures(stack)
         ordered = sorted(map(by_size, found), key=lambda each: each.parameters or math.inf)
@@ -28,7 +33,8 @@ def listed(stack: str, path: Path) -> tuple[list[Architecture], dict[str, str]]:
     kept = json.loads(path.read_text())
     for each in kept['architectures']:
         each.update(types=tuple(each['types']), configs=tuple(each['configs']))
-    return [Architecture(**each) for each in kept['architectures']], kept['unread']
+    found = [Architecture(**each) for each in kept['architectures']]
+    return [each for each in found if any(text in each.configs[0] for text in only)], kept['unread']
 
 
 def by_size(architecture: Architecture) -> Architecture:

@@ -31,6 +31,8 @@ test-openmmlab:
 	python3 -m venv $(OPENMMLAB_VENV)
 	$(OPENMMLAB_VENV)/bin/pip install -c constraints.txt $(MMCV) -e ".[openmmlab,test]"
 	$(OPENMMLAB_VENV)/bin/pytest $(wildcard $(MM_TESTS))
+	$(OPENMMLAB_VENV)/bin/pip install -c constraints.txt mmdet
+	$(OPENMMLAB_VENV)/bin/pytest tests/zoo/test_detection.py
 
 demo:
 	$(VENV)/bin/python tools/train.py configs/gps_polyp_demo.py

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +45,8 @@ def main() -> None:
         sweep(found, args.out / stack, args.timeout, args.memory)
     if args.table:
         found, unread = ({stack: each[at] for stack, each in lists.items()} for at in (0, 1))
-        write_table(found, unread, args.out, args.table)
+        options = ' '.join(option for option in sys.argv[1:] if option != '--no-run')
+        write_table(found, unread, args.out, args.table, options)
 
 
 if __name__ == '__main__':

@@ -21,16 +21,20 @@ of the state dict are those of the base, and it loads into the model that was bu
 Mixed precision, which mmengine has on GPUs only, is left out of the configs; nothing else of the optimizer is.
 
 ```bash
-PYTHONPATH=tests/support python -m zoo_sweep --out work_dirs/zoo --table docs/coverage.md
+PYTHONPATH=tests/support python -m zoo_sweep {options}
 ```
 """
 
 
 def write_table(
-    found: dict[str, list[Architecture]], unread: dict[str, dict[str, str]], folder: Path, to: Path
+    found: dict[str, list[Architecture]], unread: dict[str, dict[str, str]], folder: Path, to: Path, options: str
 ) -> None:
-    """Write what is known of every architecture in ``found``, by stack, from the results in ``folder``."""
-    parts = [HEAD, _versions(found)]
+    """Write what is known of every architecture in ``found``, by stack, from the results in ``folder``.
+
+    Args:
+        options: Of the command, which the page names.
+    """
+    parts = [HEAD.format(options=options), _versions(found)]
     for stack, architectures in found.items():
         results = {each: _result(folder / stack / f'{name_of(each)}.json') for each in architectures}
         parts += [f'## {stack}\n', _summary(results), _rows(results), _unread(unread[stack])]

@@ -1,0 +1,27 @@
+"""GPS swapped into configs of mmdet's zoo, and of mmseg's that need mmdet or operators that mmcv compiles."""
+
+import pytest
+
+from mmgps.requirements import require
+
+pytest.importorskip('mmdet')
+for stack in ('mmseg', 'mmdet'):
+    require(stack)
+
+from zoo_sweep.drive import probed  # noqa: E402
+
+SAMPLE = [
+    ('mmdet', 'retinanet/retinanet_r18_fpn_1x_coco.py'),
+    ('mmdet', 'yolox/yolox_nano_8xb8-300e_coco.py'),
+    ('mmdet', 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'),
+    ('mmseg', 'mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py'),
+    ('mmseg', 'ccnet/ccnet_r50-d8_4xb2-40k_cityscapes-512x1024.py'),
+]
+
+
+@pytest.mark.parametrize(('stack', 'config'), SAMPLE)
+def test_sample(stack: str, config: str) -> None:
+    facts = probed(stack, config, timeout_s=300, memory_gib=12)
+    assert facts['plain']['ok'], facts
+    assert facts['gps']['ok'], facts
+    assert facts['gps']['connections'] >= facts['gps']['moved'] > 0

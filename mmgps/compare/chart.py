@@ -68,7 +68,7 @@ def draw_comparison(found: Comparison, path: str | Path) -> None:
     _logarithmic(left)
     _lines(left, [point for point in points if not point.trained])
     left.set(xlabel='trained numbers of the backbone, without the head (log scale)', ylabel=f'{metric.title}, %')
-    right.set_xlabel('peak memory of training, MiB')
+    right.set_xlabel('peak memory of selecting and training, MiB')
     figure.suptitle(_title(found, metric))
     for axes, values in ((left, trained), (right, memory)):
         _panel(axes, [point for point in points if point.label in values], values)

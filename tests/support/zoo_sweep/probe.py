@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mmgps.selection import Role, Selection, describe, unpack_selection
 
-from .architectures import zoo
+from .architectures import ALIASES, zoo
 from .pictures import draw_pictures
 from .shrink import shrink
 
@@ -110,11 +110,12 @@ def _tuned(runner: Runner, cfg: Config, folder: Path) -> tuple[dict[str, Any]]:
 
 
 def target_of(model: nn.Module) -> str:
-    """The path of the backbone: ``backbone``, or that of the part that a model of two or more parts trains."""
+    """The path of the backbone, whatever the model calls it: of several the nearest that trains."""
+    names = ('backbone', *ALIASES['backbone'])
     found = [
         name
         for name, part in model.named_modules()
-        if name.split('.')[-1] == 'backbone' and any(value.requires_grad for value in part.parameters())
+        if name.split('.')[-1] in names and any(value.requires_grad for value in part.parameters())
     ]
     return min(found, key=lambda name: name.count('.'), default='backbone')
 
@@ -147,5 +148,6 @@ def check(model: nn.Module, base: dict[str, Tensor], state: dict[str, Tensor], s
         moved += int(changed.sum()) if chosen else 0
         if entry.role is Role.OTHER:
             unknown.add(type(entry.owner).__name__)
-    model.load_state_dict(state, strict=True)
-    return dict(connections=len(selection), moved=moved, unknown=sorted(unknown))
+    if model.load_state_dict(state, strict=False) != model.load_state_dict(base, strict=False):
+        raise BrokenInvariantError('the state dict does not load as that of the base does')
+    return dict(connections=len(selection), moved=moved, unknown=sorted(unknown), target=target)

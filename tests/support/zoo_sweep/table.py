@@ -78,7 +78,9 @@ def _cells(each: Architecture, result: dict[str, Any] | None) -> list[str]:
     if result is None:
         return [each.configs[0], 'not tried', 'not tried', '']
     tuned = result.get('gps', {})
-    return [result['config'], *map(_verdict, (result['plain'], tuned)), str(tuned.get('connections', ''))]
+    target = tuned.get('target', 'backbone')
+    option = '' if target == 'backbone' else f', with `--tune-target {target}`'
+    return [result['config'], _verdict(result['plain']), _verdict(tuned) + option, str(tuned.get('connections', ''))]
 
 
 def _verdict(facts: dict[str, Any]) -> str:

@@ -37,11 +37,15 @@ def _square(at: int, labels: np.ndarray) -> dict[str, Any]:
     )
 
 
-def detection(configured: Any, folder: str) -> dict[str, Any]:
+def detection(configured: Any, folder: str, classes: int) -> dict[str, Any]:
     """``configured`` with its wrappers and pipelines, every set of boxes within it replaced by the drawn one.
 
     Sets of other kinds, such as videos, persons to tell apart and panoptic maps, stay: their configs do not train here.
+
+    Args:
+        classes: As many as the model has; boxes are of the first two.
     """
+    names = ('a', 'b', *(f'class {at}' for at in range(2, classes)))[:classes]
     for inner in list(_sets(configured)):
         if ('Coco' in inner['type'] and 'Panoptic' not in inner['type']) or inner['type'] in BOXES:
             pipeline = inner['pipeline']
@@ -51,7 +55,7 @@ def detection(configured: Any, folder: str) -> dict[str, Any]:
                 data_root=folder,
                 ann_file='coco.json',
                 data_prefix=dict(img='images/', seg='labels/'),
-                metainfo=dict(classes=('a', 'b')),
+                metainfo=dict(classes=names),
                 pipeline=pipeline,
             )
     return configured

@@ -25,6 +25,7 @@ from .pictures import draw_pictures
 from .shrink import shrink
 
 SIDES = (128, None)
+SLOWER = (1, 100)
 TRAIN = Path(__file__).resolve().parents[3] / 'tools/train.py'
 
 # mmengine prints the config at every start and into every checkpoint; laying it out takes longer than a tiny run.
@@ -76,17 +77,28 @@ def describe_error(error: BaseException) -> str:
 def _smallest_run(stack: str, config: str, folder: str) -> tuple[dict[str, Any], Runner, Config]:
     """Train without mmgps at the smallest size that the architecture accepts."""
     for side in SIDES:
-        cfg = shrink(Config.fromfile(zoo(stack) / config), stack, folder, side)
-        cfg.experiment_name = f'plain-{side}'
         try:
-            runner = Runner.from_cfg(cfg.copy())
-            runner.train()
+            slower, runner, cfg = _finite_run(stack, config, folder, side)
         except Exception:
             if side is SIDES[-1]:
                 raise
         else:
-            return dict(side=side or 'its own'), runner, cfg
+            return dict(side=side or 'its own', slower=slower), runner, cfg
     raise AssertionError('SIDES is empty')
+
+
+def _finite_run(stack: str, config: str, folder: str, side: int | None) -> tuple[int, Runner, Config]:
+    """Train at the rate of the config, or at a hundredth of it where two iterations from random weights diverge."""
+    for slower in SLOWER:
+        cfg = shrink(Config.fromfile(zoo(stack) / config), stack, folder, side)
+        cfg.experiment_name = f'plain-{side}-{slower}'
+        if slower != 1:
+            cfg.optim_wrapper.optimizer.lr /= slower
+        runner = Runner.from_cfg(cfg.copy())
+        runner.train()
+        if all(torch.isfinite(value).all() for value in runner.model.state_dict().values()):
+            return slower, runner, cfg
+    raise ArithmeticError(f'two iterations diverge without mmgps, also at the rate divided by {SLOWER[-1]}')
 
 
 def _tuned(runner: Runner, cfg: Config, folder: Path) -> tuple[dict[str, Any]]:
@@ -140,8 +152,10 @@ def check(model: nn.Module, base: dict[str, Tensor], state: dict[str, Tensor], s
     moved, unknown = 0, set()
     target = target_of(model)
     for name, entry in describe(model.get_submodule(target)).items():
-        changed = base[f'{target}.{name}'].ne(state[f'{target}.{name}'])
         chosen = selection.connections.get(name)
+        if f'{target}.{name}' not in base and chosen is None and name not in selection.whole:
+            continue  # mmpretrain's LoRAModel keeps what it freezes out of its state
+        changed = base[f'{target}.{name}'].ne(state[f'{target}.{name}'])
         free = chosen.mask(entry.neurons) if chosen else torch.full_like(changed, name in selection.whole)
         if bool((changed & ~free).any()):
             raise BrokenInvariantError(f'{target}.{name} is frozen and moved')

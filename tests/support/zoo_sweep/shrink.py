@@ -41,7 +41,7 @@ def shrink(cfg: Config, stack: str, data: str, side: int | None) -> Config:
     loader.update(batch_size=batch_size, num_workers=0, persistent_workers=False)
     loader.pop('prefetch_factor', None)
     if stack == 'mmdet':
-        loader.dataset = detection(loader.dataset, data)
+        loader.dataset = detection(loader.dataset, data, _classes(cfg.model))
     else:
         loader.dataset = dataset(cfg, stack, data, _inner(loader.dataset))
     if side is not None:
@@ -55,13 +55,19 @@ def without_pretrained(part: Any) -> Any:
     """Take everything that asks for published weights out of ``part``, in place."""
     if isinstance(part, dict):
         init = part.get('init_cfg')
-        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+        if isinstance(init, dict) and (init.get('type') == 'Pretrained' or 'checkpoint' in init):
             part['init_cfg'] = None
         if isinstance(part.get('pretrained'), str):
             part['pretrained'] = None
     for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ():
         without_pretrained(inner)
     return part
+
+
+def _classes(model: Any) -> int:
+    """Of a detector; 2 where it counts none."""
+    counts = (part['num_classes'] for part in _mappings(model) if isinstance(part.get('num_classes'), int))
+    return next(counts, 2)
 
 
 def _few_iterations(cfg: Config) -> None:

@@ -27,7 +27,11 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=Path('work_dirs/zoo'), help='folder of the results')
     parser.add_argument('--stacks', nargs='+', choices=STACKS, default=[stack for stack in STACKS if find_spec(stack)])
     parser.add_argument(
-        '--only', nargs='+', default=[''], metavar='TEXT', help='architectures with one of these in the smallest config'
+        '--only',
+        nargs='+',
+        default=[''],
+        metavar='TEXT',
+        help='architectures with one of these in STACK/SMALLEST_CONFIG',
     )
     parser.add_argument('--timeout', type=float, default=600, metavar='SECONDS', help='for one config')
     parser.add_argument('--memory', type=float, default=12, metavar='GIB', help='for one config')

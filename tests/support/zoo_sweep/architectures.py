@@ -51,10 +51,11 @@ def architectures(stack: str) -> tuple[list[Architecture], dict[str, str]]:
     for path in _paths(stack):
         try:
             cfg = Config.fromfile(zoo(stack) / path)
-            model = cfg.model
         except Exception as error:
-            unread[path] = f'{type(error).__name__}: {error}'
-        else:
+            unread[path] = f'{type(error).__name__}: {error}'.replace(f'{zoo(stack)}/', '')
+            continue
+        model = cfg.get('model')
+        if model:  # others are parts of configs
             found[_types(model)][_trains(cfg)].setdefault(json.dumps(model, sort_keys=True, default=str), path)
     return [_architecture(stack, types, models) for types, models in found.items()], unread
 

@@ -22,7 +22,7 @@ def listed(stack: str, path: Path, only: Sequence[str] = ('',)) -> tuple[list[Ar
     """What :func:`architectures` finds, the smallest first, also among the configs of each; kept in ``path``.
 
     Args:
-        only: Texts of which the smallest config of an architecture has one in its path.
+        only: Texts of which ``STACK/CONFIG`` of an architecture has one, ``CONFIG`` being the path of its smallest.
     """
     if not path.exists():
         found, unread = architectures(stack)
@@ -34,7 +34,7 @@ def listed(stack: str, path: Path, only: Sequence[str] = ('',)) -> tuple[list[Ar
     for each in kept['architectures']:
         each.update(types=tuple(each['types']), configs=tuple(each['configs']))
     found = [Architecture(**each) for each in kept['architectures']]
-    return [each for each in found if any(text in each.configs[0] for text in only)], kept['unread']
+    return [each for each in found if any(text in f'{stack}/{each.configs[0]}' for text in only)], kept['unread']
 
 
 def by_size(architecture: Architecture) -> Architecture:

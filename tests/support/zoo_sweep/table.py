@@ -21,6 +21,9 @@ of the state dict are those of the base, and it loads into the model that was bu
 Mixed precision, which mmengine has on GPUs only, is left out of the configs. Some diverge within two iterations, since
 they start from random weights: those train at a hundredth of their rate. Nothing else of the optimizer is changed.
 
+[coverage.md](coverage.md) is of the OneDL stack, [coverage_openmmlab.md](coverage_openmmlab.md) of what needs mmdet or
+compiled operators of mmcv, on the OpenMMLab stack.
+
 ```bash
 PYTHONPATH=tests/support python -m zoo_sweep {options}
 ```
@@ -57,7 +60,7 @@ def _summary(results: dict[Architecture, dict[str, Any] | None]) -> str:
     plain = [result for result in done if result.get('plain', {}).get('ok')]
     tuned = sum(result['gps']['ok'] for result in plain)
     missing = len(results) - len(done)
-    partial = f' **This table is partial: {missing} have not been tried yet.**' if missing else ''
+    partial = f' **This table is partial: {missing} have not been tried.**' if missing else ''
     share = f' ({100 * tuned / len(plain):.1f} %)' if plain else ''
     return (
         f'{len(results)} architectures, {len(done)} tried; {len(plain)} of them train here without mmgps, and of '
@@ -68,16 +71,16 @@ def _summary(results: dict[Architecture, dict[str, Any] | None]) -> str:
 def _rows(results: dict[Architecture, dict[str, Any] | None]) -> str:
     lines = ['| model | backbone | neck | head | auxiliary | config | plain | GPS | connections |', '|---' * 9 + '|']
     for each, result in results.items():
+        if result is None:
+            continue
         types = [kind or '-' for kind in each.types[: 1 + len(PARTS)]]
         lines.append('| ' + ' | '.join([*types, *_cells(each, result)]) + ' |')
     return '\n'.join(lines) + '\n'
 
 
-def _cells(each: Architecture, result: dict[str, Any] | None) -> list[str]:
+def _cells(each: Architecture, result: dict[str, Any]) -> list[str]:
     if not each.trains:
         return [each.configs[0], 'says not how to train', '', '']
-    if result is None:
-        return [each.configs[0], 'not tried', 'not tried', '']
     tuned = result.get('gps', {})
     target = tuned.get('target', 'backbone')
     option = '' if target == 'backbone' else f', with `--tune-target {target}`'
@@ -87,7 +90,7 @@ def _cells(each: Architecture, result: dict[str, Any] | None) -> list[str]:
 def _verdict(facts: dict[str, Any]) -> str:
     if not facts:
         return ''
-    return 'yes' if facts['ok'] else 'no: ' + facts['reason'].replace('|', '/')[:160]
+    return 'yes' if facts['ok'] else 'no: ' + facts['reason'].replace('|', '/').replace('`', "'")[:120]
 
 
 def _unread(unread: dict[str, str]) -> str:

@@ -107,7 +107,9 @@ def _tuned(runner: Runner, cfg: Config, folder: Path) -> tuple[dict[str, Any]]:
     torch.save(dict(state_dict=base), folder / 'base.pth')
     cfg.load_from, cfg.experiment_name = str(folder / 'base.pth'), 'gps'
     cfg.dump(folder / 'small.py')
-    sys.argv = ['train.py', 'small.py', '--work-dir', 'gps', '--tune', 'gps', '--tune-target', target_of(runner.model)]
+    target = target_of(runner.model)
+    named = [] if target == 'backbone' else ['--tune-target', target]
+    sys.argv = ['train.py', 'small.py', '--work-dir', 'gps', '--tune', 'gps', *named]
     runpy.run_path(str(TRAIN), run_name='__main__')
     checkpoint = torch.load((folder / 'gps/last_checkpoint').read_text().strip(), weights_only=True)
     selection = unpack_selection(checkpoint['mmgps_selection'])

@@ -18,8 +18,8 @@ the types of model, backbone, neck and heads; its smallest config that trains st
 128 pixels or what it accepts. It trains two iterations as it is, and two by `tools/train.py CONFIG --tune gps` from
 the same weights. "Yes" under GPS means: it selected and trained; every number that was not chosen kept its bits; names
 of the state dict are those of the base, and it loads into the model that was built without mmgps.
-Mixed precision, which mmengine has on GPUs only, is left out of the configs. Where two iterations
-from random weights diverge, a hundredth of the rate is tried, and said in the row. Nothing else of the optimizer is changed.
+Mixed precision, which mmengine has on GPUs only, is left out of the configs. Where two iterations from random weights
+diverge, a hundredth of the rate is tried, and said in the row. Nothing else of the optimizer is changed.
 
 [coverage.md](coverage.md) is of the OneDL stack, [coverage_openmmlab.md](coverage_openmmlab.md) of what needs mmdet or
 compiled operators of mmcv, on the OpenMMLab stack.

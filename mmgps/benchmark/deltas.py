@@ -46,7 +46,12 @@ class DeltaCost:
 
 
 def measure_deltas(
-    cfg: Config, methods: Sequence[str], target: str = 'backbone', switches: int = 20, clock: Clock = time.perf_counter
+    cfg: Config,
+    methods: Sequence[str],
+    target: str = 'backbone',
+    switches: int = 20,
+    clock: Clock = time.perf_counter,
+    device: str = 'cpu',
 ) -> list[DeltaCost]:
     """Make up two deltas of each method on the base of ``cfg``, and time them. Nothing is trained.
 
@@ -56,10 +61,11 @@ def measure_deltas(
         target: Path of the backbone within the model.
         switches: Timed switches, after two that are not.
         clock: Gives seconds; that of the process alone on a busy machine.
+        device: Where the network is.
     """
-    model = build_base(cfg, target=target).eval()
+    model = build_base(cfg, target=target).to(device).eval()
     with tempfile.TemporaryDirectory() as folder:
-        return [_measure(model, target, name, switches, Path(folder), clock) for name in methods]
+        return [_measure(model, target, name, switches, Path(folder), clock, device) for name in methods]
 
 
 def format_deltas(costs: Sequence[DeltaCost]) -> str:
@@ -78,15 +84,17 @@ def format_deltas(costs: Sequence[DeltaCost]) -> str:
     return '\n'.join(lines)
 
 
-def _measure(model: nn.Module, target: str, name: str, switches: int, folder: Path, clock: Clock) -> DeltaCost:
+def _measure(
+    model: nn.Module, target: str, name: str, switches: int, folder: Path, clock: Clock, device: str
+) -> DeltaCost:
     method = build_method(METHOD_NAMES[name])
     deltas, seconds = zip(*(made_up_delta(model, target, method, seed, clock) for seed in (1, 2)), strict=True)
     paths = [folder / f'{name}-{number}' for number in (1, 2)]
     for delta, path in zip(deltas, paths, strict=True):
         save_delta(delta, path)
     bank = DeltaBank(model, target)
-    add_s = [timed(partial(bank.add, path.name), path, 'cpu', clock) for path in paths]
-    switch_s = [timed(bank.switch, paths[at % 2].name, 'cpu', clock) for at in range(2 + switches)]
+    add_s = [timed(partial(bank.add, path.name), path, device, clock) for path in paths]
+    switch_s = [timed(bank.switch, paths[at % 2].name, device, clock) for at in range(2 + switches)]
     bank.switch(None)
     head = sum(value.nbytes for value in deltas[0].head().values())
     return DeltaCost(name, paths[0].stat().st_size, head, min(seconds), min(add_s), tuple(switch_s[2:]))
@@ -107,10 +115,10 @@ def made_up_delta(
     named = dict(backbone.named_parameters())
     with torch.no_grad():
         for parameter, connections in selection.resolve(backbone):
-            mask = connections.mask(parameter.neurons)
-            parameter.value[mask] += torch.randn(int(mask.sum()), generator=generator)
+            mask = connections.mask(parameter.neurons).to(parameter.value.device)
+            parameter.value[mask] += torch.randn(int(mask.sum()), generator=generator).to(parameter.value)
         for name in selection.whole:
-            named[name].add_(torch.randn(named[name].shape, generator=generator))
+            named[name].add_(torch.randn(named[name].shape, generator=generator).to(named[name]))
     found: list[Delta] = []
     seconds = timed(lambda _: found.append(extract(model, selection, base, target)), None, 'cpu', clock)
     model.load_state_dict(before)

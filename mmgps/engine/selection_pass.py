@@ -20,7 +20,7 @@ from mmgps.selection.roles import type_names
 from mmgps.tuning import TuningMethod
 
 from .optim import wrappers_of
-from .seeding import run_seed
+from .seeding import mixed_seed, run_seed, seed_generators
 from .selection_loss import SelectionLoss, TaskLoss
 
 REPORT_EVERY_S = 10.0
@@ -110,7 +110,8 @@ def _gradients(
     runner: Runner, backbone: nn.Module, method: TuningMethod, num_batches: int | None, objective: SelectionLoss
 ) -> tuple[dict[str, Tensor], int]:
     rank, world_size = get_dist_info()
-    batches = objective.batches(runner.train_dataloader, num_batches, run_seed(runner.seed), rank, world_size)
+    seed = run_seed(runner.seed)
+    batches = objective.batches(runner.train_dataloader, num_batches, seed, rank, world_size)
     model = unwrapped(runner.model)
     loss = objective.bind(model, backbone, runner.optim_wrapper)
     parameters = {name: entry.value for name, entry in method.candidates(backbone).items()}
@@ -120,7 +121,7 @@ def _gradients(
             return sum_gradients(
                 model.train(),
                 parameters,
-                _with_progress(batches, len(batches), runner.logger),
+                _with_progress(_seeded(batches, seed, rank), len(batches), runner.logger),
                 lambda weighed: loss(weighed[0]) * weighed[1],
                 loss_scale(runner.optim_wrapper),
                 method.accumulation,
@@ -174,6 +175,17 @@ def _together(work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
             raise SelectionPassError(f'the selection pass failed on process {rank}: {cause}')
     assert result is not None
     return result
+
+
+def _seeded(batches: Iterable[Any], seed: int, rank: int) -> Iterator[Any]:
+    """Seed the generators for each batch by its position.
+
+    Otherwise dropout would depend on what was drawn before, and that on where a runner initialises the model: one that
+    shards it does so on the CPU.
+    """
+    for number, batch in enumerate(batches):
+        seed_generators(mixed_seed(seed, rank, number))
+        yield batch
 
 
 def _with_progress(batches: Iterable[Any], total: int, logger: MMLogger) -> Iterator[Any]:

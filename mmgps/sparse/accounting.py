@@ -27,7 +27,8 @@ def saved_bytes(forward: Callable[[], Any], exclude: Iterable[Tensor] = ()) -> i
         if storage.data_ptr() not in known:
             # held, so that no later tensor gets its address
             kept[storage.data_ptr()] = (storage.nbytes(), tensor.detach())
-        return tensor
+        # detached: an operation that saved its own output would otherwise hold its graph, and the graph it, for good
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = forward()

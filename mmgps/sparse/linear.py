@@ -65,7 +65,8 @@ def linear_plan(rows: Tensor, columns: Tensor, neurons: int, fan_in: int) -> Lin
     work = Work(neurons, fan_in, len(distinct), len(rows), len(distinct), fan_in, rows.device.type)
     route = work.route()
     if route.kind is Kind.COLUMNS:
-        return LinearColumns(route, rows + places * neurons, distinct)
+        made = LinearColumns if rows.device.type == 'cpu' else LaunchedColumns
+        return made(route, rows + places * neurons, distinct)
     if route.kind is Kind.DENSE:
         return LinearDense(route, rows, columns, neurons, fan_in)
     if len(distinct) > MOSTLY * fan_in:
@@ -104,6 +105,22 @@ class LinearColumns(LinearPlan):
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         product = kept @ dy.view(-1, dy.shape[-1])
         return product.view(-1).index_select(0, self._flat), product[-1] if bias else None
+
+
+class LaunchedColumns(LinearColumns):
+    """The same in as few launches as can be, for devices on which a small layer waits for them.
+
+    The columns are copied as they lie, which reads whole rows; the gradient of the bias is a sum of its own.
+    """
+
+    def keep(self, x: Tensor, bias: bool) -> Tensor:
+        """``[..., distinct]``."""
+        return x.index_select(-1, self._distinct)
+
+    def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
+        dy = dy.view(-1, dy.shape[-1])
+        product = kept.view(-1, kept.shape[-1]).t() @ dy
+        return product.take(self._flat), dy.sum(0) if bias else None
 
 
 class LinearGather(LinearPlan):

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from tiny import PIPELINE, state_of, tiny_config, tiny_model, train
 
 from mmgps.selection import load_selection
@@ -31,6 +33,27 @@ def frozen_numbers(runner, work_dir: Path) -> dict[str, torch.Tensor]:
     for parameter, connections in selection.resolve(backbone):
         frozen[parameter.name] = ~connections.mask(parameter.neurons)
     return frozen
+
+
+@HOOKS.register_module(force=True)
+class DrawBefore(Hook):
+    """Moves the random state on before the selection pass, as initialising a model elsewhere does."""
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner) -> None:
+        torch.rand(1)
+
+
+def test_the_selection_does_not_depend_on_what_was_drawn_before(tmp_path: Path) -> None:
+    found = []
+    for name, hooks in {'plain': [], 'drawn': [dict(type='DrawBefore')]}.items():
+        cfg = tiny_config(tmp_path / name, max_iters=1)
+        cfg.custom_hooks += hooks
+        train(cfg)
+        found.append(load_selection(tmp_path / name / 'selection.safetensors').connections)
+    for name, connections in found[0].items():
+        assert torch.equal(connections.positions, found[1][name].positions), name
 
 
 def base_state(cfg) -> dict[str, torch.Tensor]:

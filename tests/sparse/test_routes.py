@@ -1,11 +1,15 @@
 """The cost rule, and what is counted as kept."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
 from mmgps.sparse import saved_bytes
-from mmgps.sparse.routes import Work
+from mmgps.sparse.linear import LaunchedColumns, LinearColumns
+from mmgps.sparse.routes import Kind, Route, Work
 
 
 @pytest.mark.parametrize(
@@ -32,3 +36,33 @@ def test_saved_bytes_count_each_storage_once_and_no_parameter() -> None:
     y = torch.randn(8, requires_grad=True)
     assert saved_bytes(lambda: y.exp() * y.exp().sin(), [y]) == 3 * 8 * 4
     assert saved_bytes(lambda: x * 2) == 0
+
+
+def test_counting_saved_bytes_leaves_no_graph_behind() -> None:
+    x = torch.randn(8, requires_grad=True)
+    alive: list[weakref.ref] = []
+
+    def forward() -> torch.Tensor:
+        y = x.exp()  # saves its own output
+        alive.append(weakref.ref(y))
+        return y.sum()
+
+    assert saved_bytes(forward, [x]) == 8 * 4
+    gc.collect()
+    assert alive[0]() is None
+
+
+@pytest.mark.parametrize('bias', [True, False])
+def test_columns_in_few_launches_are_columns(bias: bool) -> None:
+    rows, columns = torch.arange(12).repeat_interleave(3), torch.randint(0, 16, (36,))
+    distinct, places = torch.unique(columns, return_inverse=True)
+    route = Route(Kind.COLUMNS, len(distinct), 16, 36)
+    x, dy = torch.randn(4, 5, 16).double(), torch.randn(4, 5, 12).double()
+    plans = [kind(route, rows + places * 12, distinct) for kind in (LinearColumns, LaunchedColumns)]
+    (values, offset), (other, other_offset) = (plan.gradient(dy, plan.keep(x, bias), bias) for plan in plans)
+    torch.testing.assert_close(values, (dy.view(-1, 12).t() @ x.view(-1, 16))[rows, columns])
+    torch.testing.assert_close(other, values)
+    assert (offset is None) == (other_offset is None) == (not bias)
+    if bias:
+        torch.testing.assert_close(other_offset, dy.sum((0, 1)))
+        torch.testing.assert_close(offset, other_offset)

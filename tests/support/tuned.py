@@ -22,8 +22,8 @@ class Whole(nn.Module):
 
     def forward(self, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(step)
-        kind = next(self.backbone.parameters()).dtype
-        found = maps(self.backbone, torch.randn(2, 3, SIDE, SIDE, generator=generator).to(kind))
+        like = next(self.backbone.parameters())
+        found = maps(self.backbone, torch.randn(2, 3, SIDE, SIDE, generator=generator).to(like))
         return self.head * sum(self._score(y, generator) for y in found)
 
     @staticmethod

@@ -1,0 +1,78 @@
+"""Data parallelism on one card: one NCCL process, two gloo processes, SyncBN, and the sharded base."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip('mmseg')
+
+pytestmark = pytest.mark.gpu
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(folder: Path, device: str, world: int, backend: str) -> list[dict[str, Any]]:
+    """What each process of ``gpu_ranks.py`` found."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / 'tests/support'), *filter(None, [os.environ.get('PYTHONPATH')])])
+    environment = {**os.environ, 'PYTHONPATH': paths, 'WORLD_SIZE': str(world), 'BACKEND': backend}
+    environment.update(MMGPS_TEST_DEVICE=device, CUBLAS_WORKSPACE_CONFIG=':4096:8')
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / 'tests/support/gpu_ranks.py'), str(rank), str(folder)],
+            env={**environment, 'RANK': str(rank), 'LOCAL_RANK': '0'},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0] * world, '\n'.join(text[-3000:] for text in said)
+    return [torch.load(folder / f'found-{rank}.pth', weights_only=True) for rank in range(world)]
+
+
+@pytest.fixture(scope='module')
+def one(device: str, toy: bool, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    [found] = run(tmp_path_factory.mktemp('one'), device, 1, 'gloo' if toy else 'nccl')
+    return found
+
+
+@pytest.fixture(scope='module')
+def two(device: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """NCCL refuses two processes on one card, gloo does not."""
+    return run(tmp_path_factory.mktemp('two'), device, 2, 'gloo')
+
+
+def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-9, atol=1e-11, msg=lambda text, name=name: f'{name}: {text}'
+        )
+
+
+def test_compact_is_masked_with_one_process(one: dict[str, Any]) -> None:
+    assert_close(one['compact'], one['masked'])
+
+
+def test_two_processes_hold_what_one_holds(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
+    for kind in ('compact', 'masked'):
+        for name, value in two[0][kind].items():
+            assert torch.equal(two[1][kind][name], value), name
+        assert_close(two[0][kind], one[kind])
+
+
+def test_the_same_run_ends_with_the_same_bits(one: dict[str, Any]) -> None:
+    for name, value in one['plain'].items():
+        assert torch.equal(one['again'][name], value), name
+
+
+def test_a_sharded_base_trains_as_a_whole_one(one: dict[str, Any]) -> None:
+    for name, value in one['plain'].items():
+        torch.testing.assert_close(one['sharded'][name], value, rtol=1e-5, atol=1e-6)

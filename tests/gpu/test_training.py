@@ -1,0 +1,137 @@
+"""Compact training on CUDA is masked training: every layer type and route, compiled, captured, channels last."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from gradient_pair import Exact, assert_equal_gradients
+from torch import Tensor, nn
+from training_pair import ROUTES, assert_equal_training, prepare, random_selection, uneven
+
+from mmgps.sparse import CompactTraining, MaskedTraining
+from mmgps.sparse.routes import Kind
+
+pytestmark = pytest.mark.gpu
+FLOAT64 = Exact(torch.float64, 1e-11)
+
+
+class Attention(nn.Module):
+    """Queries, keys and values from one and from two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x)[0] + self.attention(x, x.flip(0), x.flip(1))[0]
+
+
+class FirstOf(nn.Module):
+    """Drops the state of a recurrent layer."""
+
+    def forward(self, found: tuple[Tensor, object]) -> Tensor:
+        return found[0]
+
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    'linear': (lambda: nn.Linear(16, 12), (3, 5, 16)),
+    'convolution': (lambda: nn.Conv2d(8, 6, 3, stride=2, padding=1), (2, 8, 9, 7)),
+    'grouped': (lambda: nn.Conv2d(8, 6, 3, padding=1, groups=2), (2, 8, 9, 7)),
+    'depthwise': (lambda: nn.Conv2d(6, 6, 5, padding=2, groups=6), (2, 6, 9, 7)),
+    'one_dimension': (lambda: nn.Conv1d(8, 6, 3, padding=1), (2, 8, 9)),
+    'three_dimensions': (lambda: nn.Conv3d(4, 6, 3, padding=1), (2, 4, 5, 5, 5)),
+    'transposed': (lambda: nn.ConvTranspose2d(8, 6, 3, stride=2), (2, 8, 5, 4)),
+    'attention': (Attention, (3, 4, 16)),
+    'recurrent': (lambda: nn.Sequential(nn.LSTM(8, 6), FirstOf()), (3, 2, 8)),
+}
+CONVOLUTIONS: tuple[Callable[[], nn.Module], tuple[int, ...]] = (
+    lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.GELU(), nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.ConvTranspose2d(8, 4, 2)
+    ),
+    (2, 3, 8, 8),
+)
+
+
+@pytest.mark.parametrize('route', [*ROUTES, None])
+@pytest.mark.parametrize('name', LAYERS)
+def test_gradients_are_those_of_masked_training(device: str, name: str, route: Kind | None) -> None:
+    make, shape = LAYERS[name]
+    assert_equal_gradients(make().to(device), torch.randn(shape).to(device), 3, route, FLOAT64)
+
+
+@pytest.mark.parametrize('optimizer', ['adamw', 'sgd'])
+def test_channels_last(device: str, optimizer: str) -> None:
+    make, shape = CONVOLUTIONS
+    network = make().double().to(device, memory_format=torch.channels_last)
+    x = torch.randn(shape, dtype=torch.float64).to(device, memory_format=torch.channels_last)
+    assert_equal_training(network, random_selection(network, 2), lambda net, _: uneven([net(x)]), 10, optimizer)
+
+
+def state_after(network: nn.Module, x: Tensor, forward: Callable[[nn.Module], nn.Module]) -> dict[str, Tensor]:
+    network = copy.deepcopy(network)
+    # not Adam: the bias of keys has no gradient but rounding, which Adam would blow up
+    training, optimizer = prepare(CompactTraining, network, random_selection(network, 2), 'sgd')
+    run = forward(network)
+    for _ in range(4):
+        optimizer.zero_grad()
+        uneven([run(x)]).backward()
+        training.before_step()
+        optimizer.step()
+        training.after_step()
+    return network.state_dict()
+
+
+@pytest.mark.parametrize('name', ['linear', 'attention', 'convolutions'])
+def test_compiled_training_is_eager_training(device: str, toy: bool, name: str) -> None:
+    if toy and name != 'linear':
+        pytest.skip('compiling for the CPU is tested in tests/sparse')
+    make, shape = LAYERS.get(name, CONVOLUTIONS)
+    network, x = make().double().to(device), torch.randn(shape, dtype=torch.float64).to(device)
+    expected = state_after(network, x, lambda net: net)
+    torch._dynamo.reset()
+    found = state_after(network, x, lambda net: torch.compile(net))
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-11, msg=lambda text, key=key: f'{key}: {text}')
+    assert any(not torch.equal(value, network.state_dict()[key]) for key, value in expected.items())
+
+
+def test_a_captured_step_is_an_eager_one(device: str, toy: bool) -> None:
+    if toy:
+        pytest.skip('CUDA graphs need a CUDA device')
+    network = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)).to(device)
+    selection, inputs = random_selection(network, 2), torch.randn(6, 8, 16).to(device)
+
+    def train(kind: type, captured: bool) -> dict[str, Tensor]:
+        own = copy.deepcopy(network)
+        training, optimizer = prepare(kind, own, selection, 'sgd')
+        x = inputs[0].clone()
+
+        def step() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            own(x).square().mean().backward()
+            training.before_step()
+            optimizer.step()
+            training.after_step()
+
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        if captured:
+            with torch.cuda.graph(graph):
+                step()
+        for other in inputs[1:]:
+            x.copy_(other)
+            graph.replay() if captured else step()
+        return own.state_dict()
+
+    expected = train(MaskedTraining, False)
+    for captured in (False, True):
+        for key, value in train(CompactTraining, captured).items():
+            torch.testing.assert_close(value, expected[key], rtol=1e-5, atol=1e-6)

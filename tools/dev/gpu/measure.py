@@ -58,7 +58,7 @@ class Task:
         steps: Timed steps.
         warmup: Steps before them.
         batch_size: That of the network if None.
-        compiled: Whether the backbone is compiled.
+        compiled: Mode of ``torch.compile`` for the backbone; not compiled if empty.
     """
 
     kind: str
@@ -69,11 +69,11 @@ class Task:
     steps: int = 8
     warmup: int = 3
     batch_size: int | None = None
-    compiled: bool = False
+    compiled: str = ''
 
     def __str__(self) -> str:
         size = '' if self.batch_size is None else f', batch {self.batch_size}'
-        return f'{self.kind} {self.network} {self.precision}{size}{", compiled" * self.compiled}'
+        return f'{self.kind} {self.network} {self.precision}{size}{self.compiled and f", compiled: {self.compiled}"}'
 
 
 PLAN = (
@@ -88,8 +88,9 @@ PLAN = (
     Task('selection', 'vit-b16', steps=4),
     Task('selection', 'deit-tiny', 'fp32', steps=4),
     Task('deltas', 'vit-b16'),
-    Task('steps', 'vit-b16', methods=('bias', 'gps-k1', 'full'), compiled=True, limit=90),
-    Task('steps', 'deit-tiny', methods=('bias', 'gps-k1', 'full'), compiled=True, limit=60),
+    Task('steps', 'vit-b16', methods=('bias', 'gps-k1', 'full'), compiled='default', warmup=4, limit=90),
+    Task('steps', 'vit-b16', methods=('bias', 'gps-k1', 'full'), compiled='reduce-overhead', warmup=4, limit=90),
+    Task('steps', 'deit-tiny', methods=('bias', 'gps-k1'), compiled='reduce-overhead', warmup=4, limit=60),
     Task('steps', 'vit-l14', 'fp32', methods=FEW, steps=3, warmup=2, limit=60),
     Task('segment-anything', 'sam-vit-b', steps=2, limit=60),
     Task('routes', 'vit-b16'),

@@ -111,12 +111,12 @@ class Bench:
         sparse = MaskedTraining if 'masked' in name else CompactTraining
         return Selected(self._selections[name.replace('-masked', '')], sparse)
 
-    def rig(self, name: str, compiled: bool = False) -> Rig:
-        """The method at work on a model of its own."""
+    def rig(self, name: str, compiled: str = '') -> Rig:
+        """The method at work on a model of its own, with the backbone compiled in a mode of ``torch.compile``, or not."""
         rig = Rig(self.setup, self.model(), self.recipe(name))
         if compiled:
             torch._dynamo.reset()
-            find_backbone(rig.model, 'backbone').compile()
+            find_backbone(rig.model, 'backbone').compile(mode=compiled)
         return rig
 
     def seconds(self, rig: Rig, steps: int, warmup: int) -> list[float]:
@@ -131,7 +131,7 @@ class Bench:
             found.append(time.perf_counter() - began)
         return found[warmup:]
 
-    def costs(self, names: Sequence[str], steps: int, warmup: int, compiled: bool = False) -> Iterator[dict[str, Any]]:
+    def costs(self, names: Sequence[str], steps: int, warmup: int, compiled: str = '') -> Iterator[dict[str, Any]]:
         """A row for each method, each alone on the device."""
         if any(name not in FIXED for name in names):
             self.select()
@@ -142,7 +142,7 @@ class Bench:
             except (RuntimeError, ValueError) as error:
                 yield dict(method=name, error=f'{type(error).__name__}: {str(error)[:200]}')
 
-    def _measured(self, name: str, steps: int, warmup: int, compiled: bool) -> dict[str, Any]:
+    def _measured(self, name: str, steps: int, warmup: int, compiled: str) -> dict[str, Any]:
         rig = self.rig(name, compiled)
         if self.device != 'cpu':
             torch.cuda.reset_peak_memory_stats(self.device)

@@ -107,3 +107,36 @@ def test_a_branch_that_runs_later() -> None:
 
     x, network = tokens(), Reading(read).double()
     assert_same_training(network, loss, {'first.weight'})
+
+
+class Headed(nn.Module):
+    """A backbone and a head that reads its weight, and owns another of them too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(6, 6), nn.GELU(), nn.Linear(6, 6))
+        self.head = nn.Linear(6, 6)
+        self.head.weight = self.backbone[2].weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(self.head(self.backbone(x)), self.backbone[0].weight)
+
+
+def test_a_read_from_outside_of_the_backbone() -> None:
+    base, x = Headed().double(), tokens()
+    selection = random_selection(base.backbone, 2)
+    states = {}
+    for kind in (MaskedTraining, CompactTraining):
+        net = copy.deepcopy(base)
+        training, optimizer = prepare(kind, net.backbone, selection)
+        for step in range(5):
+            optimizer.zero_grad()
+            before = net.backbone[0].weight.square().sum()  # a loss reads it too, and before the forward pass
+            (with_input(x)(net, step) + 0.1 * before).backward()
+            training.before_step()
+            optimizer.step()
+            training.after_step()
+        states[kind] = net.state_dict()
+    for name, value in states[MaskedTraining].items():
+        torch.testing.assert_close(states[CompactTraining][name], value, rtol=1e-10, atol=1e-12)
+    assert not torch.equal(states[CompactTraining]['head.weight'], base.head.weight)

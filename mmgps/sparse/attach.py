@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .routes import Route
@@ -65,27 +65,3 @@ def attach(y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan
     """``y``, the output of a layer for ``x``, made to depend on ``values``, and on ``bias`` where one is given."""
     attached: Tensor = _Attach.apply(y, x, values, bias, plan)  # type: ignore[no-untyped-call]
     return attached
-
-
-class AttachHook:
-    """Forward hook of a layer that calls :func:`attach`. A copy of the layer gets none of it."""
-
-    def __init__(self, values: nn.Parameter, plan: Plan) -> None:
-        self.values, self.plan = values, plan
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
-        if not wanted(self.values):
-            return output
-        return attach(output, args[0] if args else kwargs['input'], self.values, None, self.plan)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (no_hook, ())
-
-
-def no_hook() -> Any:
-    """The hook that a copied module has where its original had one."""
-    return _ignore
-
-
-def _ignore(*_: Any) -> None:
-    return None

@@ -46,7 +46,7 @@ class Projection:
         """The linear map by ``w``, the rows of the weight from ``start``, that depends on the values in them."""
         entries, plan = self._parts[start, start + len(w)]
         if plan is None:
-            return F.linear(x, w, b)
+            return F.linear(x, w.detach(), b)
         values: Tensor = self.weight.values
         if entries != (0, len(self.weight)):
             values = values.reshape(-1)[entries[0] : entries[1]]

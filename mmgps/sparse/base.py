@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from torch import nn
+from torch.optim import Optimizer
 
 
 class SparseTraining(Protocol):
@@ -12,6 +13,14 @@ class SparseTraining(Protocol):
 
     def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
         """Weights that the optimizer holds, and the parameters that it shall hold in their place."""
+        ...
+
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        """Make sure that ``optimizer``, which holds the replacements, trains as it would train the weights.
+
+        Raises:
+            ValueError: If that is not known of it.
+        """
         ...
 
     def start(self) -> None:

@@ -2,48 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
+from typing import Any
 
+import torch
+import torch.distributed as dist
 from torch import nn
+from torch.optim import Optimizer
 
 from mmgps.selection import Selection
 
 from .install import Handle, Installer
-from .readers import Reader
+from .optimizers import check_elementwise
 from .reduce import average_gradients
 from .routes import Route
-from .weight import TrainedWeight
+from .shard import is_sharded
+from .weight import TrainedWeight, with_changed_values, with_changed_weights
 
 
 class CompactTraining:
     """Trains the chosen connections as small parameters of their own.
 
-    The dense weights stay in their modules, frozen, and receive the new numbers after each step. Nothing is
-    registered in the modules: the state dict, the parameters and their order are those of the base. Equal to
-    :class:`MaskedTraining` up to rounding.
+    The dense weights stay in their modules and receive the new numbers after each step. Nothing is registered in the
+    modules: the state dict, the parameters and their order are those of the base. Equal to :class:`MaskedTraining` up
+    to rounding, with an optimizer that treats each number by itself (:func:`check_optimizer`).
+
+    What the optimizer, or anybody else, does to the values between two steps is in the weights before the next forward
+    pass; numbers that somebody put into a weight are in the values before the next step. A compiled forward pass does
+    not look for the former.
 
     Build it when the backbone is on its device; :meth:`close`, or leaving it as a context, restores the modules.
 
     Args:
         backbone: The network that ``selection`` was made for.
         selection: What is trained.
+        any_optimizer: Whether :meth:`check_optimizer` lets every optimizer pass. One that weighs a tensor as a whole
+            then weighs the values, ``[neurons, k]``, in place of the weight.
 
     Raises:
         SelectionMismatchError: If it was made for another network.
     """
 
-    def __init__(self, backbone: nn.Module, selection: Selection) -> None:
-        self._backbone = backbone
+    def __init__(self, backbone: nn.Module, selection: Selection, any_optimizer: bool = False) -> None:
+        self._backbone, self._any_optimizer = backbone, any_optimizer
         self._weights = [
             TrainedWeight(parameter, connections) for parameter, connections in selection.resolve(backbone)
         ]
         self._handles: list[Handle] = []
-        self._readers: list[Reader] = []
         self._routes: dict[str, Route] = {}
         self._required: list[bool] = []
+        self._watching = self._compiled = False
 
     def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
         return {weight.dense: weight.values for weight in self._weights}
+
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        """Make sure that ``optimizer`` steps each number by itself, unless any will do or no weight is trained in part.
+
+        Raises:
+            ValueError: If it is not known to. Names :class:`MaskedTraining`.
+        """
+        if self._weights and not self._any_optimizer:
+            check_elementwise(optimizer)
 
     def routes(self) -> dict[str, Route]:
         """Weight name to the way its gradient is made; of a tied weight, the way of its first owner."""
@@ -55,7 +77,7 @@ class CompactTraining:
             weight.follow()
 
     def start(self) -> None:
-        """Take the values from the weights, freeze these, and install what makes the values' gradients.
+        """Take the values from the weights and install what makes the values' gradients.
 
         Raises:
             RuntimeError: If the backbone went to another device or type since this was built, without :meth:`follow`.
@@ -68,16 +90,41 @@ class CompactTraining:
             weight.read()
         installer = Installer(self._weights)
         installer.install(self._backbone)
-        self._handles, self._readers, self._routes = installer.handles, installer.readers, installer.routes
+        forward, saving = Call(self._before_forward), Call(self._follow_values)
+        self._handles = [
+            *installer.handles,
+            self._backbone.register_forward_pre_hook(forward),
+            self._backbone.register_state_dict_pre_hook(saving),  # type: ignore[no-untyped-call]
+            *(weight.after_backward(partial(self._check_seen, weight)) for weight in self._weights),
+        ]
+        self._routes = installer.routes
+        # DDP, which wraps the network between here and the first forward, must not reduce gradients of the weights
+        if not _in_processes() or any(is_sharded(weight.dense) for weight in self._weights):
+            self._watch()
 
     def before_step(self) -> None:
+        """Called when gradients are complete, before they are unscaled or clipped.
+
+        Raises:
+            RuntimeError: If numbers were changed both in the values and in a weight, or in the values where a compiled
+                forward pass could not see it.
+        """
+        for weight in self._weights:
+            if weight.dense.grad is not None:  # of one that is sharded, which FSDP makes after all hooks
+                weight.collect(weight.dense)
+        if self._compiled:
+            for weight in with_changed_values(self._weights):
+                raise RuntimeError(_unseen(weight))
+        for weight in with_changed_weights(self._weights):
+            if with_changed_values([weight]):
+                raise RuntimeError(_changed_twice(weight))
+            weight.read()
         average_gradients([weight.values for weight in self._weights])
 
     def after_step(self) -> None:
         assert self._required or not self._weights, 'start() comes before the first step'
         for weight in self._weights:
             weight.write()
-        self._readers = [reader for reader in self._readers if not reader.settle()]
 
     def report(self) -> str:
         if not self._routes:
@@ -87,11 +134,13 @@ class CompactTraining:
 
     def close(self) -> None:
         """Leave the modules as :meth:`start` found them, with the numbers trained since."""
-        for handle in [*self._handles, *self._readers]:
+        for handle in self._handles:
             handle.remove()
         for weight, required in zip(self._weights, self._required, strict=False):
+            weight.unwatch()
             weight.dense.requires_grad_(required)
-        self._handles, self._readers, self._routes, self._required = [], [], {}, []
+        self._handles, self._routes, self._required = [], {}, []
+        self._watching = self._compiled = False
 
     def __enter__(self) -> CompactTraining:
         self.start()
@@ -101,6 +150,70 @@ class CompactTraining:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _watch(self) -> None:
+        for weight in self._weights:
+            weight.watch()
+        self._watching = True
+
+    def _before_forward(self) -> None:
+        if not self._watching:
+            self._watch()
+        if torch.compiler.is_compiling():
+            self._compiled = True
+        elif not torch.jit.is_tracing():  # type: ignore[no-untyped-call]
+            self._follow_values()
+
+    def _follow_values(self) -> None:
+        """Put values that somebody changed beside a step into the weights: a closure, a perturbation, an average."""
+        for weight in with_changed_values(self._weights):
+            if with_changed_weights([weight]):
+                raise RuntimeError(_changed_twice(weight))
+            weight.write()
+
+    def _check_seen(self, weight: TrainedWeight) -> None:
+        if self._compiled and weight.values_touched:
+            raise RuntimeError(_unseen(weight))
+
+
+class Call:
+    """A hook that does something and leaves what it is given alone. A copied module gets none of it."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+
+    def __call__(self, *_: Any) -> None:
+        self._action()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_no_hook, ())
+
+
+def _no_hook() -> Any:
+    """The hook that a copied module has where its original had one."""
+    return _ignore
+
+
+def _ignore(*_: Any) -> None:
+    return None
+
+
+def _in_processes() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _changed_twice(weight: TrainedWeight) -> str:
+    return (
+        f'the chosen numbers of {weight.name} were changed both in the weight and in the parameter that the optimizer '
+        'holds for them since the last step; change one of the two, the weight if in doubt'
+    )
+
+
+def _unseen(weight: TrainedWeight) -> str:
+    return (
+        f'the optimizer changed the chosen numbers of {weight.name} between two steps, which a compiled forward pass '
+        'does not see; leave out torch.compile, or use mmgps.MaskedTraining'
+    )
 
 
 def _check_place(weight: TrainedWeight) -> None:

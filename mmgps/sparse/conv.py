@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attach import Plan
+from .attach import Plan, attach, wanted
 from .conv_inputs import Kept, Source, Taps, batched
 from .conv_native import weight_gradient
+from .forward import OwnForward
 from .picking import chunks, dots, summed_product, wide_type
 from .routes import Kind, Route, Work
 from .weight import TrainedWeight
@@ -17,6 +21,37 @@ from .windows import Geometry, geometry_of, one_padding
 
 FEW = 16
 """How many times more numbers a product may hold at once than a gather."""
+
+
+class ConvForward(OwnForward):
+    """The forward of one convolution, transposed or not, while numbers of its weight are trained.
+
+    Args:
+        owner: The layer.
+        values: The trained numbers.
+        plan: How their gradient is made.
+    """
+
+    def __init__(self, owner: nn.Module, values: nn.Parameter, plan: Plan) -> None:
+        super().__init__(owner)
+        self._layer: Any = owner
+        self._values, self.plan = values, plan
+
+    def __call__(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        layer, weight = self._layer, self._layer.weight.detach()
+        if layer.transposed:
+            y = _transposed(layer, input, weight, output_size)
+        else:
+            y = layer._conv_forward(input, weight, layer.bias)
+        return attach(y, input, self._values, None, self.plan) if wanted(self._values) else y
+
+
+def _transposed(layer: Any, x: Tensor, weight: Tensor, output_size: Sequence[int] | None) -> Tensor:
+    """As ``nn.ConvTranspose1d``, ``2d`` and ``3d`` compute it."""
+    dims, stride, padding = len(layer.kernel_size), layer.stride, layer.padding
+    beyond = layer._output_padding(x, output_size, stride, padding, layer.kernel_size, dims, layer.dilation)
+    function: Callable[..., Tensor] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
+    return function(x, weight, layer.bias, stride, padding, beyond, layer.groups, layer.dilation)
 
 
 def conv_plan(owner: nn.Module, weight: TrainedWeight) -> Plan:

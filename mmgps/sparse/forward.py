@@ -21,7 +21,8 @@ class OwnForward:
         vars(owner)['forward'] = self
 
     def remove(self) -> None:
-        del vars(self._owner)['forward']
+        if vars(self._owner).get('forward') is self:  # mmcv's ConvModule puts another one in place and takes it away
+            del vars(self._owner)['forward']
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (getattr, (self._owner, 'forward'))

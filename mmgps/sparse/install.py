@@ -9,14 +9,11 @@ from torch import nn
 
 from mmgps.selection.roles import CONVOLUTIONS, TRANSPOSED
 
-from .attach import AttachHook
 from .attention import AttentionForward, runs_natively
-from .conv import conv_plan
-from .fallback import fallback_route, install_fallback
+from .conv import ConvForward, conv_plan
 from .forward import runs_forward_of
 from .linear import LinearForward
-from .readers import Reader, watch_readers
-from .routes import Route
+from .routes import Kind, Route
 from .transposed import transposed_plan
 from .weight import TrainedWeight
 
@@ -33,6 +30,9 @@ class Handle(Protocol):
 class Installer:
     """Installs on every owner of every weight what makes the gradient of its values.
 
+    An owner that computes in a way of its own gets nothing: the weight that it reads sends its own gradient back
+    (:meth:`TrainedWeight.watch`), which is called the fallback.
+
     Args:
         weights: The trained weights.
     """
@@ -40,13 +40,11 @@ class Installer:
     def __init__(self, weights: Sequence[TrainedWeight]) -> None:
         self._weights = {id(weight.dense): weight for weight in weights if len(weight)}
         self.handles: list[Handle] = []
-        self.readers: list[Reader] = []
         self.routes: dict[str, Route] = {}
 
     def install(self, backbone: nn.Module) -> None:
         served: set[int] = set()
         fused = {id(owner) for owner in fused_convolutions(backbone)}
-        layers = []
         for owner in backbone.modules():
             if runs_natively(owner):
                 assert isinstance(owner, nn.MultiheadAttention)
@@ -56,10 +54,8 @@ class Installer:
             for attribute, value in owner.named_parameters(recurse=False):
                 weight = self._weights.get(id(value))
                 if weight is not None and id(owner) not in served:
-                    layers.append((owner, attribute, weight))
                     native = attribute == 'weight' and computes_natively(owner) and id(owner) not in fused
-                    self._install_layer(owner, attribute, weight, native)
-        self.readers = watch_readers(backbone, layers)
+                    self._install_layer(owner, weight, native)
 
     def _install_attention(self, owner: nn.MultiheadAttention) -> None:
         values = [*owner.parameters(recurse=False), owner.out_proj.weight]
@@ -69,20 +65,18 @@ class Installer:
             self.handles.append(forward)
             self._note(forward.routes())
 
-    def _install_layer(self, owner: nn.Module, attribute: str, weight: TrainedWeight, native: bool) -> None:
+    def _install_layer(self, owner: nn.Module, weight: TrainedWeight, native: bool) -> None:
         if not native:
-            self.handles += install_fallback(owner, attribute, weight)
-            self._note({weight.name: fallback_route(weight)})
-        elif isinstance(owner, nn.Linear):
-            forward = LinearForward(owner, weight)
-            self.handles.append(forward)
-            self._note({weight.name: forward.plan.route})
+            fan_in = weight.layout.fan_in
+            self._note({weight.name: Route(Kind.FALLBACK, fan_in, fan_in, len(weight))})
+            return
+        if isinstance(owner, nn.Linear):
+            forward: LinearForward | ConvForward = LinearForward(owner, weight)
         else:
             plan = transposed_plan(owner, weight) if isinstance(owner, TRANSPOSED) else conv_plan(owner, weight)
-            # first of all: hooks that were there before may change the output
-            hook = AttachHook(weight.values, plan)
-            self.handles.append(owner.register_forward_hook(hook, prepend=True, with_kwargs=True))
-            self._note({weight.name: plan.route})
+            forward = ConvForward(owner, weight.values, plan)
+        self.handles.append(forward)
+        self._note({weight.name: forward.plan.route})
 
     def _note(self, routes: dict[str, Route]) -> None:
         for name, route in routes.items():

@@ -36,6 +36,7 @@ def attached_linear(x: Tensor, w: Tensor, b: Tensor | None, values: Tensor, plan
     The gradient of the bias is a sum over the same positions as that of the values. Where it can be made on the way,
     the native operation does not read the output's gradient once more for it.
     """
+    w = w.detach()  # its own gradient is that of whoever else reads it
     if not wanted(values):
         return F.linear(x, w, b)
     if b is None or not b.requires_grad or not plan.makes_bias:

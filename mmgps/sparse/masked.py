@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from mmgps.selection import Selection
 
@@ -31,6 +32,9 @@ class MaskedTraining:
 
     def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
         return {}
+
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        return None
 
     @torch.no_grad()
     def start(self) -> None:

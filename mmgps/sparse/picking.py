@@ -12,7 +12,13 @@ CHUNK = {'cpu': 2**18, 'cuda': 2**24}
 
 
 def chunks(count: int, each: int, device: str) -> Iterator[slice]:
-    """Cut ``count`` items of ``each`` numbers into parts of at most ``CHUNK`` numbers, at least one item each."""
+    """Cut ``count`` items of ``each`` numbers into parts of at most ``CHUNK`` numbers, at least one item each.
+
+    A compiled graph serves any size, so it cannot have a number of parts that depends on it: it gets one.
+    """
+    if torch.compiler.is_compiling():
+        yield slice(None)
+        return
     step = max(1, CHUNK.get(device, CHUNK['cuda']) // max(each, 1))
     for start in range(0, count, step):
         yield slice(start, start + step)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from mmgps.selection import Connections, Parameter
 
@@ -18,6 +21,9 @@ class TrainedWeight:
     else ``[chosen]``, in the order of :attr:`Connections.positions`, of the weight's type and device. It belongs to
     no module, so the state dict and the order of the module's parameters stay those of the base.
 
+    The numbers are in two places, which agree between steps. What they agree on is noted, so that it can be told which
+    of the two somebody changed since.
+
     Args:
         parameter: The weight, its owner and its neurons.
         connections: Which of its numbers are trained.
@@ -28,6 +34,10 @@ class TrainedWeight:
         self._owner, self._attribute, self._connections = parameter.owner, parameter.attribute, connections
         self._find_places()
         self.values = nn.Parameter(self._places.take().view(_shape(connections)))
+        self.agreed = self.values.detach().clone()
+        """The numbers that values and weight held when one was last copied to the other."""
+        self._version = self.values._version
+        self._watch: RemovableHandle | None = None
 
     @property
     def dense(self) -> nn.Parameter:
@@ -43,16 +53,62 @@ class TrainedWeight:
         """Go where the dense weight went: to another device, or into shards on several processes."""
         self._find_places()
         self.values.data = self.values.data.to(self.dense.device)
+        self.agreed = self.agreed.to(self.dense.device)
 
     @torch.no_grad()
     def read(self) -> None:
         """Take ``values`` from the dense weight."""
         self.values.copy_(self._places.take().view_as(self.values))
+        self._note()
 
     @torch.no_grad()
     def write(self) -> None:
         """Put ``values`` into the dense weight, in place; its other numbers keep their bits."""
         self._places.put(self.values.view(-1))
+        self._note()
+
+    def _note(self) -> None:
+        self.agreed = self.values.detach().clone()
+        self._version = self.values._version
+
+    @property
+    def values_touched(self) -> bool:
+        """Whether somebody wrote into ``values`` since they were read or written; ``values.data`` aside."""
+        return self.values._version != self._version
+
+    def in_dense(self) -> Tensor:
+        """The chosen numbers of the dense weight, in the shape of ``values``."""
+        return self._places.take().view_as(self.values)
+
+    def watch(self) -> None:
+        """Let the dense weight require a gradient, of which ``values`` get the chosen numbers.
+
+        The forward that is installed on a layer computes with the weight as a constant. So what arrives here comes
+        from whatever else reads it: an owner that computes in a way of its own, the module around it, a loss.
+        """
+        dense = self.dense
+        dense.grad = None
+        dense.requires_grad_(True)
+        self._watch = _after_accumulating(dense, self.collect)
+
+    def after_backward(self, action: Callable[[], None]) -> RemovableHandle:
+        """Call ``action`` whenever ``values`` have received a gradient, until the handle is removed."""
+        return _after_accumulating(self.values, lambda _: action())
+
+    def unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.remove()
+            self._watch = None
+
+    @torch.no_grad()
+    def collect(self, dense: Tensor) -> None:
+        """Add the chosen numbers of the gradient of ``dense`` to that of ``values``, and free it."""
+        found, dense.grad = dense.grad, None
+        if found is None or not self.values.requires_grad:
+            return
+        whole = found.full_tensor() if is_sharded(found) else found  # type: ignore[attr-defined]
+        picked = whole.reshape(-1).index_select(0, self.flat).view_as(self.values)
+        self.values.grad = picked if self.values.grad is None else self.values.grad + picked
 
     def _find_places(self) -> None:
         dense, connections = self.dense, self._connections
@@ -70,3 +126,40 @@ def _shape(connections: Connections) -> tuple[int, ...]:
     per_neuron = torch.bincount(connections.rows, minlength=connections.neurons)
     equal = count > 0 and bool((per_neuron == per_neuron[0]).all())
     return (connections.neurons, count // connections.neurons) if equal else (count,)
+
+
+def with_changed_values(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
+    """Those whose values have changed since they were read or written."""
+    if same_bits([weight.values for weight in weights], [weight.agreed for weight in weights]):
+        return []
+    return [weight for weight in weights if not same_bits([weight.values], [weight.agreed])]
+
+
+def with_changed_weights(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
+    """Those whose numbers in the weight have; those that are sharded aside, of which it is not known."""
+    weights = [weight for weight in weights if not is_sharded(weight.dense)]
+    now = [weight.in_dense() for weight in weights]
+    if same_bits(now, [weight.agreed for weight in weights]):
+        return []
+    return [weight for weight, found in zip(weights, now, strict=True) if not same_bits([found], [weight.agreed])]
+
+
+def same_bits(ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    """Whether each of ``ones`` holds the numbers of its counterpart, NaN among them; asks each device once per type."""
+    return _bits(ones).keys() == _bits(others).keys() and all(
+        torch.equal(torch.cat(mine), torch.cat(theirs))
+        for mine, theirs in zip(_bits(ones).values(), _bits(others).values(), strict=True)
+    )
+
+
+def _bits(tensors: Sequence[Tensor]) -> dict[tuple[torch.dtype, torch.device], list[Tensor]]:
+    found: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for tensor in tensors:
+        integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+        found.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach().reshape(-1).view(integers))
+    return found
+
+
+def _after_accumulating(value: Tensor, hook: Callable[[Tensor], None]) -> RemovableHandle:
+    handle: RemovableHandle = value.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+    return handle

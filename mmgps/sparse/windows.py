@@ -37,12 +37,16 @@ class Geometry:
         return F.pad(x, self.padding, self.mode) if any(self.padding) else x
 
     def windows(self, x: Tensor, outputs: Sequence[int]) -> Tensor:
-        """View the padded ``x [batch, channels, *size]`` as ``[batch, channels, *kernel, *outputs]``."""
-        steps = x.stride()[2:]
-        taps = [d * s for d, s in zip(self.dilation, steps, strict=True)]
-        moves = [d * s for d, s in zip(self.stride, steps, strict=True)]
-        size = (*x.shape[:2], *self.kernel, *outputs)
-        return x.as_strided(size, (*x.stride()[:2], *taps, *moves))
+        """View the padded ``x [batch, channels, *size]`` as ``[batch, channels, *kernel, *outputs]``.
+
+        No stride of ``x`` is read: a compiler lays tensors out in memory otherwise than it found them while tracing.
+        """
+        dims = len(self.kernel)
+        moves = zip(self.kernel, self.dilation, self.stride, outputs, strict=True)
+        for dim, (kernel, dilation, stride, count) in enumerate(moves, 2):
+            x = x.unfold(dim, dilation * (kernel - 1) + 1, stride).narrow(dim, 0, count)
+            x = x[..., ::dilation] if dilation > 1 else x
+        return x.permute(0, 1, *range(2 + dims, 2 + 2 * dims), *range(2, 2 + dims))
 
     def outputs(self, padded: Sequence[int]) -> list[int]:
         """Output size for a padded input size."""

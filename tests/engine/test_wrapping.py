@@ -8,11 +8,12 @@ from mmengine._strategy import DDPStrategy
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import FlexibleRunner, Runner
 from test_config_features import resnet
-from tiny import tiny_config, train
+from test_invariants import base_state
+from tiny import state_of, tiny_config, train
 from torch import nn
 
 from mmgps.engine.wrapping import rewrap
-from mmgps.selection import Injected
+from mmgps.selection import Injected, load_selection
 from mmgps.tuning.placing import check_connected
 
 
@@ -89,3 +90,26 @@ def test_nor_are_they_by_a_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runner.model is not first
     assert runner.model.module[1] is norm
     assert runner.strategy.sync_bn == 'torch'
+
+
+@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])
+def test_a_compiled_run_trains_as_one_that_is_not(backend: str, tmp_path: Path) -> None:
+    torch._dynamo.reset()
+    one_stage = dict(num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,), zero_init_residual=False)
+    states, chosen, model = [], [], resnet()
+    model['backbone'].update(one_stage)
+    model['decode_head']['in_channels'] = 8
+    for name, compiled in (('eager', False), ('compiled', dict(backend=backend))):
+        optimizer = dict(type='SGD', lr=0.1, momentum=0.9)
+        cfg = tiny_config(tmp_path / name, max_iters=2, model=model, compile=compiled)
+        cfg.optim_wrapper.optimizer = optimizer
+        states.append(state_of(train(cfg)))
+        chosen.append(load_selection(tmp_path / name / 'selection.safetensors'))
+    torch._dynamo.reset()
+    assert chosen[0].equals(chosen[1])
+    base = base_state(tiny_config(tmp_path / 'base', model=model))
+    for name, connections in chosen[0].connections.items():
+        eager, found, before = (state[f'backbone.{name}'].flatten()[connections.positions] for state in (*states, base))
+        moved = eager - before
+        assert moved.any(), name
+        torch.testing.assert_close(found - before, moved, rtol=0, atol=0.01 * float(moved.abs().max()), msg=name)

@@ -144,7 +144,8 @@ def test_nothing_is_registered_and_nothing_kept_without_gradients() -> None:
     training, _ = prepare(CompactTraining, network, random_selection(network))
     assert [name for name, _ in network.named_parameters()] == names
     assert list(network.state_dict()) == keys
-    assert not any(old.requires_grad for old in training.replacements())
+    network(x).sum().backward()
+    assert all(old.grad is None and new.grad is not None for old, new in training.replacements().items())
     with torch.no_grad():
         assert network(x).grad_fn is None
     for value in (*network.parameters(), *training.replacements().values()):
@@ -159,9 +160,11 @@ def test_closing_restores_the_modules_exactly() -> None:
     expected = network(x)
     with CompactTraining(network, random_selection(network)):
         network(x)
-        assert not all(value.requires_grad for value in network.parameters())
+        assert any('forward' in vars(module) for module in network.modules())
     assert {name: set(vars(module)) for name, module in network.named_modules()} == plain
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    assert not any(value._post_accumulate_grad_hooks for value in network.parameters())
+    assert not network._state_dict_pre_hooks
     assert [value.requires_grad for value in network.parameters()] == flags
     assert torch.equal(network(x), expected)
 

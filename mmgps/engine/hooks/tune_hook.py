@@ -19,7 +19,7 @@ from mmgps.tuning import InjectionMethod, TuningMethod, check_trainable, format_
 from ..agreement import check_same_loss, check_same_method, check_same_training
 from ..components import build_method
 from ..history import pack_history, unpack_history
-from ..optim import check_owners, hold_only_trained
+from ..optim import hold_only_trained
 from ..selection_pass import select, unwrapped
 from ..target import find_backbone
 from ..wrapping import check_made_before, check_strategy, rewrap, shard_base, whole_model
@@ -137,7 +137,6 @@ class TuneHook(Hook):
         backbone.train()  # backbones of mm libraries return nothing
         check_trainable(backbone, selection)
         self.training = SPARSE.build({'_scope_': 'mmgps', **self.sparse, 'backbone': backbone, 'selection': selection})
-        check_owners(unwrapped(runner.model), backbone, self.training.replacements())
         frozen = freeze_unselected(backbone, selection)
         hold_only_trained(runner.optim_wrapper, frozen, self.training, bool(selection.connections), added)
         self.selection = selection

@@ -87,13 +87,17 @@ def hold_only_trained(
 
     Raises:
         TypeError: For a plain wrapper where a selective one is needed.
-        ValueError: If no optimizer holds a parameter that a new one could join, or if one that makes its state at
-            construction cannot be built anew for those that it holds by now.
+        ValueError: If no optimizer holds a parameter that a new one could join, if one that makes its state at
+            construction cannot be built anew for those that it holds by now, or if one that holds a weight with chosen
+            connections may not step these as it would step the weight.
     """
     wrappers = wrappers_of(optim_wrapper)
     for wrapper in wrappers:
         if needed and not isinstance(wrapper, SelectiveStep):
             raise TypeError(_refusal(wrapper))
+        held = {id(value) for group in wrapper.optimizer.param_groups for value in group['params']}
+        if any(id(old) in held for old in sparse.replacements()):
+            sparse.check_optimizer(wrapper.optimizer)
     groups = [group for wrapper in wrappers for group in wrapper.optimizer.param_groups]
     heirs = _new_members(groups, added)
     dropped = {id(value) for value in frozen}

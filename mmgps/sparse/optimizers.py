@@ -1,0 +1,51 @@
+"""Which optimizers give the same steps for a few numbers of a weight as for the whole weight.
+
+An optimizer that computes the step of each number from the history of that number alone does: it does not matter to it
+which others it holds. One that weighs a tensor as a whole (LARS and LAMB by its norm, Adafactor by its rows, columns
+and scale, Muon as a matrix) takes steps of another length, or of another direction, for the trained numbers alone.
+Of a class that is not known here it cannot be told.
+"""
+
+from __future__ import annotations
+
+from inspect import unwrap
+
+from torch import optim
+from torch.optim import Optimizer
+
+ELEMENTWISE: tuple[type[Optimizer], ...] = (
+    optim.SGD, optim.ASGD, optim.RMSprop, optim.Rprop, optim.Adagrad, optim.Adadelta, optim.Adam, optim.AdamW,
+    optim.Adamax, optim.NAdam, optim.RAdam,
+)  # fmt: skip
+
+
+def is_elementwise(optimizer: Optimizer) -> bool:
+    """Whether ``optimizer`` is known to step each number by itself: one of torch's, or a subclass with its step."""
+    kind = type(optimizer)
+    return any(issubclass(kind, known) and unwrap(kind.step) is unwrap(known.step) for known in ELEMENTWISE)
+
+
+def check_elementwise(optimizer: Optimizer) -> None:
+    """Make sure that ``optimizer`` steps each number by itself.
+
+    Raises:
+        ValueError: Names its class, and what to do.
+    """
+    if is_elementwise(optimizer):
+        return
+    name = type(optimizer).__name__
+    if isinstance(optimizer, optim.LBFGS):
+        raise ValueError(
+            'LBFGS computes the loss again within its step, and an optimizer wrapper hands it none; choose one that '
+            f'does not: {_known()}'
+        )
+    raise ValueError(
+        f'{name} is not known to step each number by itself, so compact training may differ from training the dense '
+        "weights; set sparse=dict(type='mmgps.MaskedTraining') of the hook, or an optimizer of torch that does "
+        f'({_known()}), or, if {name} does or the difference is meant, '
+        "sparse=dict(type='mmgps.CompactTraining', any_optimizer=True)"
+    )
+
+
+def _known() -> str:
+    return ', '.join(kind.__name__ for kind in ELEMENTWISE)

@@ -3,9 +3,10 @@
 from .accounting import saved_bytes
 from .base import SparseTraining
 from .compact import CompactTraining
-from .lean import FusedAttention, LeanOption, Recomputation, start_options
+from .lean import FusedAttention, LeanOption, start_options
 from .masked import MaskedTraining
 from .places import Places
+from .recomputation import Recomputation
 from .routes import Route
 
 __all__ = [

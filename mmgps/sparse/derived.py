@@ -54,7 +54,7 @@ def mark_derived(y: Tensor, derivation: Derivation) -> None:
     if y.numel() != _root(y).numel():
         return
     versions = tuple(source._version for source in derivation.sources)
-    setattr(_root(y), MARK, _Marked(derivation, y._version, versions, y.stride(), y.storage_offset()))
+    setattr(_root(y), MARK, _Marked(derivation, y._version, versions, y.stride(), int(y.storage_offset())))
 
 
 def derivation_of(x: Tensor) -> Derivation | None:
@@ -70,7 +70,7 @@ def derivation_of(x: Tensor) -> Derivation | None:
     derivation = marked.derivation
     if marked.sources != tuple(source._version for source in derivation.sources):
         return None
-    view = _View(derivation.make, marked.stride, tuple(x.shape), x.stride(), x.storage_offset() - marked.offset)
+    view = _View(derivation.make, marked.stride, tuple(x.shape), x.stride(), int(x.storage_offset()) - marked.offset)
     return Derivation(derivation.sources, view, derivation.pointwise, derivation.product)
 
 

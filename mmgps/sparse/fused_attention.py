@@ -45,9 +45,8 @@ def self_attention(owner: nn.MultiheadAttention, linear: Callable[..., Tensor], 
     packed = linear(x, owner.in_proj_weight, owner.in_proj_bias)
     q, k, v = (part.view(heads).transpose(1, 2) for part in packed.chunk(3, dim=-1))
     attended = F.scaled_dot_product_attention(q, k, v, dropout_p=owner.dropout if owner.training else 0.0)
-    if not torch.compiler.is_compiling() and attended.grad_fn is not None:
-        if attended.grad_fn.name().startswith(KEEPS_OUTPUT):
-            mark_derived(attended, Derivation((attended.detach(),), _itself))
+    if not torch.compiler.is_compiling() and _maker(attended).startswith(KEEPS_OUTPUT):
+        mark_derived(attended, Derivation((attended.detach(),), _itself))
     y = linear(attended.transpose(1, 2).reshape(images, tokens, width), owner.out_proj.weight, owner.out_proj.bias)
     return y if owner.batch_first else y.transpose(0, 1)
 
@@ -62,8 +61,12 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _layout(x: Tensor) -> tuple[object, ...]:
-    maker = None if x.grad_fn is None else x.grad_fn.name()
-    return x.shape, x.stride(), x.storage_offset(), x.dtype, x.requires_grad, maker
+    return x.shape, x.stride(), x.storage_offset(), x.dtype, x.requires_grad, _maker(x)
+
+
+def _maker(x: Tensor) -> str:
+    """The operation of torch that made ``x``, '' where it has no gradient."""
+    return '' if x.grad_fn is None else x.grad_fn.name()
 
 
 def _itself(x: Tensor) -> Tensor:

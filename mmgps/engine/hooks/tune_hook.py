@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from mmgps.registry import HOOKS, LEAN, SELECTION_LOSSES, SPARSE
+from mmgps.registry import HOOKS, LEAN, MICRO_BATCHES, SELECTION_LOSSES, SPARSE
 from mmgps.selection import Quantiles, Selection, load_selection, pack_selection, save_selection, unpack_selection
 from mmgps.sparse import LeanOption, SparseTraining, start_options
 from mmgps.tuning import InjectionMethod, TuningMethod, check_trainable, format_report, freeze_unselected, injected_by
@@ -19,6 +19,7 @@ from mmgps.tuning import InjectionMethod, TuningMethod, check_trainable, format_
 from ..agreement import check_same_loss, check_same_method, check_same_training
 from ..components import build_method
 from ..history import pack_history, unpack_history
+from ..micro_batches import MicroBatches
 from ..optim import check_owners, hold_only_trained
 from ..selection_pass import select, unwrapped
 from ..target import find_backbone
@@ -47,6 +48,8 @@ class TuneHook(Hook):
             ``mmgps.SupConLoss``.
         lean: Configs of options that take time or memory off a step and round otherwise than without:
             ``mmgps.FusedAttention``, ``mmgps.Recomputation``.
+        micro_batches: Config of how the selection pass divides a batch, ``mmgps.MicroBatches``, so that it needs no
+            more memory than training; left out, it takes batches whole.
 
     Raises:
         ValueError: When training starts, for a ``target`` that the model does not have, or an option of ``lean`` for
@@ -62,12 +65,16 @@ class TuneHook(Hook):
         sparse: dict | None = None,
         loss: dict | None = None,
         lean: Sequence[dict] = (),
+        micro_batches: dict | None = None,
     ) -> None:
         self.method: TuningMethod | None = build_method(method) if isinstance(method, dict) else method
         self.target, self.num_batches, self.selection_file = target, num_batches, selection
         self.sparse = sparse or dict(type='CompactTraining')
         self.loss = SELECTION_LOSSES.build({'_scope_': 'mmgps', 'type': 'TaskLoss', **(loss or {})})
         self.lean: list[LeanOption] = [LEAN.build({'_scope_': 'mmgps', **option}) for option in lean]
+        self.micro_batches: MicroBatches | None = None
+        if micro_batches is not None:
+            self.micro_batches = MICRO_BATCHES.build({'_scope_': 'mmgps', 'type': 'MicroBatches', **micro_batches})
         # A file says itself which loss it was chosen by, so only one that is named beside it has to agree.
         self._compares_loss = not selection or loss is not None
         self.selection: Selection | None = None
@@ -134,7 +141,8 @@ class TuneHook(Hook):
             self._check_same(runner, selection, self.selection_file)
             return selection, f'selection read from {self.selection_file}'
         with whole_model(runner):
-            choice = select(runner, self._backbone(runner), self._method(runner), self.num_batches, self.loss)
+            backbone, method = self._backbone(runner), self._method(runner)
+            choice = select(runner, backbone, method, self.num_batches, self.loss, self.micro_batches)
         self.gradients = choice.gradients
         return choice.selection, str(choice.cost)
 

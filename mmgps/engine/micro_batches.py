@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmgps.registry import MICRO_BATCHES
+from mmgps.registry import LEAN, MICRO_BATCHES
 from mmgps.selection import preserved
-from mmgps.sparse import saved_bytes
+from mmgps.sparse import LeanOption, saved_bytes, start_options
 
 from .selection_batches import divide, samples_of
 from .selection_loss import SelectionLoss, TrainingLoss
@@ -50,15 +51,32 @@ class MicroBatches:
             images.
         sums_on_host: Whether the gradient of each weight goes to the memory of the host as soon as it is made. For a
             GPU on which even one dense gradient of the backbone is too much.
+        lean: Configs of options of the backbone within the pass, such as ``mmgps.Recomputation``, with which larger
+            parts fit. They round otherwise.
 
     Raises:
         ValueError: For a size below 1.
     """
 
-    def __init__(self, size: int | None = None, sums_on_host: bool = False) -> None:
+    def __init__(self, size: int | None = None, sums_on_host: bool = False, lean: Sequence[dict] = ()) -> None:
         if size is not None and size < 1:
             raise ValueError(f'size of mmgps.MicroBatches counts images and is to be at least 1, got {size!r}')
         self.size, self.sums_on_host = size, sums_on_host
+        self.lean: list[LeanOption] = [LEAN.build({'_scope_': 'mmgps', **option}) for option in lean]
+
+    @contextmanager
+    def running(self, backbone: nn.Module) -> Iterator[None]:
+        """The context of the pass.
+
+        Raises:
+            ValueError: If ``backbone`` has nothing for an option of ``lean``.
+        """
+        start_options(self.lean, backbone)
+        try:
+            yield
+        finally:
+            for option in reversed(self.lean):
+                option.close()
 
     def bind(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,7 +129,7 @@ def _gradients(
         loss = division.bind(objective, model, backbone, runner.optim_wrapper, parameters, size)
 
     def work() -> dict[str, Tensor]:
-        with preserved(model):
+        with preserved(model), nullcontext() if division is None else division.running(backbone):
             return sum_gradients(
                 model.train(),
                 parameters,

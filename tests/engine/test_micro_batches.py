@@ -236,10 +236,14 @@ def test_a_run_selects_what_it_selects_by_whole_batches(loss: str, tmp_path: Pat
     from mmgps.selection import load_selection
 
     chosen = []
-    for name, division in (('whole', None), ('parts', dict(size=3)), ('fitted', dict(sums_on_host=True))):
+    divisions: list[dict | None] = [None, dict(size=3), dict(sums_on_host=True)]
+    divisions += [dict(type='mmgps.MicroBatches', lean=[dict(type='mmgps.Recomputation', hidden=0.5)])]
+    for at, division in enumerate(divisions):
         hook = dict(type='mmgps.GPSHook', loss=dict(type=f'mmgps.{loss}'), micro_batches=division)
-        train(classes.classes_config(tmp_path / name, 'vit', max_iters=0, custom_hooks=[hook]))
-        chosen.append(load_selection(tmp_path / name / 'selection.safetensors'))
+        runner = train(classes.classes_config(tmp_path / f'{at}', 'vit', max_iters=0, custom_hooks=[hook]))
+        chosen.append(load_selection(tmp_path / f'{at}' / 'selection.safetensors'))
+        norms = [m for m in runner.model.backbone.modules() if isinstance(m, nn.LayerNorm)]
+        assert not any(m._forward_hooks for m in norms)
     for name, own in chosen[0].connections.items():
         for other in chosen[1:]:
             same = (own.positions == other.connections[name].positions).float().mean()

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 
 from mmgps.selection import Selection
-from mmgps.sparse import CompactTraining, MaskedTraining
+from mmgps.sparse import CompactTraining, FusedAttention, LeanOption, MaskedTraining, Recomputation
 from mmgps.tuning import BiasTuning, FullTuning, LinearProbe
 
 from .lora import Lora, UnmergedLora
-from .recipes import Recipe, Selected, SparseClass, Tuned
+from .recipes import Lean, Recipe, Selected, SparseClass, Tuned
 
 FIXED: dict[str, Callable[[], Recipe]] = {
     'full': lambda: Tuned(FullTuning()),
@@ -22,6 +22,23 @@ FIXED: dict[str, Callable[[], Recipe]] = {
 }
 DEFAULT = ('full', 'linear', 'bias', 'lora-r8')
 SPARSE: dict[str, SparseClass] = {'masked': MaskedTraining, 'compact': CompactTraining}
+
+
+def fused() -> list[LeanOption]:
+    return [FusedAttention()]
+
+
+def lean() -> list[LeanOption]:
+    return [FusedAttention(), Recomputation()]
+
+
+def leaner() -> list[LeanOption]:
+    return [FusedAttention(), Recomputation(hidden=0.4)]
+
+
+LEAN: dict[str, Callable[[], Sequence[LeanOption]]] = {'fused': fused, 'lean': lean, 'leaner': leaner}
+"""What may follow the name of a method behind a plus, such as ``bias+lean``: the options that it stands for."""
+
 GPS_NAME = re.compile(r'gps-(masked|compact)-k([1-9]\d*)')
 
 
@@ -37,17 +54,23 @@ def connections_per_neuron(names: Sequence[str]) -> list[int]:
         ValueError: For a name of no method.
     """
     for name in names:
-        if name not in FIXED and not GPS_NAME.fullmatch(name):
+        method, _, options = name.partition('+')
+        if (method not in FIXED and not GPS_NAME.fullmatch(method)) or ('+' in name and options not in LEAN):
             known = [*FIXED, 'gps-masked-k1', 'gps-compact-k1']
+            ends = [f'+{end}' for end in LEAN]
+            near = get_close_matches(name, [*known, *(one + end for one in known for end in ends)], 1, 0.0)[0]
             raise ValueError(
-                f'unknown method {name!r}, expected one of {", ".join(known)}, with any K; '
-                f'nearest: {get_close_matches(name, known, 1, 0.0)[0]}'
+                f'unknown method {name!r}, expected one of {", ".join(known)}, with any K, and perhaps one of '
+                f'{", ".join(ends)} behind it; nearest: {near}'
             )
-    found = [GPS_NAME.fullmatch(name) for name in names]
+    found = [GPS_NAME.fullmatch(name.partition('+')[0]) for name in names]
     return sorted({int(match[2]) for match in found if match})
 
 
 def recipe_of(name: str, selections: Mapping[int, Selection]) -> Recipe:
     """The method called ``name``, with the selection for its K out of ``selections``."""
+    if '+' in name:
+        method, _, options = name.partition('+')
+        return Lean(recipe_of(method, selections), LEAN[options])
     match = GPS_NAME.fullmatch(name)
     return Selected(selections[int(match[2])], SPARSE[match[1]]) if match else FIXED[name]()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import nn
 
 from mmgps.selection import Selection
-from mmgps.sparse import CompactTraining, SparseTraining
+from mmgps.sparse import CompactTraining, LeanOption, SparseTraining, start_options
 from mmgps.tuning import TuningMethod
 
 SparseClass = Callable[[nn.Module, Selection], SparseTraining]
@@ -61,3 +61,51 @@ class Selected:
 
     def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
         return self.sparse(backbone, selection)
+
+
+@dataclass(frozen=True)
+class Lean:
+    """A method with options that change how its network computes.
+
+    Args:
+        recipe: The method.
+        options: Make the options.
+    """
+
+    recipe: Recipe
+    options: Callable[[], Sequence[LeanOption]]
+
+    def apply(self, backbone: nn.Module) -> Selection:
+        return self.recipe.apply(backbone)
+
+    def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
+        return LeanTraining(self.recipe.training(backbone, selection), backbone, self.options())
+
+
+class LeanTraining:
+    """What trains the connections, and starts the options after it.
+
+    Args:
+        training: What trains.
+        backbone: The network.
+        options: For it.
+    """
+
+    def __init__(self, training: SparseTraining, backbone: nn.Module, options: Sequence[LeanOption]) -> None:
+        self._training, self._backbone, self._options = training, backbone, options
+
+    def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
+        return self._training.replacements()
+
+    def start(self) -> None:
+        self._training.start()
+        start_options(self._options, self._backbone)
+
+    def before_step(self) -> None:
+        self._training.before_step()
+
+    def after_step(self) -> None:
+        self._training.after_step()
+
+    def report(self) -> str:
+        return '\n'.join([self._training.report(), *(option.report() for option in self._options)])

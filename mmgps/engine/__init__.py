@@ -26,6 +26,7 @@ from .fsdp import GPSFSDPStrategy, ShardingError  # noqa: E402
 from .hooks import BeforeAfterHook, DeltaHook, ExactResumeHook, GPSHook, TuneHook  # noqa: E402
 from .inference import ModelBank, init_bank, init_model  # noqa: E402
 from .inputs import InputMissingError, MissingInputsError, provide_inputs  # noqa: E402
+from .micro_batches import MicroBatches  # noqa: E402
 from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
 from .runners import build_runner  # noqa: E402
 from .selection_loss import TaskLoss  # noqa: E402
@@ -47,6 +48,7 @@ __all__ = [
     'GPSOptimWrapper',
     'ImageEmbedding',
     'InputMissingError',
+    'MicroBatches',
     'MissingInputsError',
     'ModelBank',
     'PixelEmbedding',

@@ -52,6 +52,8 @@ for _name in ('PerNeuron', 'PerLayer', 'NetworkWide', 'SharedColumns'):
     registry.CHOICES.register_module(module=getattr(selection, _name))
 for _name in ('CompactTraining', 'MaskedTraining'):
     registry.SPARSE.register_module(module=getattr(sparse, _name))
+for _name in ('FusedAttention', 'Recomputation'):
+    registry.LEAN.register_module(module=getattr(sparse, _name))
 
 
 def check_method_name(name: str) -> None:

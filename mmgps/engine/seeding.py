@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import broadcast_object_list
+from torch import nn
 
 
 def mixed_seed(*parts: int) -> int:
@@ -164,3 +165,23 @@ def run_seed(seed: int | None) -> int:
     shared = [seed]
     broadcast_object_list(shared)
     return int(shared[0] or 0)
+
+
+class Draws:
+    """The random state of Python, NumPy and torch, on the CPU and on the devices of ``model``, as it is now.
+
+    Args:
+        model: Whose CUDA devices count.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        devices = {value.device for value in model.parameters() if value.is_cuda}
+        self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        self._devices = {device: torch.cuda.get_rng_state(device) for device in devices}
+
+    def restore(self) -> None:
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)  # noqa: NPY002
+        torch.set_rng_state(self._torch)
+        for device, state in self._devices.items():
+            torch.cuda.set_rng_state(state, device)

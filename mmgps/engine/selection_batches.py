@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from mmengine.dataset import RepeatDataset
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from .loaders import rebuild
@@ -59,8 +60,7 @@ def selection_batches(
         raise ValueError(f'num_batches must be at least 1, or None for all data, got {num_batches}')
     if isinstance(loader.dataset, IterableDataset):
         raise TypeError(f'the selection pass needs a data set with a length, got {type(loader.dataset).__name__}')
-    batches: Any = loader.batch_sampler
-    size = int(getattr(batches, 'batch_size', loader.batch_size) or 1)
+    size = batch_size_of(loader)
     data = SeededDataset(loader.dataset)
     order = torch.randperm(distinct(loader.dataset), generator=torch.Generator().manual_seed(seed)).tolist()
     shares = [order[at::world_size] for at in range(world_size)]
@@ -77,6 +77,12 @@ def selection_batches(
         ),
         counted,
     )
+
+
+def batch_size_of(loader: DataLoader) -> int:
+    """Samples in a batch of ``loader``."""
+    batches: Any = loader.batch_sampler
+    return int(getattr(batches, 'batch_size', loader.batch_size) or 1)
 
 
 def distinct(dataset: Any) -> int:
@@ -102,3 +108,34 @@ def _batches(indices: Sequence[int], size: int) -> list[list[int]]:
         lone = batches.pop()
         batches[-1] += lone
     return batches
+
+
+def samples_of(batch: Any) -> int:
+    """Images in ``batch``; the inputs of a model that compares views are a list of views, not of images."""
+    given = batch if isinstance(batch, Mapping) else {}
+    labelled = given.get('data_samples')
+    return len(given.get('inputs', batch) if labelled is None else labelled)
+
+
+def divide(batch: Any, size: int) -> Iterator[Any]:
+    """Parts of ``size`` images of a batch as data loaders of mm libraries collate it, or as they preprocess it.
+
+    Raises:
+        TypeError: For a batch of another form.
+    """
+    images = samples_of(batch)
+    for start in range(0, images, size):
+        yield _cut(batch, images, slice(start, start + size))
+
+
+def _cut(part: Any, images: int, which: slice) -> Any:
+    if isinstance(part, Mapping):
+        return {name: _cut(value, images, which) for name, value in part.items()}
+    if part is None:
+        return None
+    if isinstance(part, Tensor | Sequence) and len(part) == images:
+        return part[which]
+    raise TypeError(
+        f'a batch of {images} images holds a {type(part).__name__} that is not of this length, so it cannot be '
+        'divided; leave micro_batches out of the hook'
+    )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmgps.registry import SELECTION_LOSSES
+from mmgps.selection.roles import type_names
 
 from .kept_loss import LossKeeper
-from .selection_batches import SelectionBatches, selection_batches
+from .selection_batches import SelectionBatches, divide, samples_of, selection_batches
+
+BATCH_NORMS = {'torch.nn.modules.batchnorm._BatchNorm', 'mmcv.ops.sync_bn.SyncBatchNorm'}
 
 
 class SelectionLoss(Protocol):
@@ -50,6 +53,18 @@ class TaskLoss:
     def bind(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any], Tensor]:
         return TrainingLoss(model, optim_wrapper)
 
+    def in_parts(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any, int], Iterator[Tensor]]:
+        """See :class:`mmgps.engine.micro_batches.DivisibleLoss`."""
+        loss = self.bind(model, backbone, optim_wrapper)
+        return lambda batch, size: (loss(part) for part in divide(batch, size))
+
+    def kept_whole(self, model: Any, backbone: nn.Module) -> str | None:
+        """See :class:`mmgps.engine.micro_batches.DivisibleLoss`."""
+        augments = getattr(getattr(model, 'data_preprocessor', None), 'batch_augments', None)
+        if augments is not None:
+            return f'{type(augments).__name__} of the data preprocessor mixes its images'
+        return norms_over_batch(model)
+
     def settings(self) -> dict[str, Any]:
         return {'type': 'TaskLoss'}
 
@@ -73,8 +88,9 @@ class TrainingLoss:
         return keeper.loss * samples_of(batch)
 
 
-def samples_of(batch: Any) -> int:
-    """Images in ``batch``; the inputs of a model that compares views are a list of views, not of images."""
-    given = batch if isinstance(batch, Mapping) else {}
-    labelled = given.get('data_samples')
-    return len(given.get('inputs', batch) if labelled is None else labelled)
+def norms_over_batch(network: nn.Module) -> str | None:
+    """Why ``network`` needs the images of a batch together: it normalises over them. None if it does not."""
+    for name, module in network.named_modules():
+        if module.training and type_names(module) & BATCH_NORMS:
+            return f'{name} ({type(module).__name__}) normalises over the batch'
+    return None

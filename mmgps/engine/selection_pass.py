@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +20,10 @@ from mmgps.selection import Quantiles, Selection, gradient_quantiles, preserved,
 from mmgps.selection.roles import type_names
 from mmgps.tuning import TuningMethod
 
+from .micro_batches import MicroBatches
 from .optim import wrappers_of
 from .seeding import mixed_seed, run_seed, seed_generators
+from .selection_batches import batch_size_of
 from .selection_loss import SelectionLoss, TaskLoss
 
 REPORT_EVERY_S = 10.0
@@ -84,6 +87,7 @@ def select(
     method: TuningMethod,
     num_batches: int | None,
     objective: SelectionLoss | None = None,
+    division: MicroBatches | None = None,
 ) -> Choice:
     """Let ``method`` choose, with gradients from the training data of ``runner`` if it needs them.
 
@@ -93,12 +97,13 @@ def select(
         method: What chooses.
         num_batches: Batches of this process; None for all training data.
         objective: Whose gradients; the task's own loss by default.
+        division: Into which parts a batch is divided; None for none.
     """
     began = time.perf_counter()
     gradients, batches, loss = None, 0, None
     if method.needs_gradient:
         objective = objective or TaskLoss()
-        gradients, batches = _gradients(runner, backbone, method, num_batches, objective)
+        gradients, batches = _gradients(runner, backbone, method, num_batches, objective, division)
         loss = objective.settings()
     selection = replace(method.select(backbone, gradients), loss=loss)
     size = sum(g.numel() * g.element_size() for g in (gradients or {}).values())
@@ -107,31 +112,44 @@ def select(
 
 
 def _gradients(
-    runner: Runner, backbone: nn.Module, method: TuningMethod, num_batches: int | None, objective: SelectionLoss
+    runner: Runner,
+    backbone: nn.Module,
+    method: TuningMethod,
+    num_batches: int | None,
+    objective: SelectionLoss,
+    division: MicroBatches | None,
 ) -> tuple[dict[str, Tensor], int]:
     rank, world_size = get_dist_info()
     seed = run_seed(runner.seed)
     batches = objective.batches(runner.train_dataloader, num_batches, seed, rank, world_size)
     model = unwrapped(runner.model)
-    loss = objective.bind(model, backbone, runner.optim_wrapper)
     parameters = {name: entry.value for name, entry in method.candidates(backbone).items()}
+    loss: Callable[[Any], Tensor | Iterable[Tensor]] = objective.bind(model, backbone, runner.optim_wrapper)
+    if division is not None:
+        size = batch_size_of(runner.train_dataloader)
+        loss = division.bind(objective, model, backbone, runner.optim_wrapper, parameters, size)
 
     def work() -> dict[str, Tensor]:
-        with preserved(model):
+        with preserved(model), nullcontext() if division is None else division.running(backbone):
             return sum_gradients(
                 model.train(),
                 parameters,
                 _with_progress(_seeded(batches, seed, rank), len(batches), runner.logger),
-                lambda weighed: loss(weighed[0]) * weighed[1],
+                lambda weighed: _weighed(loss(weighed[0]), weighed[1]),
                 loss_scale(runner.optim_wrapper),
                 method.accumulation,
                 anywhere if synchronizes(model) else None,
+                division is not None and division.sums_on_host,
             )
 
     gradients = _together(work)
     for name in gradients:
         all_reduce(gradients[name])
     return gradients, len(batches)
+
+
+def _weighed(losses: Tensor | Iterable[Tensor], weight: float) -> Tensor | Iterable[Tensor]:
+    return losses * weight if isinstance(losses, Tensor) else (loss * weight for loss in losses)
 
 
 def loss_scale(optim_wrapper: Any) -> float | None:

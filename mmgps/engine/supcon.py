@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmgps.registry import EMBEDDINGS, SELECTION_LOSSES, VIEW_ORDERS
 from mmgps.selection.contrastive import TEMPERATURE, supervised_contrastive
 
-from .selection_batches import SelectionBatches
-from .selection_loss import samples_of
+from .seeding import Draws
+from .selection_batches import SelectionBatches, divide, samples_of
+from .selection_loss import norms_over_batch
 from .views import VIEWS, Share, view_batches
 
 
@@ -69,14 +71,51 @@ class SupConLoss:
         """See :class:`mmgps.engine.selection_loss.SelectionLoss`."""
 
         def loss(batch: Any) -> Tensor:
-            with _unmixed(model.data_preprocessor) as preprocess:
-                data = preprocess(batch, True)  # as for training, which pads labels with their images
-            with optim_wrapper.optim_context(model):
-                outputs = backbone(data['inputs'])
-            vectors, labels = self.embedding(outputs, data['data_samples'])
+            data = _preprocessed(model, batch)
+            vectors, labels = self._embedded(model, backbone, optim_wrapper, data)
             return supervised_contrastive(vectors, labels, self.temperature) * (samples_of(data) / VIEWS)
 
         return loss
+
+    def in_parts(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any, int], Iterator[Tensor]]:
+        """See :class:`mmgps.engine.micro_batches.DivisibleLoss`.
+
+        The vectors of all parts are made first, without a graph but for the last part. The gradient of the loss in them
+        is then handed to the weights part by part, by the product of the two; the vectors of the other parts are made
+        anew for it, under the same random numbers.
+        """
+
+        def parts(batch: Any, size: int) -> Iterator[Tensor]:
+            data = _preprocessed(model, batch)
+            pieces, draws, found = list(divide(data, size)), [], []
+            for piece in pieces:
+                draws.append(Draws(model))
+                with torch.set_grad_enabled(piece is pieces[-1]):
+                    found.append(self._embedded(model, backbone, optim_wrapper, piece))
+            after = Draws(model)
+            last, _ = found[-1]
+            vectors = torch.cat([own.detach() for own, _ in found]).requires_grad_()
+            loss = supervised_contrastive(vectors, torch.cat([own for _, own in found]), self.temperature)
+            (gradient,) = torch.autograd.grad(loss * (samples_of(data) / VIEWS), vectors)
+            *shares, share = gradient.split([len(own) for own, _ in found])
+            del found
+            yield _product(last, share)
+            del last
+            for piece, draw, share in zip(pieces, draws, shares, strict=False):
+                draw.restore()
+                yield _product(self._embedded(model, backbone, optim_wrapper, piece)[0], share)
+            after.restore()
+
+        return parts
+
+    def kept_whole(self, model: Any, backbone: nn.Module) -> str | None:
+        """See :class:`mmgps.engine.micro_batches.DivisibleLoss`."""
+        return norms_over_batch(backbone)
+
+    def _embedded(self, model: Any, backbone: nn.Module, optim_wrapper: Any, data: Any) -> tuple[Tensor, Tensor]:
+        with optim_wrapper.optim_context(model):
+            outputs = backbone(data['inputs'])
+        return self.embedding(outputs, data['data_samples'])
 
     def settings(self) -> dict[str, Any]:
         """See :class:`mmgps.engine.selection_loss.SelectionLoss`."""
@@ -89,6 +128,15 @@ class SupConLoss:
             'embedding': _described(self.embedding),
         }
         return json.loads(json.dumps(told, default=str))
+
+
+def _product(vectors: Tensor, share: Tensor) -> Tensor:
+    return (vectors.to(torch.promote_types(vectors.dtype, torch.float32)) * share).sum()
+
+
+def _preprocessed(model: Any, batch: Any) -> Any:
+    with _unmixed(model.data_preprocessor) as preprocess:
+        return preprocess(batch, True)  # as for training, which pads labels with their images
 
 
 @contextmanager

@@ -88,19 +88,26 @@ def _norms_as_they_are(options: Any) -> Iterator[None]:
         options.sync_bn = asked
 
 
-def check_strategy(runner: Any, sparse: dict[str, Any]) -> None:
+def check_strategy(runner: Any, sparse: dict[str, Any], lean: bool = False) -> None:
     """Make sure that the strategy of a ``FlexibleRunner`` can train what a method chooses.
 
     Args:
         runner: Any runner.
         sparse: Config of what trains the chosen connections.
+        lean: Whether the hook has lean options.
 
     Raises:
-        TypeError: For one that shards or converts the model before it is known what is trained.
+        TypeError: For one that shards or converts the model before it is known what is trained, or that shards it under
+            lean options, which read weights in backward that are gathered for forward alone.
         ShardingError: If the run has something that the strategy of mmgps cannot shard.
     """
     strategy = getattr(runner, 'strategy', None)
     if isinstance(strategy, GPSFSDPStrategy):
+        if lean:
+            raise TypeError(
+                'lean options of the hook are not for mmgps.GPSFSDPStrategy, which gathers weights layer by layer; '
+                'leave lean out of the hook, or train without sharding'
+            )
         check_run(runner, sparse)
     elif strategy is not None and type(strategy) not in (SingleDeviceStrategy, DDPStrategy):
         raise TypeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,10 +27,11 @@ def sum_gradients(
     model: nn.Module,
     parameters: Mapping[str, nn.Parameter],
     batches: Iterable[Any],
-    loss: Callable[[Any], Tensor],
+    loss: Callable[[Any], Tensor | Iterable[Tensor]],
     loss_scale: float | None = None,
     accumulation: Accumulation | None = None,
     anywhere: Callable[[bool], bool] | None = None,
+    on_host: bool = False,
 ) -> dict[str, Tensor]:
     """Sum the gradient of ``loss``, or what ``accumulation`` makes of it, over all ``batches``.
 
@@ -42,12 +44,15 @@ def sum_gradients(
         model: The model, in the mode in which it is to run.
         parameters: Name to parameter of ``model``, those whose gradient is wanted.
         batches: Whatever ``loss`` takes.
-        loss: A batch to its scalar loss, under autocast if the caller wants it.
+        loss: A batch to its scalar loss, under autocast if the caller wants it, or to several: each is differentiated
+            before the next one is asked for, and their gradients are added up.
         loss_scale: Factor that keeps float16 gradients from vanishing; halved, and the batch repeated, when a
             gradient overflows. It is divided out of the sums.
         accumulation: The sum by default.
         anywhere: Whether what happened here happened on any of several processes. Needed with ``loss_scale`` where
             these exchange something within a forward pass, so that they repeat a batch together.
+        on_host: Whether each gradient goes to the memory of the host as soon as it is made, so that the device holds
+            that of one parameter at a time. The sums are then on the host.
 
     Returns:
         Name to summed gradient, float32 or wider, of the parameter's shape, or to what ``accumulation`` makes of them.
@@ -59,7 +64,7 @@ def sum_gradients(
     """
     accumulation = accumulation or GradientSum()
     narrow = any(value.dtype.itemsize < 4 for value in parameters.values())
-    aside = loss_scale is not None or narrow or not isinstance(accumulation, GradientSum)
+    aside = on_host or loss_scale is not None or narrow or not isinstance(accumulation, GradientSum)
     with preserved(model):
         for value in model.parameters():
             value.requires_grad_(False)
@@ -68,12 +73,16 @@ def sum_gradients(
             value.requires_grad_(True)
         count = 0
         if aside:
-            sums = {name: accumulation.zeros(value) for name, value in parameters.items()}
-            for count, batch in enumerate(batches, 1):  # noqa: B007
-                loss_scale = _add_scaled(sums, parameters, batch, loss, loss_scale, accumulation, anywhere)
+            taker = (HostGradients if on_host else DeviceGradients)(parameters)
+            sums = {name: taker.stored(accumulation.zeros(value)) for name, value in parameters.items()}
+            try:
+                for count, batch in enumerate(batches, 1):  # noqa: B007
+                    loss_scale = _add_scaled(sums, taker, batch, loss, loss_scale, accumulation, anywhere)
+            finally:
+                taker.close()
         else:
             for count, batch in enumerate(batches, 1):  # noqa: B007
-                torch.autograd.backward(loss(batch))
+                _differentiate(loss(batch), 1.0)
             sums = _taken(parameters)
     if count == 0:
         raise EmptyLoaderError('the selection pass got no batch: the training data loader is empty')
@@ -88,21 +97,77 @@ def _taken(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     }
 
 
+def _differentiate(losses: Tensor | Iterable[Tensor], scale: float) -> None:
+    for loss in [losses] if isinstance(losses, Tensor) else losses:
+        torch.autograd.backward(loss * scale if scale != 1 else loss)
+
+
+class DeviceGradients:
+    """The gradients of a batch where autograd leaves them.
+
+    Args:
+        parameters: Name to parameter.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._parameters = parameters
+
+    def stored(self, total: Tensor) -> Tensor:
+        """``total`` where sums are kept."""
+        return total
+
+    def take(self) -> dict[str, Tensor]:
+        """Name to gradient, of those that there are; none is left behind."""
+        found = {name: value.grad for name, value in self._parameters.items() if value.grad is not None}
+        for value in self._parameters.values():
+            value.grad = None
+        return found
+
+    def close(self) -> None:
+        """Stop."""
+
+
+class HostGradients(DeviceGradients):
+    """The gradients of a batch in the memory of the host, from construction to :meth:`close`."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        super().__init__(parameters)
+        self._found: dict[str, Tensor] = {}
+        self._handles: list[Any] = [
+            value.register_post_accumulate_grad_hook(partial(self._move, name))  # type: ignore[no-untyped-call]
+            for name, value in parameters.items()
+        ]
+
+    def stored(self, total: Tensor) -> Tensor:
+        return total.cpu()
+
+    def take(self) -> dict[str, Tensor]:
+        found, self._found = self._found, {}
+        return found
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _move(self, name: str, value: Tensor) -> None:
+        assert value.grad is not None
+        gradient, value.grad = value.grad.cpu(), None
+        self._found[name] = self._found[name].add_(gradient) if name in self._found else gradient
+
+
 def _add_scaled(
     sums: dict[str, Tensor],
-    parameters: Mapping[str, nn.Parameter],
+    taker: DeviceGradients,
     batch: Any,
-    loss: Callable[[Any], Tensor],
+    loss: Callable[[Any], Tensor | Iterable[Tensor]],
     scale: float | None,
     accumulation: Accumulation,
     anywhere: Callable[[bool], bool] | None,
 ) -> float | None:
     """Add one batch to the sums and return the scale that did not overflow."""
     for _ in range(MAX_HALVINGS):
-        torch.autograd.backward(loss(batch) * (scale or 1.0))
-        gradients = {name: value.grad for name, value in parameters.items() if value.grad is not None}
-        for value in parameters.values():
-            value.grad = None
+        _differentiate(loss(batch), scale or 1.0)
+        gradients = taker.take()
         if scale is None:
             break
         overflowed = bool(_non_finite(gradients))

@@ -58,7 +58,7 @@ class TaylorScore:
 
     def __call__(self, parameter: Parameter, gradient: Tensor | None) -> Tensor:
         assert gradient is not None
-        return gradient.abs() * parameter.value.detach().to(gradient.dtype).abs()
+        return gradient.abs() * parameter.value.detach().to(gradient).abs()
 
 
 class SquaredGradientScore:

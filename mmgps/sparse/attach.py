@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .derived import Derivation, derivation_of
 from .routes import Route
 
 
@@ -24,6 +27,10 @@ class Plan(Protocol):
             bias: Whether the gradient of the layer's bias is wanted too.
         """
         ...
+
+    def keep_mapped(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
+        """What :meth:`keep` gives of ``then(x)``, where ``then`` is an elementwise function."""
+        return self.keep(then(x), bias)
 
     def lay_out(self, dy: Tensor) -> Tensor:
         """``dy`` in memory as :meth:`gradient` and the layer's own backward read it, so that it is copied once."""
@@ -42,18 +49,41 @@ class _Attach(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
-        ctx.save_for_backward(plan.keep(x, bias is not None).to(y.dtype))
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        x: Tensor,
+        values: Tensor,
+        bias: Tensor | None,
+        plan: Plan,
+        derived: Derivation | None,
+    ) -> Tensor:
+        if derived is None:
+            ctx.save_for_backward(plan.keep(x, bias is not None).to(y.dtype))
+        else:
+            ctx.save_for_backward(*derived.sources)
+        ctx.derived = None if derived is None else replace(derived, sources=())
         ctx.plan, ctx.shape, ctx.bias = plan, values.shape, bias is not None
         return y.detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        (kept,) = ctx.saved_tensors
+        if ctx.derived is None:
+            (kept,) = ctx.saved_tensors
+        else:
+            kept = _kept_late(ctx.plan, ctx.derived, ctx.saved_tensors, ctx.bias).to(dy.dtype)
         dy = ctx.plan.lay_out(dy)
         values, bias = ctx.plan.gradient(dy, kept, ctx.bias)
-        return dy, None, values.view(ctx.shape), bias, None
+        return dy, None, values.view(ctx.shape), bias, None, None
+
+
+def _kept_late(plan: Plan, derived: Derivation, sources: tuple[Tensor, ...], bias: bool) -> Tensor:
+    """What ``plan`` keeps of its input, taken in backward from the input made again."""
+    made = derived.make(*sources)
+    if derived.pointwise is None:
+        return plan.keep(made, bias)
+    return plan.keep_mapped(made, bias, derived.pointwise)
 
 
 def wanted(values: Tensor) -> bool:
@@ -63,5 +93,5 @@ def wanted(values: Tensor) -> bool:
 
 def attach(y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
     """``y``, the output of a layer for ``x``, made to depend on ``values``, and on ``bias`` where one is given."""
-    attached: Tensor = _Attach.apply(y, x, values, bias, plan)  # type: ignore[no-untyped-call]
+    attached: Tensor = _Attach.apply(y, x, values, bias, plan, derivation_of(x))  # type: ignore[no-untyped-call]
     return attached

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .forward import OwnForward, runs_forward_of
-from .linear import LinearPlan, attached_linear, linear_plan
+from .fused_attention import is_self_attention, self_attention
+from .linear import LinearPlan, attached_linear, dense_linear, linear_plan
 from .routes import Route
 from .weight import TrainedWeight
 
@@ -81,10 +82,32 @@ class ProjectingForward(OwnForward, ABC):
         self._owner: nn.MultiheadAttention = owner
         self._forward = attention_code(self._linear, **names)
         self._read = 0
+        self.fused = False
+        """Whether the caller drops the attention weights, so that none are made."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._read = 0
-        return self._forward(self._owner, *args, **kwargs)
+        run = self._without_weights if self.fused else self._forward
+        return run(self._owner, *args, **kwargs)
+
+    def _without_weights(
+        self,
+        owner: nn.MultiheadAttention,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, None]:
+        masked = attn_mask is not None or key_padding_mask is not None or is_causal
+        if not masked and is_self_attention(owner, query, key, value):
+            return self_attention(owner, self._linear, query), None
+        masks = (key_padding_mask, False, attn_mask, average_attn_weights, is_causal)
+        attended: tuple[Tensor, None] = self._forward(owner, query, key, value, *masks)
+        return attended
 
     def _linear(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         # torch reads the packed weight from first to last row; where a part lies in memory, no compiler can ask
@@ -131,6 +154,13 @@ class AttentionForward(ProjectingForward):
     def routes(self) -> dict[str, Route]:
         """Weight name to the route of a call with all its rows."""
         return {projection.weight.name: projection.route() for projection in self._projections}
+
+
+class PlainAttention(ProjectingForward):
+    """The forward of one ``nn.MultiheadAttention`` whose weights are trained as a whole, or not at all."""
+
+    def project(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
+        return dense_linear(x, w, b)
 
 
 def attention_code(linear: Callable[..., Tensor], **names: Any) -> Callable[..., Any]:

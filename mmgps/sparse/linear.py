@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attach import Plan, attach, wanted
+from .derived import derivation_of
 from .forward import OwnForward
 from .picking import RowPick, chunks, wide_type
 from .routes import MOSTLY, Kind, Route, Work
@@ -42,6 +45,15 @@ def attached_linear(x: Tensor, w: Tensor, b: Tensor | None, values: Tensor, plan
     if b is None or not b.requires_grad or not plan.makes_bias:
         return attach(_flat_linear(x, w, b), x, values, None, plan)
     return attach(_flat_linear(x, w, b.detach()), x, values, b, plan)
+
+
+def dense_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    """``F.linear(x, w, b)`` with the gradient of the whole weight, that keeps no input that can be made again."""
+    if not wanted(w) or derivation_of(x) is None:
+        return F.linear(x, w, b)
+    trained = b is not None and b.requires_grad
+    y = _flat_linear(x, w.detach(), b.detach() if b is not None and trained else b)
+    return attach(y, x, w, b if trained else None, WholeWeight(w))
 
 
 def _flat_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
@@ -103,6 +115,12 @@ class LinearColumns(LinearPlan):
         kept[-1] = 1
         return kept
 
+    def keep_mapped(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
+        kept = self.keep(x, bias)
+        chosen = kept[: len(self._distinct)]
+        chosen.copy_(then(chosen))
+        return kept
+
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         product = kept @ dy.view(-1, dy.shape[-1])
         return product.view(-1).index_select(0, self._flat), product[-1] if bias else None
@@ -135,6 +153,9 @@ class LinearGather(LinearPlan):
         """``[..., distinct]``, or ``x`` itself."""
         return x if self._distinct is None else x.index_select(-1, self._distinct)
 
+    def keep_mapped(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
+        return then(self.keep(x, bias))
+
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy, x = dy.view(-1, dy.shape[-1]), kept.reshape(-1, kept.shape[-1])
         total = dy.new_zeros(len(self._places), dtype=wide_type(dy))
@@ -166,3 +187,21 @@ class LinearDense(LinearPlan):
         dy, x = dy.view(-1, dy.shape[-1]), kept.reshape(-1, kept.shape[-1])
         whole = dy.t() @ x if self._neurons_first else x.t() @ dy
         return whole.view(-1).index_select(0, self._flat), None
+
+
+class WholeWeight(LinearPlan):
+    """The gradient of all numbers of a weight, which is how full fine-tuning and masked training make it.
+
+    Args:
+        weight: ``[neurons, fan_in]``.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.route = Route(Kind.DENSE, weight.shape[1], weight.shape[1], weight.numel())
+
+    def keep(self, x: Tensor, bias: bool) -> Tensor:
+        return x
+
+    def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
+        dy = dy.view(-1, dy.shape[-1])
+        return dy.t() @ kept.reshape(-1, kept.shape[-1]), dy.sum(0) if bias else None

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgps.sparse.linear import dense_linear
+
 from .injection import generator_for
 from .operations import Operation
 from .sites import Site
@@ -39,7 +41,7 @@ class LowRank(Operation):
         self.scale = scale
 
     def forward(self, x: Tensor, y: Tensor, rows: slice, dim: int) -> Tensor:
-        return y + self.scale * F.linear(F.linear(x, self.a), self.b[rows])
+        return y + self.scale * F.linear(dense_linear(x, self.a, None), self.b[rows])
 
     def merge(self, weight: Tensor, bias: Tensor | None) -> None:
         weight += self.scale * self.b @ self.a.flatten(1)

@@ -126,6 +126,28 @@ def test_unknown_method(setup: Setup) -> None:
         run_benchmark(setup, Options(['bias', 'gps-compact']), 'tiny.py')
 
 
+def test_options_of_a_method_are_told_apart_from_it(setup: Setup) -> None:
+    names = [
+        'bias',
+        'bias+fused',
+        'full',
+        'full+lean',
+        'gps-compact-k1',
+        'gps-compact-k1+lean',
+        'gps-compact-k1+leaner',
+    ]
+    report = run_benchmark(setup, Options(names, steps=1, warmup=0, selection_batches=1, peak=False), 'tiny.py')
+    saved = {name: figures.saved_bytes for name, figures in report.figures.items()}
+    assert list(saved) == names
+    assert saved['bias+fused'] < saved['bias']
+    assert saved['full+lean'] < 0.9 * saved['full']
+    assert saved['gps-compact-k1+leaner'] < saved['gps-compact-k1+lean'] < saved['gps-compact-k1']
+    trained = {name: figures.trained for name, figures in report.figures.items()}
+    assert trained['full+lean'] == trained['full']
+    with pytest.raises(ValueError, match=r"unknown method 'bias\+leen', .* \+leaner behind it; nearest: bias\+lean"):
+        run_benchmark(setup, Options(['bias+leen']), 'tiny.py')
+
+
 def test_without_peft(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'peft', None)
     options = Options(['bias', 'lora-r8'], steps=1, warmup=0, selection_batches=1, peak=False)

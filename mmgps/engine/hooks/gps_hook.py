@@ -26,6 +26,8 @@ class GPSHook(TuneHook):
         selection: A file written by a former run under the same options, used instead of selecting.
         sparse: Config of what trains the chosen connections, see :class:`TuneHook`.
         loss: Config of what the selection pass takes the gradient of, see :class:`TuneHook`.
+        lean: Configs of options that take time or memory off a step, see :class:`TuneHook`.
+        micro_batches: Config of how the selection pass divides a batch, see :class:`TuneHook`.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class GPSHook(TuneHook):
         selection: str | None = None,
         sparse: dict | None = None,
         loss: dict | None = None,
+        lean: Sequence[dict] = (),
+        micro_batches: dict | None = None,
     ) -> None:
         method = GPS(
             k,
@@ -46,4 +50,4 @@ class GPSHook(TuneHook):
             CHOICES.build({'_scope_': 'mmgps', 'type': 'PerNeuron', **(choice or {})}),
             whole,
         )
-        super().__init__(method, target, num_batches, selection, sparse, loss)
+        super().__init__(method, target, num_batches, selection, sparse, loss, lean, micro_batches)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,15 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from mmgps.registry import HOOKS, SELECTION_LOSSES, SPARSE
+from mmgps.registry import HOOKS, LEAN, MICRO_BATCHES, SELECTION_LOSSES, SPARSE
 from mmgps.selection import Quantiles, Selection, load_selection, pack_selection, save_selection, unpack_selection
-from mmgps.sparse import SparseTraining
+from mmgps.sparse import LeanOption, SparseTraining, start_options
 from mmgps.tuning import InjectionMethod, TuningMethod, check_trainable, format_report, freeze_unselected, injected_by
 
 from ..agreement import check_same_loss, check_same_method, check_same_training
 from ..components import build_method
 from ..history import pack_history, unpack_history
+from ..micro_batches import MicroBatches
 from ..optim import hold_only_trained
 from ..selection_pass import select, unwrapped
 from ..target import find_backbone
@@ -45,9 +46,14 @@ class TuneHook(Hook):
             cost of bias tuning, or ``mmgps.MaskedTraining``, the slow obvious way.
         loss: Config of what the selection pass takes the gradient of: ``mmgps.TaskLoss``, the default, or
             ``mmgps.SupConLoss``.
+        lean: Configs of options that take time or memory off a step and round otherwise than without:
+            ``mmgps.FusedAttention``, ``mmgps.Recomputation``.
+        micro_batches: Config of how the selection pass divides a batch, ``mmgps.MicroBatches``, so that it needs no
+            more memory than training; left out, it takes batches whole.
 
     Raises:
-        ValueError: When training starts, for a ``target`` that the model does not have.
+        ValueError: When training starts, for a ``target`` that the model does not have, or an option of ``lean`` for
+            which the backbone has nothing.
     """
 
     def __init__(
@@ -58,11 +64,17 @@ class TuneHook(Hook):
         selection: str | None = None,
         sparse: dict | None = None,
         loss: dict | None = None,
+        lean: Sequence[dict] = (),
+        micro_batches: dict | None = None,
     ) -> None:
         self.method: TuningMethod | None = build_method(method) if isinstance(method, dict) else method
         self.target, self.num_batches, self.selection_file = target, num_batches, selection
         self.sparse = sparse or dict(type='CompactTraining')
         self.loss = SELECTION_LOSSES.build({'_scope_': 'mmgps', 'type': 'TaskLoss', **(loss or {})})
+        self.lean: list[LeanOption] = [LEAN.build({'_scope_': 'mmgps', **option}) for option in lean]
+        self.micro_batches: MicroBatches | None = None
+        if micro_batches is not None:
+            self.micro_batches = MICRO_BATCHES.build({'_scope_': 'mmgps', 'type': 'MicroBatches', **micro_batches})
         # A file says itself which loss it was chosen by, so only one that is named beside it has to agree.
         self._compares_loss = not selection or loss is not None
         self.selection: Selection | None = None
@@ -85,7 +97,7 @@ class TuneHook(Hook):
         if not runner._resume:
             return
         find_tune_hook(runner)
-        check_strategy(runner, self.sparse)
+        check_strategy(runner, self.sparse, bool(self.lean))
         if CHECKPOINT_KEY not in checkpoint:
             raise ValueError(
                 f'the checkpoint to resume from holds no selection ({CHECKPOINT_KEY!r}): it was not trained with '
@@ -98,7 +110,7 @@ class TuneHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         origin = 'selection restored from the checkpoint'
-        check_strategy(runner, self.sparse)
+        check_strategy(runner, self.sparse, bool(self.lean))
         find_tune_hook(runner)
         if self.selection is None:
             self._backbone(runner).train()  # most freeze their frozen_stages then, not when they are built
@@ -109,11 +121,12 @@ class TuneHook(Hook):
         assert self.training is not None
         shard_base(runner, self.training)
         self.training.start()
+        start_options(self.lean, self._backbone(runner))
         rewrap(runner)
         report = format_report(unwrapped(runner.model), self.target, self.selection)
-        routes = self.training.report()
+        details = [self.training.report(), *(option.report() for option in self.lean)]
         runner.logger.info(
-            '\n'.join([f'fine-tuning by {self.selection.method}', report, *filter(None, [routes]), origin])
+            '\n'.join([f'fine-tuning by {self.selection.method}', report, *filter(None, details), origin])
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -128,7 +141,8 @@ class TuneHook(Hook):
             self._check_same(runner, selection, self.selection_file)
             return selection, f'selection read from {self.selection_file}'
         with whole_model(runner):
-            choice = select(runner, self._backbone(runner), self._method(runner), self.num_batches, self.loss)
+            backbone, method = self._backbone(runner), self._method(runner)
+            choice = select(runner, backbone, method, self.num_batches, self.loss, self.micro_batches)
         self.gradients = choice.gradients
         return choice.selection, str(choice.cost)
 

@@ -53,5 +53,6 @@ def _classes(cfg: Config) -> int:
     """How many classes the test set names."""
     dataset = _test_set(cfg)
     with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        known = getattr(registry.get(dataset.type), 'METAINFO', {})
+        kind = dataset.type
+        known = getattr(registry.get(kind) if isinstance(kind, str) else kind, 'METAINFO', {})
     return len({**known, **dataset.get('metainfo', {})}.get('classes', ()))

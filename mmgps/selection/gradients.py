@@ -18,6 +18,10 @@ class NonFiniteGradientError(ArithmeticError):
     """A gradient of the selection pass holds NaN or infinity."""
 
 
+class UnreachedError(RuntimeError):
+    """The loss of the selection pass depends on none of the weights to choose from."""
+
+
 class EmptyLoaderError(ValueError):
     """The selection pass got no batch."""
 
@@ -56,6 +60,7 @@ def sum_gradients(
     Raises:
         EmptyLoaderError: Without any batch.
         NonFiniteGradientError: Names the layers.
+        UnreachedError: If the loss reaches none of ``parameters``.
     """
     accumulation = accumulation or GradientSum()
     narrow = any(value.dtype.itemsize < 4 for value in parameters.values())
@@ -73,12 +78,23 @@ def sum_gradients(
                 loss_scale = _add_scaled(sums, parameters, batch, loss, loss_scale, accumulation, anywhere)
         else:
             for count, batch in enumerate(batches, 1):  # noqa: B007
-                torch.autograd.backward(loss(batch))
+                _differentiate(loss(batch), parameters)
             sums = _taken(parameters)
     if count == 0:
         raise EmptyLoaderError('the selection pass got no batch: the training data loader is empty')
     _check_finite(sums)
     return sums
+
+
+def _differentiate(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> None:
+    if not loss.requires_grad:
+        raise UnreachedError(
+            f'the loss of the selection pass depends on none of the {len(parameters)} weights to choose from, first '
+            f'{next(iter(parameters))!r}: they compute within torch.no_grad, or within a reentrant checkpoint whose '
+            'input needs no gradient since all before it is frozen; leave out use_checkpoint or with_cp of the '
+            'backbone, or let it call torch.utils.checkpoint with use_reentrant=False'
+        )
+    torch.autograd.backward(loss)
 
 
 def _taken(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -99,7 +115,7 @@ def _add_scaled(
 ) -> float | None:
     """Add one batch to the sums and return the scale that did not overflow."""
     for _ in range(MAX_HALVINGS):
-        torch.autograd.backward(loss(batch) * (scale or 1.0))
+        _differentiate(loss(batch) * (scale or 1.0), parameters)
         gradients = {name: value.grad for name, value in parameters.items() if value.grad is not None}
         for value in parameters.values():
             value.grad = None

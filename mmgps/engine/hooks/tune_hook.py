@@ -14,12 +14,29 @@ from torch import nn
 from mmgps.registry import HOOKS, SELECTION_LOSSES, SPARSE
 from mmgps.selection import Quantiles, Selection, load_selection, pack_selection, save_selection, unpack_selection
 from mmgps.sparse import SparseTraining
-from mmgps.tuning import InjectionMethod, TuningMethod, check_trainable, format_report, freeze_unselected, injected_by
+from mmgps.tuning import (
+    FirstIteration,
+    InjectionMethod,
+    LinearProbe,
+    TuningMethod,
+    beside,
+    check_candidates,
+    check_chosen,
+    check_held,
+    check_trainable,
+    format_report,
+    freeze_unselected,
+    injected_by,
+    neutralize_unused,
+    resting,
+    trained_tensors,
+)
 
 from ..agreement import check_same_loss, check_same_method, check_same_training
 from ..components import build_method
 from ..history import pack_history, unpack_history
-from ..optim import check_owners, hold_only_trained
+from ..last_checkpoint import resumed
+from ..optim import check_owners, hold_only_trained, watch_losses, wrappers_of
 from ..selection_pass import select, unwrapped
 from ..target import find_backbone
 from ..wrapping import check_made_before, check_strategy, rewrap, shard_base, whole_model
@@ -67,6 +84,7 @@ class TuneHook(Hook):
         self._compares_loss = not selection or loss is not None
         self.selection: Selection | None = None
         self.training: SparseTraining | None = None
+        self._first: FirstIteration | None = None
         self.gradients: Mapping[str, Quantiles] = {}
         """Spread of the gradients that this process selected by."""
 
@@ -115,6 +133,22 @@ class TuneHook(Hook):
         runner.logger.info(
             '\n'.join([f'fine-tuning by {self.selection.method}', report, *filter(None, [routes]), origin])
         )
+        self._watch(runner)
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if self._first is None:
+            return
+        done, unused = self._first.finish()
+        if unused:
+            runner.logger.warning(
+                f'{len(unused)} tensors are counted as trained and take no part in the first iteration: '
+                f'{", ".join(unused)}; they stay as they are for as long as the network does not use them in training'
+            )
+            if not resumed(runner):
+                neutralize_unused(unwrapped(runner.model), unused)
+        if done:
+            self._first = None
+            watch_losses(runner.optim_wrapper, None)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         pack_history(checkpoint)
@@ -127,8 +161,12 @@ class TuneHook(Hook):
             selection = load_selection(self.selection_file)
             self._check_same(runner, selection, self.selection_file)
             return selection, f'selection read from {self.selection_file}'
+        backbone, method = self._backbone(runner), self._method(runner)
+        check_candidates(method, backbone)
         with whole_model(runner):
-            choice = select(runner, self._backbone(runner), self._method(runner), self.num_batches, self.loss)
+            choice = select(runner, backbone, method, self.num_batches, self.loss)
+        if not isinstance(method, LinearProbe):
+            check_chosen(choice.selection, backbone)
         self.gradients = choice.gradients
         return choice.selection, str(choice.cost)
 
@@ -141,6 +179,24 @@ class TuneHook(Hook):
         frozen = freeze_unselected(backbone, selection)
         hold_only_trained(runner.optim_wrapper, frozen, self.training, bool(selection.connections), added)
         self.selection = selection
+
+    def _watch(self, runner: Runner) -> None:
+        """Make sure that an optimizer holds what is trained, and watch for what the first iteration leaves out."""
+        if self._first is not None:
+            self._first.close()
+        assert self.training is not None
+        model = unwrapped(runner.model)
+        trained = trained_tensors(model, self.training.replacements(), beside(self._backbone(runner)))
+        optimizers = [wrapper.optimizer for wrapper in wrappers_of(runner.optim_wrapper)]
+        check_held(trained, optimizers)
+        still = resting(trained, optimizers)
+        if still:
+            runner.logger.warning(
+                f'{len(still)} trained tensors have a learning rate of 0 and will not move, first {still[0]}; raise lr '
+                'of optim_wrapper.optimizer, or lr_mult in its paramwise_cfg'
+            )
+        self._first = FirstIteration(model, trained, optimizers, self.target)
+        watch_losses(runner.optim_wrapper, self._first)
 
     def _complete(self, runner: Runner, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         added = self._method(runner).complete(self._backbone(runner), selection)

@@ -1,6 +1,6 @@
 """Optimizer wrappers."""
 
-from .selective import GPSAmpOptimWrapper, GPSOptimWrapper, SelectiveStep, hold_only_trained, wrappers_of
+from .selective import GPSAmpOptimWrapper, GPSOptimWrapper, SelectiveStep, hold_only_trained, watch_losses, wrappers_of
 from .tied import check_owners
 
 __all__ = [
@@ -9,5 +9,6 @@ __all__ = [
     'SelectiveStep',
     'check_owners',
     'hold_only_trained',
+    'watch_losses',
     'wrappers_of',
 ]

@@ -54,6 +54,16 @@ def build_plain(cfg: Config) -> nn.Module:
     return model
 
 
+def named_weights(part: Any) -> list[str]:
+    """The files, or published weights, that a config of a model names: in an ``init_cfg``, or as ``pretrained``."""
+    if isinstance(part, list | tuple):
+        return [name for each in part for name in named_weights(each)]
+    if not isinstance(part, Mapping):
+        return []
+    own = [str(part[key]) for key in ('checkpoint', 'checkpoint_path', 'pretrained') if part.get(key)]
+    return [*own, *(name for value in part.values() for name in named_weights(value))]
+
+
 def state_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     """The weights of a checkpoint, or of a file that holds nothing else."""
     found: Mapping[str, Any] = checkpoint.get('state_dict', checkpoint)

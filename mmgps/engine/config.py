@@ -55,7 +55,7 @@ def tune_config(
         key: hook[key]
         for hook in [*defaults.values(), *hooks]
         if _is(hook, TUNE_HOOKS)
-        for key in ('target', 'num_batches', 'loss')
+        for key in ('target', 'num_batches', 'loss', 'allow_random_base')
         if key in hook
     }
     if target is not None:

@@ -2,6 +2,7 @@
 
 from .adapter import Adapter
 from .base import TuningMethod, WholeParameters, check_candidates, check_chosen, trainable
+from .base_weights import LoadingWatch, RandomBaseError
 from .bias import BiasTuning
 from .ejecting import eject
 from .first_iteration import FirstIteration
@@ -34,7 +35,9 @@ __all__ = [
     'InjectionMethod',
     'LinearProbe',
     'LoRA',
+    'LoadingWatch',
     'Part',
+    'RandomBaseError',
     'SPTAdapter',
     'SPTLoRA',
     'TuningMethod',

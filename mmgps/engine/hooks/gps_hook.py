@@ -26,6 +26,7 @@ class GPSHook(TuneHook):
         selection: A file written by a former run under the same options, used instead of selecting.
         sparse: Config of what trains the chosen connections, see :class:`TuneHook`.
         loss: Config of what the selection pass takes the gradient of, see :class:`TuneHook`.
+        allow_random_base: See :class:`TuneHook`.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class GPSHook(TuneHook):
         selection: str | None = None,
         sparse: dict | None = None,
         loss: dict | None = None,
+        allow_random_base: bool = False,
     ) -> None:
         method = GPS(
             k,
@@ -46,4 +48,4 @@ class GPSHook(TuneHook):
             CHOICES.build({'_scope_': 'mmgps', 'type': 'PerNeuron', **(choice or {})}),
             whole,
         )
-        super().__init__(method, target, num_batches, selection, sparse, loss)
+        super().__init__(method, target, num_batches, selection, sparse, loss, allow_random_base)

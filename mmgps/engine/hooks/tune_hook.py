@@ -18,6 +18,7 @@ from mmgps.tuning import (
     FirstIteration,
     InjectionMethod,
     LinearProbe,
+    LoadingWatch,
     TuningMethod,
     beside,
     check_candidates,
@@ -33,6 +34,7 @@ from mmgps.tuning import (
 )
 
 from ..agreement import check_same_loss, check_same_method, check_same_training
+from ..base_model import named_weights
 from ..components import build_method
 from ..history import pack_history, unpack_history
 from ..last_checkpoint import resumed
@@ -62,8 +64,10 @@ class TuneHook(Hook):
             cost of bias tuning, or ``mmgps.MaskedTraining``, the slow obvious way.
         loss: Config of what the selection pass takes the gradient of: ``mmgps.TaskLoss``, the default, or
             ``mmgps.SupConLoss``.
+        allow_random_base: Tune a backbone of which a file that is loaded fills less than nine tenths.
 
     Raises:
+        RandomBaseError: When training starts, for such a file otherwise.
         ValueError: When training starts, for a ``target`` that the model does not have.
     """
 
@@ -75,9 +79,12 @@ class TuneHook(Hook):
         selection: str | None = None,
         sparse: dict | None = None,
         loss: dict | None = None,
+        allow_random_base: bool = False,
     ) -> None:
         self.method: TuningMethod | None = build_method(method) if isinstance(method, dict) else method
         self.target, self.num_batches, self.selection_file = target, num_batches, selection
+        self.allow_random_base = allow_random_base
+        self._loading: LoadingWatch | None = None
         self.sparse = sparse or dict(type='CompactTraining')
         self.loss = SELECTION_LOSSES.build({'_scope_': 'mmgps', 'type': 'TaskLoss', **(loss or {})})
         # A file says itself which loss it was chosen by, so only one that is named beside it has to agree.
@@ -87,6 +94,10 @@ class TuneHook(Hook):
         self._first: FirstIteration | None = None
         self.gradients: Mapping[str, Quantiles] = {}
         """Spread of the gradients that this process selected by."""
+
+    def before_run(self, runner: Runner) -> None:
+        if isinstance(runner._train_loop, BaseLoop) and self._loading is None and self.selection is None:
+            self._loading = LoadingWatch(self._backbone(runner))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Restore the selection before the optimizer's state is loaded, only when resuming.
@@ -101,6 +112,8 @@ class TuneHook(Hook):
                 self._complete(runner, unpack_selection(checkpoint[CHECKPOINT_KEY]))
             return
         if not runner._resume:
+            if self._loading is None:  # a FlexibleRunner loads before before_run
+                self._loading = LoadingWatch(self._backbone(runner))
             return
         find_tune_hook(runner)
         check_strategy(runner, self.sparse)
@@ -118,6 +131,7 @@ class TuneHook(Hook):
         origin = 'selection restored from the checkpoint'
         check_strategy(runner, self.sparse)
         find_tune_hook(runner)
+        self._check_base(runner)
         if self.selection is None:
             self._backbone(runner).train()  # most freeze their frozen_stages then, not when they are built
             selection, origin = self._select(runner)
@@ -179,6 +193,28 @@ class TuneHook(Hook):
         frozen = freeze_unselected(backbone, selection)
         hold_only_trained(runner.optim_wrapper, frozen, self.training, bool(selection.connections), added)
         self.selection = selection
+
+    def _check_base(self, runner: Runner) -> None:
+        """Make sure that files that the config names filled the backbone, unless the run goes on from a checkpoint."""
+        watch, self._loading = self._loading, None
+        if watch is None:
+            return
+        watch.close()
+        if self.selection is not None or self.allow_random_base:
+            return
+        named = [
+            *([f'load_from {runner._load_from}'] if runner._load_from else []),
+            *named_weights(runner.cfg.get('model')),
+        ]
+        watch.check(
+            ' and '.join(named) or 'what was loaded',
+            'set allow_random_base=True of the hook to tune a random backbone',
+        )
+        if not watch.loads and not named:
+            runner.logger.warning(
+                'the config names no file of weights for the backbone: unless it loads some itself, it is tuned from '
+                'random numbers; set init_cfg of the backbone, or load_from'
+            )
 
     def _watch(self, runner: Runner) -> None:
         """Make sure that an optimizer holds what is trained, and watch for what the first iteration leaves out."""

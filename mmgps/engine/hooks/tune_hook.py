@@ -12,7 +12,15 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mmgps.registry import HOOKS, SELECTION_LOSSES, SPARSE
-from mmgps.selection import Quantiles, Selection, load_selection, pack_selection, save_selection, unpack_selection
+from mmgps.selection import (
+    Injected,
+    Quantiles,
+    Selection,
+    load_selection,
+    pack_selection,
+    save_selection,
+    unpack_selection,
+)
 from mmgps.sparse import SparseTraining
 from mmgps.tuning import (
     FirstIteration,
@@ -35,15 +43,15 @@ from mmgps.tuning import (
 
 from ..agreement import check_same_loss, check_same_method, check_same_training
 from ..base_model import named_weights
+from ..checkpoint_method import CHECKPOINT_KEY, check_nothing_lost, follow_checkpoint, injected_in
 from ..components import build_method
 from ..history import pack_history, unpack_history
 from ..last_checkpoint import resumed
 from ..optim import check_owners, hold_only_trained, watch_losses, wrappers_of
 from ..selection_pass import select, unwrapped
 from ..target import find_backbone
-from ..wrapping import check_made_before, check_strategy, rewrap, shard_base, whole_model
+from ..wrapping import check_made_before, check_same_names, check_strategy, rewrap, shard_base, whole_model
 
-CHECKPOINT_KEY = 'mmgps_selection'
 TRAINING_KEY = 'mmgps_training'
 
 
@@ -102,16 +110,17 @@ class TuneHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Restore the selection before the optimizer's state is loaded, only when resuming.
 
-        A model that is tested needs what was trained beside its base, and no selection.
+        A model that is tested needs what its checkpoint was trained with beside the base, and no selection.
         """
         unpack_history(checkpoint)
+        _check_whole(runner, checkpoint)
         if not isinstance(runner._train_loop, BaseLoop):  # tested, also by the config of a run that was resumed
             for state in ('optimizer', 'param_schedulers'):
                 checkpoint.pop(state, None)
-            if CHECKPOINT_KEY in checkpoint:
-                self._complete(runner, unpack_selection(checkpoint[CHECKPOINT_KEY]))
+            self._follow(runner, checkpoint)
             return
         if not runner._resume:
+            check_nothing_lost(unwrapped(runner.model), self.target, checkpoint.get('state_dict', checkpoint))
             if self._loading is None:  # a FlexibleRunner loads before before_run
                 self._loading = LoadingWatch(self._backbone(runner))
             return
@@ -194,6 +203,20 @@ class TuneHook(Hook):
         hold_only_trained(runner.optim_wrapper, frozen, self.training, bool(selection.connections), added)
         self.selection = selection
 
+    def _follow(self, runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+        """Let the model that is tested have what ``checkpoint`` was trained with, whatever the config says."""
+        model, state = unwrapped(runner.model), checkpoint.get('state_dict', checkpoint)
+        packed = checkpoint.get(CHECKPOINT_KEY)
+        holds = packed is not None or any(isinstance(module, Injected) for module in model.modules())
+        if not holds and not injected_in(state, self.target):
+            return
+        selection = None if packed is None else unpack_selection(packed)
+        if follow_checkpoint(model, self.target, state, selection, self.method):
+            check_same_names(runner)
+        method = injected_by(self._backbone(runner)) or self.method
+        if method is not None:
+            check_made_before(runner, method, self.target)
+
     def _check_base(self, runner: Runner) -> None:
         """Make sure that files that the config names filled the backbone, unless the run goes on from a checkpoint."""
         watch, self._loading = self._loading, None
@@ -265,6 +288,16 @@ class TuneHook(Hook):
             path = Path(runner.work_dir) / 'selection.safetensors'
             save_selection(selection, path)
             runner.logger.info(f'selection written to {path}')
+
+
+def _check_whole(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint without weights where nothing fills it up."""
+    thin = 'state_dict' in checkpoint and not checkpoint['state_dict']
+    if thin and not any(hasattr(hook, 'thin_checkpoints') for hook in runner.hooks):
+        raise ValueError(
+            "the checkpoint is a thin one, with a delta in place of the weights; add dict(type='mmgps.DeltaHook') to "
+            'custom_hooks, which puts it onto the base that the config names'
+        )
 
 
 def find_tune_hook(runner: Runner) -> TuneHook:

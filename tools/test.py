@@ -15,6 +15,7 @@ from mmgps.engine import (  # noqa: E402
     add_launcher_arguments,
     add_tune_arguments,
     augment_test,
+    follow_method,
     read_config,
     refuse_delta,
     set_work_dir,
@@ -43,6 +44,7 @@ def main() -> None:
         show_predictions(cfg, args.show_dir)
     if args.tta:
         augment_test(cfg)
+    follow_method(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
     Runner.from_cfg(cfg).test()
 

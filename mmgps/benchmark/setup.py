@@ -19,7 +19,7 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
 from mmgps.engine import GPSAmpOptimWrapper, GPSOptimWrapper, find_backbone
-from mmgps.engine.config import AMP_FORM
+from mmgps.engine.config import AMP_FORM, type_name
 from mmgps.engine.seeding import seed_generators
 from mmgps.engine.selection_batches import selection_batches
 from mmgps.engine.selection_loss import TrainingLoss
@@ -74,7 +74,7 @@ class Setup:
         """AdamW over ``values`` in the precision of the config."""
         optimizer = torch.optim.AdamW(values, lr=LEARNING_RATE)
         given = self.cfg.get('optim_wrapper') or {}
-        if given.get('type') in AMP_FORM.values():
+        if type_name(given) in AMP_FORM.values():
             options = {name: given[name] for name in ('loss_scale', 'dtype') if name in given}
             return GPSAmpOptimWrapper(optimizer=optimizer, **options)
         return GPSOptimWrapper(optimizer=optimizer)

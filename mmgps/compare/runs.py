@@ -13,7 +13,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmgps.engine import TuneHook, tune_config
+from mmgps.engine import tune_config
+from mmgps.engine.config import type_name
 
 from .candidates import Candidate
 from .files import read_json, write_json
@@ -163,5 +164,5 @@ class Recipe:
 
 def _target(cfg: Config) -> str:
     """Path of the backbone, as the hook of :func:`mmgps.engine.tune_config` has it."""
-    [hook] = [h for h in cfg.custom_hooks if h.get('type') in ('mmgps.TuneHook', TuneHook)]
+    [hook] = [h for h in cfg.custom_hooks if type_name(h) == 'mmgps.TuneHook']
     return str(hook.get('target', 'backbone'))

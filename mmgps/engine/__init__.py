@@ -32,7 +32,7 @@ from .runners import build_runner  # noqa: E402
 from .selection_loss import TaskLoss  # noqa: E402
 from .supcon import SupConLoss  # noqa: E402
 from .target import find_backbone  # noqa: E402
-from .testing import augment_test, show_predictions  # noqa: E402
+from .testing import augment_test, follow_method, show_predictions  # noqa: E402
 from .tuned_backbone import tuned_backbone  # noqa: E402
 from .view_orders import ClassBalancedOrder, ShuffledOrder  # noqa: E402
 
@@ -69,6 +69,7 @@ __all__ = [
     'enable_amp',
     'enable_auto_scale_lr',
     'find_backbone',
+    'follow_method',
     'init_bank',
     'init_model',
     'provide_inputs',

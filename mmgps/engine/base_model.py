@@ -13,9 +13,16 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from mmgps.delta.base import listed
+from mmgps.selection import unpack_selection
+from mmgps.tuning import LoadingWatch
+
+from .checkpoint_method import CHECKPOINT_KEY, follow_checkpoint, injected_in
 from .checkpoints import load_plain
 from .config import without_method
 from .target import find_backbone
+
+WEIGHT_KEYS = ('checkpoint', 'checkpoint_path', 'pretrained')
 
 
 def build_base(cfg: Config, base: str | os.PathLike[str] | None = None, target: str = 'backbone') -> nn.Module:
@@ -29,21 +36,63 @@ def build_base(cfg: Config, base: str | os.PathLike[str] | None = None, target: 
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If the file holds other things than weights, or the model has no such backbone.
+        ValueError: If the file holds other things than weights, or a network that a method added modules to, or if the
+            model has no such backbone.
+        RandomBaseError: If next to nothing of the file fits the backbone.
     """
     model: Any = build_plain(cfg)
     backbone = find_backbone(model, target)
+    watch = LoadingWatch(backbone)
     if base is None:
         model.init_weights()
         if cfg.get('load_from'):
             load_checkpoint(model, cfg.load_from, map_location='cpu')
-        return model
+    else:
+        _load_base(backbone, base, target)
+    watch.close()
+    named = (
+        str(base)
+        if base is not None
+        else ' and '.join([*named_weights(cfg.model), *filter(None, [cfg.get('load_from')])])
+    )
+    watch.check(named or 'what was loaded', 'or name the base of the run')
+    return model
+
+
+def _load_base(backbone: nn.Module, base: str | os.PathLike[str], target: str) -> None:
     state = state_of(load_plain(base))
+    beside = injected_in(state, target) - set(backbone.state_dict())
+    if beside:
+        raise ValueError(
+            f'{base} is no base: it is a network with {len(beside)} tensors that a method put beside its base, '
+            f'{listed(sorted(beside))}; name the pre-trained file as the base, and take the delta out of this one by '
+            f'python tools/delta.py extract CONFIG {base} delta.safetensors'
+        )
     inner = {name.removeprefix(f'{target}.'): v for name, v in state.items() if name.startswith(f'{target}.')}
     if inner:
         backbone.load_state_dict(inner)
     else:
         load_backbone(backbone, base)
+
+
+def build_trained(cfg: Config, checkpoint: Mapping[str, Any], target: str = 'backbone') -> nn.Module:
+    """Build the network that a run wrote into a checkpoint, by whatever method it was trained.
+
+    Args:
+        cfg: Config of the run, under this method or another; left as it is.
+        checkpoint: What :func:`load_plain` read. It has a selection and whole weights.
+        target: Path of the backbone within the model.
+
+    Raises:
+        ValueError: If the weights are not those of the network.
+    """
+    model = build_plain(cfg)
+    state = state_of(checkpoint)
+    follow_checkpoint(model, target, state, unpack_selection(checkpoint[CHECKPOINT_KEY]))
+    try:
+        model.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise ValueError(f'the checkpoint is of another network than the config: {error}') from error
     return model
 
 
@@ -52,6 +101,16 @@ def build_plain(cfg: Config) -> nn.Module:
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     model: nn.Module = ANY_MODELS.build(without_method(cfg.model))
     return model
+
+
+def named_weights(part: Any) -> list[str]:
+    """The files, or published weights, that a config of a model names: in an ``init_cfg``, or as ``pretrained``."""
+    if isinstance(part, list | tuple):
+        return [name for each in part for name in named_weights(each)]
+    if not isinstance(part, Mapping):
+        return []
+    own = [str(part[key]) for key in WEIGHT_KEYS if isinstance(part.get(key), str | bool) and part[key]]
+    return [*own, *(name for value in part.values() for name in named_weights(value))]
 
 
 def state_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:

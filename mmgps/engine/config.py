@@ -23,6 +23,8 @@ TUNE_HOOKS = ('mmgps.GPSHook', 'mmgps.TuneHook')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 RESUME_HOOK = 'mmgps.ExactResumeHook'
 TUNED = 'mmgps.TunedBackbone'
+TUNED_FUNCTION = {'tuned_backbone': 'TunedBackbone'}
+"""The function that builds it, which a pure-Python config names in its place."""
 
 
 def tune_config(
@@ -53,7 +55,7 @@ def tune_config(
         key: hook[key]
         for hook in [*defaults.values(), *hooks]
         if _is(hook, TUNE_HOOKS)
-        for key in ('target', 'num_batches', 'loss')
+        for key in ('target', 'num_batches', 'loss', 'allow_random_base')
         if key in hook
     }
     if target is not None:
@@ -91,7 +93,8 @@ def put_in_place(cfg: Config, method: Mapping[str, Any], target: str) -> bool:
     Raises:
         ValueError: If the config names no backbone at ``target``.
     """
-    injects = issubclass(METHODS.get(method['type']), InjectionMethod)
+    kind = method['type']
+    injects = issubclass(METHODS.get(kind) if isinstance(kind, str) else kind, InjectionMethod)
     *path, last = target.split('.')
     part: Any = cfg.model
     for key in path:
@@ -101,7 +104,7 @@ def put_in_place(cfg: Config, method: Mapping[str, Any], target: str) -> bool:
             return False
         raise ValueError(f'the config has no model.{target} to put {method["type"]} into; set target of the hook')
     base = part[last]
-    while base.get('type') == TUNED:
+    while type_name(base) == TUNED:
         base = base['backbone']
     part[last] = dict(type=TUNED, backbone=base, method=dict(method)) if injects else base
     return injects
@@ -110,7 +113,7 @@ def put_in_place(cfg: Config, method: Mapping[str, Any], target: str) -> bool:
 def without_method(part: Any) -> Any:
     """A copy of a model's config, with backbones that have no method in place."""
     if isinstance(part, dict):
-        if part.get('type') == TUNED:
+        if type_name(part) == TUNED:
             return without_method(part['backbone'])
         return type(part)({key: without_method(value) for key, value in part.items()})
     if isinstance(part, list | tuple):
@@ -118,19 +121,45 @@ def without_method(part: Any) -> Any:
     return part
 
 
+def type_name(part: Any) -> Any:
+    """The type that a config names, as configs of mmgps write it: ``'OptimWrapper'``, ``'mmgps.TuneHook'``.
+
+    Pure-Python configs give the class itself, and are written out with the path of its module.
+
+    Args:
+        part: Config of one component.
+
+    Returns:
+        The short name of a type of mmengine or mmgps; any other as it stands; None where ``part`` names none.
+    """
+    kind = part.get('type') if isinstance(part, Mapping) else None
+    if kind is None:
+        return None
+    path = kind if isinstance(kind, str) else f'{kind.__module__}.{kind.__qualname__}'
+    library, _, rest = path.partition('.')
+    if library not in ('mmengine', 'mmgps') or not rest:
+        return kind
+    name = rest.rpartition('.')[2]
+    short = TUNED_FUNCTION.get(name, name)
+    return f'mmgps.{short}' if library == 'mmgps' else short
+
+
 def _is(hook: Any, types: tuple[str, ...]) -> bool:
     """Whether ``hook`` is the config of one of ``types``, named or given as a class."""
-    kind = hook.get('type') if isinstance(hook, Mapping) else None
-    return f'mmgps.{kind.__name__}' in types if isinstance(kind, type) else kind in types
+    return type_name(hook) in types
 
 
 def _make_selective(wrapper: ConfigDict) -> None:
-    kind = wrapper.get('type', 'OptimWrapper')
-    if isinstance(kind, str):
-        wrapper['type'] = SELECTIVE.get(kind.removeprefix('mmengine.'), kind)
-    for part in wrapper.values():
-        if isinstance(part, Mapping) and 'optimizer' in part:
-            _make_selective(part)
+    kind = type_name(wrapper) or 'OptimWrapper'
+    if kind in SELECTIVE:
+        wrapper['type'] = SELECTIVE[kind]
+    for part in _parts(wrapper):
+        _make_selective(part)
+
+
+def _parts(wrapper: ConfigDict) -> list[ConfigDict]:
+    """The wrappers of a constructor that makes several."""
+    return [part for part in wrapper.values() if isinstance(part, Mapping) and 'optimizer' in part]
 
 
 def set_work_dir(cfg: Config, config_path: str, work_dir: str | None = None) -> None:
@@ -146,8 +175,13 @@ def enable_amp(cfg: Config) -> None:
     """
     if not torch.cuda.is_available():
         raise ValueError('--amp needs a CUDA device and none is available; leave it out to train in float32')
-    wrapper = cfg.optim_wrapper
-    kind = wrapper.get('type', 'OptimWrapper')
+    parts = _parts(cfg.optim_wrapper)
+    for wrapper in parts or [cfg.optim_wrapper]:
+        _make_amp(wrapper)
+
+
+def _make_amp(wrapper: ConfigDict) -> None:
+    kind = type_name(wrapper) or 'OptimWrapper'
     if kind in AMP_FORM.values():
         return
     if kind not in AMP_FORM:

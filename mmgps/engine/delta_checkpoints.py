@@ -15,10 +15,10 @@ from mmgps.selection import Selection, pack_selection, unpack_selection
 from mmgps.whole_file import whole_file
 
 from .base_model import build_base, state_of
+from .checkpoint_method import CHECKPOINT_KEY
 from .checkpoints import load_plain
 from .delta_origin import origin_of
 from .hooks.delta_hook import DELTA_KEY
-from .hooks.tune_hook import CHECKPOINT_KEY
 from .target import find_backbone
 
 PathLike = str | os.PathLike[str]

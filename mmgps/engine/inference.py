@@ -9,9 +9,12 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from mmgps.delta import AppliedDelta, Delta, DeltaBank, load_delta
+from mmgps.delta import AppliedDelta, Delta, DeltaBank, load_delta, unpack_delta
 
-from .base_model import build_base
+from .base_model import build_base, build_trained
+from .checkpoint_method import CHECKPOINT_KEY
+from .checkpoints import load_plain
+from .hooks.delta_hook import DELTA_KEY
 
 DeltaLike = Delta | str | os.PathLike[str]
 
@@ -27,7 +30,8 @@ def init_model(
 
     Args:
         config: Config of the run, or a file.
-        base: See :func:`build_base`.
+        base: See :func:`build_base`. Without a delta also a checkpoint of a run under :class:`mmgps.engine.TuneHook`:
+            then the network is that of the checkpoint with its head, by the method that it was trained with.
         delta: Put onto the base, or a file; None leaves the base.
         device: Where the model goes.
         cfg_options: Changes to the config.
@@ -40,6 +44,16 @@ def init_model(
     if cfg_options:
         cfg.merge_from_dict(dict(cfg_options))
     read = load_delta(delta) if isinstance(delta, str | os.PathLike) else delta
+    if base is not None and read is None:
+        checkpoint = load_plain(base)
+        if DELTA_KEY in checkpoint:
+            base, read = None, unpack_delta(checkpoint[DELTA_KEY])
+        elif CHECKPOINT_KEY in checkpoint:
+            trained: Any = build_trained(cfg, checkpoint)
+            trained.cfg = cfg
+            if meta := checkpoint.get('meta', {}).get('dataset_meta'):
+                trained.dataset_meta = dict(meta)
+            return trained.to(device).eval()
     model: Any = build_base(cfg, base, read.target if read else 'backbone')
     if read is not None:
         AppliedDelta(model, read)

@@ -8,6 +8,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from .config import TUNE_HOOKS, type_name
+
 
 def augment_test(cfg: Config) -> None:
     """Make the config average its predictions over views of each image, in place, as mmseg's tools do.
@@ -23,6 +25,17 @@ def augment_test(cfg: Config) -> None:
         )
     _test_set(cfg).pipeline = cfg.tta_pipeline
     cfg.model = {**cfg.tta_model, 'module': cfg.model}
+
+
+def follow_method(cfg: Config) -> None:
+    """Make the network that is tested have what its checkpoint was trained with, whatever the config says, in place."""
+    hooks = list(cfg.get('custom_hooks') or [])
+    named = {type_name(hook) for hook in [*hooks, *(cfg.get('default_hooks') or {}).values()]}
+    if not named & {*TUNE_HOOKS}:
+        hooks.append(dict(type='mmgps.TuneHook'))
+    if 'mmgps.DeltaHook' not in named:
+        hooks.append(dict(type='mmgps.DeltaHook'))
+    cfg.custom_hooks = hooks
 
 
 def _test_set(cfg: Config) -> Any:
@@ -53,5 +66,6 @@ def _classes(cfg: Config) -> int:
     """How many classes the test set names."""
     dataset = _test_set(cfg)
     with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        known = getattr(registry.get(dataset.type), 'METAINFO', {})
+        kind = dataset.type
+        known = getattr(registry.get(kind) if isinstance(kind, str) else kind, 'METAINFO', {})
     return len({**known, **dataset.get('metainfo', {})}.get('classes', ()))

@@ -39,6 +39,22 @@ def check_made_before(runner: Runner, method: TuningMethod, target: str) -> None
             )
 
 
+def check_same_names(runner: Runner) -> None:
+    """Make sure that copies of a model that followed its checkpoint are copies of what it is now.
+
+    Raises:
+        ValueError: Names the hook.
+    """
+    names = unwrapped(runner.model).state_dict().keys()
+    for hook in runner.hooks:
+        copied = getattr(hook, 'ema_model', None)
+        if isinstance(copied, nn.Module) and names != _copied(copied):
+            raise ValueError(
+                f'{type(hook).__name__} copied the model as the config builds it, and the checkpoint was trained by '
+                'another method; test it by the config of its run, or without that hook'
+            )
+
+
 def _is_fused(runner: Runner, target: str) -> bool:
     """Whether convolutions of the backbone at ``target`` are computed in one with their norms, or will be."""
     asked = runner.cfg.get('efficient_conv_bn_eval') or ()

@@ -5,7 +5,7 @@ from .choices import Choice, NetworkWide, PerLayer, PerNeuron, SharedColumns, to
 from .contrastive import supervised_contrastive
 from .files import SelectionFileError, load_selection, pack_selection, save_selection, unpack_selection
 from .fingerprint import architecture_fingerprint, bits, weights_fingerprint
-from .gradients import EmptyLoaderError, NonFiniteGradientError, sum_gradients
+from .gradients import EmptyLoaderError, NonFiniteGradientError, UnreachedError, sum_gradients
 from .injected import Injected, base_parameters
 from .layout import NeuronLayout
 from .preserve import preserved
@@ -52,6 +52,7 @@ __all__ = [
     'SquaredGradientScore',
     'SquaredGradientSum',
     'TaylorScore',
+    'UnreachedError',
     'architecture_fingerprint',
     'base_parameters',
     'bits',

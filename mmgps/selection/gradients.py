@@ -19,6 +19,10 @@ class NonFiniteGradientError(ArithmeticError):
     """A gradient of the selection pass holds NaN or infinity."""
 
 
+class UnreachedError(RuntimeError):
+    """The loss of the selection pass depends on none of the weights to choose from."""
+
+
 class EmptyLoaderError(ValueError):
     """The selection pass got no batch."""
 
@@ -61,6 +65,7 @@ def sum_gradients(
     Raises:
         EmptyLoaderError: Without any batch.
         NonFiniteGradientError: Names the layers.
+        UnreachedError: If the loss reaches none of ``parameters``.
     """
     accumulation = accumulation or GradientSum()
     narrow = any(value.dtype.itemsize < 4 for value in parameters.values())
@@ -82,7 +87,7 @@ def sum_gradients(
                 taker.close()
         else:
             for count, batch in enumerate(batches, 1):  # noqa: B007
-                _differentiate(loss(batch), 1.0)
+                _differentiate(loss(batch), 1.0, parameters)
             sums = _taken(parameters)
     if count == 0:
         raise EmptyLoaderError('the selection pass got no batch: the training data loader is empty')
@@ -90,16 +95,23 @@ def sum_gradients(
     return sums
 
 
+def _differentiate(losses: Tensor | Iterable[Tensor], scale: float, parameters: Mapping[str, nn.Parameter]) -> None:
+    for loss in [losses] if isinstance(losses, Tensor) else losses:
+        if not loss.requires_grad:
+            raise UnreachedError(
+                f'the loss of the selection pass depends on none of the {len(parameters)} weights to choose from, first '
+                f'{next(iter(parameters))!r}: they compute within torch.no_grad, or within a reentrant checkpoint whose '
+                'input needs no gradient since all before it is frozen; leave out use_checkpoint or with_cp of the '
+                'backbone, or let it call torch.utils.checkpoint with use_reentrant=False'
+            )
+        torch.autograd.backward(loss * scale if scale != 1 else loss)
+
+
 def _taken(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     return {
         name: torch.zeros_like(value, requires_grad=False) if value.grad is None else value.grad
         for name, value in parameters.items()
     }
-
-
-def _differentiate(losses: Tensor | Iterable[Tensor], scale: float) -> None:
-    for loss in [losses] if isinstance(losses, Tensor) else losses:
-        torch.autograd.backward(loss * scale if scale != 1 else loss)
 
 
 class DeviceGradients:
@@ -110,7 +122,7 @@ class DeviceGradients:
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        self._parameters = parameters
+        self.parameters = parameters
 
     def stored(self, total: Tensor) -> Tensor:
         """``total`` where sums are kept."""
@@ -118,8 +130,8 @@ class DeviceGradients:
 
     def take(self) -> dict[str, Tensor]:
         """Name to gradient, of those that there are; none is left behind."""
-        found = {name: value.grad for name, value in self._parameters.items() if value.grad is not None}
-        for value in self._parameters.values():
+        found = {name: value.grad for name, value in self.parameters.items() if value.grad is not None}
+        for value in self.parameters.values():
             value.grad = None
         return found
 
@@ -166,7 +178,7 @@ def _add_scaled(
 ) -> float | None:
     """Add one batch to the sums and return the scale that did not overflow."""
     for _ in range(MAX_HALVINGS):
-        _differentiate(loss(batch), scale or 1.0)
+        _differentiate(loss(batch), scale or 1.0, taker.parameters)
         gradients = taker.take()
         if scale is None:
             break

@@ -172,7 +172,8 @@ def attention_code(linear: Callable[..., Tensor], **names: Any) -> Callable[...,
     """
     inner = F.multi_head_attention_forward
     parts = {name: _rebound(getattr(F, name), linear=linear) for name in ('_in_projection_packed', '_in_projection')}
-    attention = _rebound(inner, linear=linear, **parts)
+    # a mode of torch, such as set_default_device, would have torch's own function called in its place
+    attention = _rebound(inner, linear=linear, has_torch_function=lambda _: False, **parts)
     functional = types.SimpleNamespace(**{**vars(F), inner.__name__: attention})
     forward: Callable[..., Any] = _rebound(nn.MultiheadAttention.forward, F=functional, **names)
     return forward

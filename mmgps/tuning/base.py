@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from mmgps.selection import Accumulation, GradientSum, Parameter, Selection, architecture_fingerprint, describe
+from mmgps.selection import Accumulation, GradientSum, Parameter, Role, Selection, architecture_fingerprint, describe
 
 
 class TuningMethod(Protocol):
@@ -62,6 +62,41 @@ class TuningMethod(Protocol):
 def trainable(backbone: nn.Module) -> dict[str, Parameter]:
     """The parameters of ``backbone`` that the user did not freeze."""
     return {name: entry for name, entry in describe(backbone).items() if entry.value.requires_grad}
+
+
+def check_candidates(method: TuningMethod, backbone: nn.Module) -> None:
+    """Make sure that a method that chooses by gradients has something to choose from.
+
+    Raises:
+        ValueError: Says what is frozen, if it has none.
+    """
+    if method.needs_gradient and not method.candidates(backbone):
+        weights = [name for name, entry in describe(backbone).items() if entry.role is Role.CONNECTION]
+        there = (
+            f'all {len(weights)} of its weights are frozen, first {weights[0]!r}'
+            if weights
+            else ('it has no linear layer or convolution')
+        )
+        raise ValueError(
+            f'{method.name} finds nothing to choose from in {type(backbone).__name__}: {there}; unfreeze some '
+            "(frozen_stages=-1 and the like), or train the head alone by type='mmgps.LinearProbe'"
+        )
+
+
+def check_chosen(selection: Selection, backbone: nn.Module) -> None:
+    """Make sure that ``selection`` trains something of ``backbone``.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if not selection.connections and not selection.whole:
+        values = list(backbone.parameters())
+        frozen = sum(not value.requires_grad for value in values)
+        raise ValueError(
+            f'{selection.method} trains nothing of {type(backbone).__name__}, of which {frozen} of {len(values)} '
+            'parameters are frozen; unfreeze some (frozen_stages=-1 and the like), or train the head alone by '
+            "type='mmgps.LinearProbe'"
+        )
 
 
 class WholeParameters(ABC):

@@ -9,7 +9,7 @@ from mmgps.selection import Injected
 
 from .ejecting import eject
 from .operations import Operation, operations_of
-from .sites import InjectionError, find_sites
+from .sites import InjectionError, check_called, find_sites
 
 
 @torch.no_grad()
@@ -17,7 +17,8 @@ def merge_operations(backbone: nn.Module) -> None:
     """Fold all operations into the weights and remove them: what is left is the plain base architecture.
 
     Raises:
-        InjectionError: If one cannot be merged; nothing is changed then.
+        InjectionError: If one cannot be merged, or never runs since the weight of its layer is read without calling the
+            layer; nothing is changed then.
     """
     for path, module in backbone.named_modules():
         if isinstance(module, Injected) and not isinstance(module, Operation):
@@ -27,6 +28,7 @@ def merge_operations(backbone: nn.Module) -> None:
     sites = [site for site in find_sites(backbone) if operations_of(site.owner)]
     merged = []
     for site in sites:
+        check_called(site, type(operations_of(site.owner)[0]).__name__)
         weight, bias = site.weight.detach().clone(), None if site.bias is None else site.bias.detach().clone()
         for operation in operations_of(site.owner):
             operation.merge(weight.view(site.outputs, -1), bias)

@@ -8,6 +8,7 @@ gradient checkpointing and DDP see ordinary modules.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -44,6 +45,21 @@ class Operation(Injected, ABC):
             InjectionError: If that is not possible.
         """
         raise InjectionError(f'{type(self).__name__} is no linear map of the output and cannot be merged')
+
+    def neutralize(self) -> None:
+        """Set the numbers to those that leave the output as it is. Most operations start with such."""
+
+
+def neutralize_unused(model: nn.Module, unused: Collection[str]) -> None:
+    """Let operations that take no part in training leave the base as it is, so that merging folds nothing in of them.
+
+    Args:
+        model: The whole of it.
+        unused: Names of parameters that get no gradient.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, Operation) and all(f'{path}.{n}' in unused for n, _ in module.named_parameters()):
+            module.neutralize()
 
 
 def operations_of(module: nn.Module) -> list[Operation]:

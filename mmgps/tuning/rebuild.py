@@ -6,15 +6,19 @@ from typing import cast
 
 from mmgps.selection import Selection
 
-from .adapter import Adapter
+from .adapter import Adapter, Bottleneck
 from .base import TuningMethod
 from .lora import LoRA
+from .low_rank import LowRank
+from .prompts import KEY
 from .spt import SPTAdapter, SPTLoRA
-from .ssf import SSF
+from .ssf import SSF, ScaleShift
 from .vpt import VPTDeep, VPTShallow
 
 INJECTING = {kind.name: kind for kind in (Adapter, LoRA, SPTAdapter, SPTLoRA, SSF, VPTDeep, VPTShallow)}
 """The methods that add modules; their settings are their arguments."""
+KEYS = {Bottleneck.key, LowRank.key, ScaleShift.key, KEY}
+"""The names of what they add, within the modules that they add it to."""
 
 
 def rebuild_method(selection: Selection) -> TuningMethod:

@@ -74,3 +74,9 @@ class ScaleShift(Operation):
         weight *= self.scale[:, None]
         if bias is not None and self.shift is not None:
             bias.mul_(self.scale).add_(self.shift)
+
+    @torch.no_grad()
+    def neutralize(self) -> None:
+        self.scale.fill_(1)
+        if self.shift is not None:
+            self.shift.zero_()

@@ -155,7 +155,7 @@ class Tied(Hook):
 
     def before_run(self, runner: Runner) -> None:
         model = runner.model
-        model.decode_head.shared = torch.nn.Linear(16, 32)
+        model.decode_head.shared = torch.nn.Linear(16, 32, bias=False)
         model.decode_head.shared.weight = model.backbone.layers[0].ffn.layers[0][0].weight
 
 

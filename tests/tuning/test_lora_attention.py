@@ -33,6 +33,17 @@ def test_cross_attention_and_its_parts() -> None:
         torch.testing.assert_close(attention(*call)[0], value, rtol=1e-10, atol=1e-10)
 
 
+def test_under_a_default_device() -> None:
+    """Which is a mode of torch that would have its own function called in place of the one with the factors."""
+    net = nn.ModuleDict(dict(attention=nn.MultiheadAttention(8, 2, batch_first=True)))
+    LoRA(rank=3, parts=('qkv', 'proj')).inject(net)
+    randomise(net)
+    x = torch.randn(2, 5, 8)
+    expected = net['attention'](x, x, x)[0]
+    with torch.device('cpu'):
+        assert torch.equal(net['attention'](x, x, x)[0], expected)
+
+
 @pytest.mark.parametrize('grad', [True, False])
 def test_an_attention_of_torch_alone_equals_one_with_merged_weights(grad: bool) -> None:
     """Batch first, in evaluation: the case in which torch would take its fast path and skip the factors."""

@@ -28,6 +28,7 @@ class GPSHook(TuneHook):
         loss: Config of what the selection pass takes the gradient of, see :class:`TuneHook`.
         lean: Configs of options that take time or memory off a step, see :class:`TuneHook`.
         micro_batches: Config of how the selection pass divides a batch, see :class:`TuneHook`.
+        allow_random_base: See :class:`TuneHook`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class GPSHook(TuneHook):
         loss: dict | None = None,
         lean: Sequence[dict] = (),
         micro_batches: dict | None = None,
+        allow_random_base: bool = False,
     ) -> None:
         method = GPS(
             k,
@@ -50,4 +52,4 @@ class GPSHook(TuneHook):
             CHOICES.build({'_scope_': 'mmgps', 'type': 'PerNeuron', **(choice or {})}),
             whole,
         )
-        super().__init__(method, target, num_batches, selection, sparse, loss, lean, micro_batches)
+        super().__init__(method, target, num_batches, selection, sparse, loss, lean, micro_batches, allow_random_base)

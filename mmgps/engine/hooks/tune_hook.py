@@ -12,20 +12,47 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mmgps.registry import HOOKS, LEAN, MICRO_BATCHES, SELECTION_LOSSES, SPARSE
-from mmgps.selection import Quantiles, Selection, load_selection, pack_selection, save_selection, unpack_selection
+from mmgps.selection import (
+    Injected,
+    Quantiles,
+    Selection,
+    load_selection,
+    pack_selection,
+    save_selection,
+    unpack_selection,
+)
 from mmgps.sparse import LeanOption, SparseTraining, start_options
-from mmgps.tuning import InjectionMethod, TuningMethod, check_trainable, format_report, freeze_unselected, injected_by
+from mmgps.tuning import (
+    FirstIteration,
+    InjectionMethod,
+    LinearProbe,
+    LoadingWatch,
+    TuningMethod,
+    beside,
+    check_candidates,
+    check_chosen,
+    check_held,
+    check_trainable,
+    format_report,
+    freeze_unselected,
+    injected_by,
+    neutralize_unused,
+    resting,
+    trained_tensors,
+)
 
 from ..agreement import check_same_loss, check_same_method, check_same_training
+from ..base_model import named_weights
+from ..checkpoint_method import CHECKPOINT_KEY, check_nothing_lost, follow_checkpoint, injected_in
 from ..components import build_method
 from ..history import pack_history, unpack_history
+from ..last_checkpoint import resumed
 from ..micro_batches import MicroBatches
-from ..optim import hold_only_trained
+from ..optim import hold_only_trained, watch_losses, wrappers_of
 from ..selection_pass import select, unwrapped
 from ..target import find_backbone
-from ..wrapping import check_made_before, check_strategy, rewrap, shard_base, whole_model
+from ..wrapping import check_made_before, check_same_names, check_strategy, rewrap, shard_base, whole_model
 
-CHECKPOINT_KEY = 'mmgps_selection'
 TRAINING_KEY = 'mmgps_training'
 
 
@@ -50,8 +77,10 @@ class TuneHook(Hook):
             ``mmgps.FusedAttention``, ``mmgps.Recomputation``.
         micro_batches: Config of how the selection pass divides a batch, ``mmgps.MicroBatches``, so that it needs no
             more memory than training; left out, it takes batches whole.
+        allow_random_base: Tune a backbone of which a file that is loaded fills less than nine tenths.
 
     Raises:
+        RandomBaseError: When training starts, for such a file otherwise.
         ValueError: When training starts, for a ``target`` that the model does not have, or an option of ``lean`` for
             which the backbone has nothing.
     """
@@ -66,9 +95,12 @@ class TuneHook(Hook):
         loss: dict | None = None,
         lean: Sequence[dict] = (),
         micro_batches: dict | None = None,
+        allow_random_base: bool = False,
     ) -> None:
         self.method: TuningMethod | None = build_method(method) if isinstance(method, dict) else method
         self.target, self.num_batches, self.selection_file = target, num_batches, selection
+        self.allow_random_base = allow_random_base
+        self._loading: LoadingWatch | None = None
         self.sparse = sparse or dict(type='CompactTraining')
         self.loss = SELECTION_LOSSES.build({'_scope_': 'mmgps', 'type': 'TaskLoss', **(loss or {})})
         self.lean: list[LeanOption] = [LEAN.build({'_scope_': 'mmgps', **option}) for option in lean]
@@ -79,22 +111,30 @@ class TuneHook(Hook):
         self._compares_loss = not selection or loss is not None
         self.selection: Selection | None = None
         self.training: SparseTraining | None = None
+        self._first: FirstIteration | None = None
         self.gradients: Mapping[str, Quantiles] = {}
         """Spread of the gradients that this process selected by."""
+
+    def before_run(self, runner: Runner) -> None:
+        if isinstance(runner._train_loop, BaseLoop) and self._loading is None and self.selection is None:
+            self._loading = LoadingWatch(self._backbone(runner))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Restore the selection before the optimizer's state is loaded, only when resuming.
 
-        A model that is tested needs what was trained beside its base, and no selection.
+        A model that is tested needs what its checkpoint was trained with beside the base, and no selection.
         """
         unpack_history(checkpoint)
+        _check_whole(runner, checkpoint)
         if not isinstance(runner._train_loop, BaseLoop):  # tested, also by the config of a run that was resumed
             for state in ('optimizer', 'param_schedulers'):
                 checkpoint.pop(state, None)
-            if CHECKPOINT_KEY in checkpoint:
-                self._complete(runner, unpack_selection(checkpoint[CHECKPOINT_KEY]))
+            self._follow(runner, checkpoint)
             return
         if not runner._resume:
+            check_nothing_lost(unwrapped(runner.model), self.target, checkpoint.get('state_dict', checkpoint))
+            if self._loading is None:  # a FlexibleRunner loads before before_run
+                self._loading = LoadingWatch(self._backbone(runner))
             return
         find_tune_hook(runner)
         check_strategy(runner, self.sparse, bool(self.lean))
@@ -112,6 +152,7 @@ class TuneHook(Hook):
         origin = 'selection restored from the checkpoint'
         check_strategy(runner, self.sparse, bool(self.lean))
         find_tune_hook(runner)
+        self._check_base(runner)
         if self.selection is None:
             self._backbone(runner).train()  # most freeze their frozen_stages then, not when they are built
             selection, origin = self._select(runner)
@@ -128,6 +169,22 @@ class TuneHook(Hook):
         runner.logger.info(
             '\n'.join([f'fine-tuning by {self.selection.method}', report, *filter(None, details), origin])
         )
+        self._watch(runner)
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if self._first is None:
+            return
+        done, unused = self._first.finish()
+        if unused:
+            runner.logger.warning(
+                f'{len(unused)} tensors are counted as trained and take no part in the first iteration: '
+                f'{", ".join(unused)}; they stay as they are for as long as the network does not use them in training'
+            )
+            if not resumed(runner):
+                neutralize_unused(unwrapped(runner.model), unused)
+        if done:
+            self._first = None
+            watch_losses(runner.optim_wrapper, None)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         pack_history(checkpoint)
@@ -140,9 +197,12 @@ class TuneHook(Hook):
             selection = load_selection(self.selection_file)
             self._check_same(runner, selection, self.selection_file)
             return selection, f'selection read from {self.selection_file}'
+        backbone, method = self._backbone(runner), self._method(runner)
+        check_candidates(method, backbone)
         with whole_model(runner):
-            backbone, method = self._backbone(runner), self._method(runner)
             choice = select(runner, backbone, method, self.num_batches, self.loss, self.micro_batches)
+        if not isinstance(method, LinearProbe):
+            check_chosen(choice.selection, backbone)
         self.gradients = choice.gradients
         return choice.selection, str(choice.cost)
 
@@ -154,6 +214,60 @@ class TuneHook(Hook):
         frozen = freeze_unselected(backbone, selection)
         hold_only_trained(runner.optim_wrapper, frozen, self.training, bool(selection.connections), added)
         self.selection = selection
+
+    def _follow(self, runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+        """Let the model that is tested have what ``checkpoint`` was trained with, whatever the config says."""
+        model, state = unwrapped(runner.model), checkpoint.get('state_dict', checkpoint)
+        packed = checkpoint.get(CHECKPOINT_KEY)
+        holds = packed is not None or any(isinstance(module, Injected) for module in model.modules())
+        if not holds and not injected_in(state, self.target):
+            return
+        selection = None if packed is None else unpack_selection(packed)
+        if follow_checkpoint(model, self.target, state, selection, self.method):
+            check_same_names(runner)
+        method = injected_by(self._backbone(runner)) or self.method
+        if method is not None:
+            check_made_before(runner, method, self.target)
+
+    def _check_base(self, runner: Runner) -> None:
+        """Make sure that files that the config names filled the backbone, unless the run goes on from a checkpoint."""
+        watch, self._loading = self._loading, None
+        if watch is None:
+            return
+        watch.close()
+        if self.selection is not None or self.allow_random_base:
+            return
+        named = [
+            *([f'load_from {runner._load_from}'] if runner._load_from else []),
+            *named_weights(runner.cfg.get('model')),
+        ]
+        watch.check(
+            ' and '.join(named) or 'what was loaded',
+            'set allow_random_base=True of the hook to tune a random backbone',
+        )
+        if not watch.loads and not named:
+            runner.logger.warning(
+                'the config names no file of weights for the backbone: unless it loads some itself, it is tuned from '
+                'random numbers; set init_cfg of the backbone, or load_from'
+            )
+
+    def _watch(self, runner: Runner) -> None:
+        """Make sure that an optimizer holds what is trained, and watch for what the first iteration leaves out."""
+        if self._first is not None:
+            self._first.close()
+        assert self.training is not None
+        model = unwrapped(runner.model)
+        trained = trained_tensors(model, self.training.replacements(), beside(self._backbone(runner)))
+        optimizers = [wrapper.optimizer for wrapper in wrappers_of(runner.optim_wrapper)]
+        check_held(trained, optimizers)
+        still = resting(trained, optimizers)
+        if still:
+            runner.logger.warning(
+                f'{len(still)} trained tensors have a learning rate of 0 and will not move, first {still[0]}; raise lr '
+                'of optim_wrapper.optimizer, or lr_mult in its paramwise_cfg'
+            )
+        self._first = FirstIteration(model, trained, optimizers, self.target)
+        watch_losses(runner.optim_wrapper, self._first)
 
     def _complete(self, runner: Runner, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         added = self._method(runner).complete(self._backbone(runner), selection)
@@ -186,6 +300,16 @@ class TuneHook(Hook):
             path = Path(runner.work_dir) / 'selection.safetensors'
             save_selection(selection, path)
             runner.logger.info(f'selection written to {path}')
+
+
+def _check_whole(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint without weights where nothing fills it up."""
+    thin = 'state_dict' in checkpoint and not checkpoint['state_dict']
+    if thin and not any(hasattr(hook, 'thin_checkpoints') for hook in runner.hooks):
+        raise ValueError(
+            "the checkpoint is a thin one, with a delta in place of the weights; add dict(type='mmgps.DeltaHook') to "
+            'custom_hooks, which puts it onto the base that the config names'
+        )
 
 
 def find_tune_hook(runner: Runner) -> TuneHook:

@@ -1,11 +1,12 @@
 """Optimizer wrappers."""
 
-from .selective import GPSAmpOptimWrapper, GPSOptimWrapper, SelectiveStep, hold_only_trained, wrappers_of
+from .selective import GPSAmpOptimWrapper, GPSOptimWrapper, SelectiveStep, hold_only_trained, watch_losses, wrappers_of
 
 __all__ = [
     'GPSAmpOptimWrapper',
     'GPSOptimWrapper',
     'SelectiveStep',
     'hold_only_trained',
+    'watch_losses',
     'wrappers_of',
 ]

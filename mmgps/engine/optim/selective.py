@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mmgps.registry import OPTIM_WRAPPERS
 from mmgps.sparse import SparseTraining
 from mmgps.sparse.reduce import average_gradients
+from mmgps.tuning import FirstIteration, kept_elsewhere
 
 
 class SelectiveStep:
@@ -24,6 +25,14 @@ class SelectiveStep:
     """Set by :class:`mmgps.engine.TuneHook`."""
     averaged: Sequence[nn.Parameter] = ()
     """Parameters whose gradients nobody else averages over the processes, set by :func:`mmgps.engine.shard_base`."""
+
+    first: FirstIteration | None = None
+    """Asked about the loss of the first iteration, set by :func:`watch_losses`."""
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        if self.first is not None:
+            self.first.check_loss(loss)
+        super().backward(loss, **kwargs)  # type: ignore[misc]
 
     def step(self, **kwargs: Any) -> None:
         if self.sparse is None:
@@ -67,6 +76,13 @@ def wrappers_of(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[OptimWra
     return [optim_wrapper]
 
 
+def watch_losses(optim_wrapper: OptimWrapper | OptimWrapperDict, first: FirstIteration | None) -> None:
+    """Let selective wrappers ask ``first`` about each loss; None asks nobody."""
+    for wrapper in wrappers_of(optim_wrapper):
+        if isinstance(wrapper, SelectiveStep):
+            wrapper.first = first
+
+
 def hold_only_trained(
     optim_wrapper: OptimWrapper | OptimWrapperDict,
     frozen: Iterable[nn.Parameter],
@@ -87,9 +103,10 @@ def hold_only_trained(
 
     Raises:
         TypeError: For a plain wrapper where a selective one is needed.
-        ValueError: If no optimizer holds a parameter that a new one could join, if one that makes its state at
-            construction cannot be built anew for those that it holds by now, or if one that holds a weight with chosen
-            connections may not step these as it would step the weight.
+        ValueError: If no optimizer holds a parameter that a new one could join, if one keeps its parameters elsewhere
+            than in its groups, if one that makes its state at construction cannot be built anew for those that it
+            holds by now, or if one that holds a weight with chosen connections may not step these as it would step
+            the weight.
     """
     wrappers = wrappers_of(optim_wrapper)
     for wrapper in wrappers:
@@ -100,6 +117,8 @@ def hold_only_trained(
             sparse.check_optimizer(wrapper.optimizer)
     groups = [group for wrapper in wrappers for group in wrapper.optimizer.param_groups]
     heirs = _new_members(groups, added)
+    for wrapper in wrappers:
+        _check_groups(wrapper.optimizer, {*map(id, sparse.replacements()), *(at for at, new in heirs.items() if new)})
     dropped = {id(value) for value in frozen}
     for old, new in sparse.replacements().items():
         dropped.add(id(old))
@@ -118,6 +137,18 @@ def _refusal(wrapper: OptimWrapper) -> str:
         f'{type(wrapper).__name__} would train every number of a layer; '
         f"set optim_wrapper.type to 'mmgps.{name}' in the config, which takes the same arguments"
     )
+
+
+def _check_groups(optimizer: Optimizer, followed: set[int]) -> None:
+    """Refuse an optimizer that would not notice who follows the parameters of these ids in its groups."""
+    kept = kept_elsewhere(optimizer)
+    if kept and any(id(value) in followed for group in optimizer.param_groups for value in group['params']):
+        raise ValueError(
+            f'{type(optimizer).__name__} keeps its parameters in {kept!r} besides param_groups, and would go on '
+            'stepping those: parameters that take their places or join them would not move; choose AdamW or the like, '
+            "or set sparse=dict(type='mmgps.MaskedTraining') of the hook for single connections, and "
+            "backbone=dict(type='mmgps.TunedBackbone', ...) for a method that adds modules"
+        )
 
 
 def _new_members(

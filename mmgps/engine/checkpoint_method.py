@@ -1,0 +1,103 @@
+"""Which method a checkpoint was trained with: it decides what stands beside the base of a network that is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import nn
+
+from mmgps.delta import grow
+from mmgps.delta.base import listed
+from mmgps.delta.tensors import below, injected_names
+from mmgps.selection import Selection
+from mmgps.tuning import TuningMethod, eject, injected_by
+from mmgps.tuning.rebuild import KEYS
+
+from .target import find_backbone
+
+CHECKPOINT_KEY = 'mmgps_selection'
+"""Where a checkpoint holds its selection."""
+
+
+def follow_checkpoint(
+    model: nn.Module,
+    target: str,
+    state: Mapping[str, Any],
+    selection: Selection | None,
+    method: TuningMethod | None = None,
+) -> bool:
+    """Let ``model`` have beside its base what a checkpoint was trained with, and nothing else.
+
+    Args:
+        model: Built by some config, with or without a method in place.
+        target: Path of the backbone.
+        state: The weights of the checkpoint; empty where it holds a delta.
+        selection: That of the checkpoint, None if it has none: then the names of ``state`` say what is there.
+        method: That of the config, which may be none of mmgps.
+
+    Returns:
+        Whether the model was changed.
+
+    Raises:
+        ValueError: If the weights hold what a method put beside the base and nothing says by which settings.
+        DeltaMismatchError: If the method does not fit the backbone.
+    """
+    backbone = find_backbone(model, target)
+    there, kept = injected_names(backbone), injected_by(backbone)
+    own = set(backbone.state_dict()) - there
+    wanted = (injected_in(state, target) if selection is None else set(selection.whole)) - own
+    if wanted == there and (selection is None or not wanted or kept is None or agrees(kept, selection)):
+        return False
+    if selection is None and wanted:
+        raise ValueError(
+            f'the checkpoint holds {listed(sorted(wanted))} beside the base and does not say by which method, and the '
+            f'{type(backbone).__name__} of the config has {listed(sorted(there))}; test it by the config that it was '
+            'trained with, or give a checkpoint that was not published: one with its selection'
+        )
+    if there:
+        eject(backbone)
+    if wanted:
+        assert selection is not None
+        grow(backbone, selection, wanted, method if method is not None and agrees(method, selection) else None)
+    asked = method or kept
+    print_log(
+        f'the checkpoint was trained by {selection.method if selection else "no method that adds modules"}, the config '
+        f'asks for {asked.name if asked else "no method"}: the network follows the checkpoint',
+        'current',
+    )
+    return True
+
+
+def agrees(method: TuningMethod, selection: Selection) -> bool:
+    """Whether ``selection`` was made by ``method``, as far as it says."""
+    here = method.settings()
+    return method.name == selection.method and all(here.get(key) == value for key, value in selection.settings.items())
+
+
+def injected_in(state: Mapping[str, Any], target: str) -> set[str]:
+    """Names, below the backbone at ``target``, of what a method of mmgps put beside the base of a state dict."""
+    prefix = below(target, '')
+    inside = (name.removeprefix('module.') for name in state)
+    return {name.removeprefix(prefix) for name in inside if name.startswith(prefix) and KEYS & {*name.split('.')[:-1]}}
+
+
+def check_nothing_lost(model: nn.Module, target: str, state: Mapping[str, Any]) -> None:
+    """Make sure that training does not start from half of a network.
+
+    Args:
+        model: About to load ``state``.
+        target: Path of the backbone.
+        state: Weights.
+
+    Raises:
+        ValueError: If they hold what a method put beside the base, and the model has no place for it.
+    """
+    lost = injected_in(state, target) - set(find_backbone(model, target).state_dict())
+    if lost:
+        raise ValueError(
+            f'load_from names a network with {len(lost)} tensors beside its base, {listed(sorted(lost))}, which the '
+            'backbone of the config has no place for and would lose; write it as a plain network by '
+            'python tools/delta.py merge, or go on with its method by --resume'
+        )

@@ -1,0 +1,318 @@
+"""What is counted as trained and gets no gradient is cut off, or not used: the first iteration tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmgps.selection import sum_gradients
+from mmgps.sparse import CompactTraining
+from mmgps.tuning import (
+    GPS,
+    SSF,
+    BiasTuning,
+    FirstIteration,
+    FullTuning,
+    LoRA,
+    UntrainedError,
+    beside,
+    check_held,
+    freeze_unselected,
+    merge_operations,
+    neutralize_unused,
+    trained_tensors,
+)
+
+WIDTH = 8
+
+
+class Backbone(nn.Module):
+    """Three layers and a spare one that no path runs; ``path`` says how the middle one is run."""
+
+    def __init__(self, path: Callable[[Backbone, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.path = path
+        self.first, self.middle, self.last, self.spare = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.path(self, self.first(x).tanh()).tanh())
+
+
+def plain(net: Backbone, x: Tensor) -> Tensor:
+    return net.middle(x)
+
+
+def recomputed(net: Backbone, x: Tensor) -> Tensor:
+    return checkpoint(net.middle, x, use_reentrant=True)
+
+
+def recomputed_without_reentry(net: Backbone, x: Tensor) -> Tensor:
+    return checkpoint(net.middle, x, use_reentrant=False)
+
+
+def without_gradient(net: Backbone, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return net.middle(x)
+
+
+def detached(net: Backbone, x: Tensor) -> Tensor:
+    return net.middle(x).detach()
+
+
+def data(net: Backbone, x: Tensor) -> Tensor:
+    return 2 * net.middle(x).data
+
+
+def copied_without_gradient(net: Backbone, x: Tensor) -> Tensor:
+    y = net.middle(x)
+    with torch.no_grad():
+        y = y * 3
+    return y + 1
+
+
+def read(net: Backbone, x: Tensor) -> Tensor:
+    return F.linear(x, net.middle.weight, net.middle.bias)
+
+
+def dropped(net: Backbone, x: Tensor) -> Tensor:
+    """The layer runs and nothing reads it, but what asks for its shape and its size."""
+    y = net.middle(x)
+    y * y.new_empty(y.shape[:1]).bernoulli_().unsqueeze(-1)
+    y.detach().abs().mean().item()
+    return x + torch.zeros_like(y)
+
+
+class Network(nn.Module):
+    def __init__(self, path: Callable[[Backbone, Tensor], Tensor] = plain) -> None:
+        super().__init__()
+        self.backbone, self.head = Backbone(path), nn.Linear(WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone(x)).square().mean()
+
+
+def pictures() -> Tensor:
+    return torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(0))
+
+
+class Run:
+    """A network under a method, in plain PyTorch."""
+
+    def __init__(self, model: nn.Module, method, make=lambda model: [torch.optim.SGD(model, lr=0.1)]) -> None:
+        self.model, backbone = model, model.backbone
+        gradients = None
+        if method.needs_gradient:
+            values = {name: entry.value for name, entry in method.candidates(backbone).items()}
+            gradients = sum_gradients(model, values, [pictures()], model)
+        selection = method.select(backbone, gradients)
+        method.complete(backbone, selection)
+        self.training = CompactTraining(backbone, selection)
+        freeze_unselected(backbone, selection)
+        self.training.start()
+        trained = trained_tensors(model, self.training.replacements(), beside(backbone))
+        self.optimizers = make([entry.value for entry in trained])
+        check_held(trained, self.optimizers)
+        self.first = FirstIteration(model, trained, self.optimizers, 'backbone')
+
+    def iterate(self, *steps: int, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[bool, list[str]]:
+        value = (loss or self.model)(pictures())
+        self.first.check_loss(value)
+        value.backward()
+        for at in steps:
+            self.optimizers[at].step()
+            self.optimizers[at].zero_grad()
+        self.training.after_step()
+        return self.first.finish()
+
+
+METHODS = {
+    'lora': lambda: LoRA(2, parts=('linear',)),
+    'gps': lambda: GPS(1, whole=()),
+    'bias': BiasTuning,
+    'full': FullTuning,
+}
+SPARE = {
+    'lora': ['backbone.spare.lora.a', 'backbone.spare.lora.b'],
+    'gps': ['backbone.spare.weight'],
+    'bias': ['backbone.spare.bias'],
+    'full': ['backbone.spare.weight', 'backbone.spare.bias'],
+}
+
+
+@pytest.mark.parametrize('path', [plain, recomputed, recomputed_without_reentry])
+@pytest.mark.parametrize('method', METHODS)
+def test_what_the_network_does_not_use_is_named(method: str, path: Callable) -> None:
+    assert Run(Network(path), METHODS[method]()).iterate(0) == (True, SPARE[method])
+
+
+def frozen_at_first(path: Callable[[Backbone, Tensor], Tensor]) -> Network:
+    """As ``frozen_stages`` leaves it: what comes in needs no gradient."""
+    model = Network(path)
+    model.backbone.first.requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize('path', [recomputed, without_gradient])
+@pytest.mark.parametrize('method', METHODS)
+def test_a_layer_that_records_no_gradients(method: str, path: Callable) -> None:
+    """Some of what is lost has another cause, which is not named as this one."""
+    run = Run(frozen_at_first(path), METHODS[method]())
+    with pytest.raises(UntrainedError, match=r' of \d+ trained tensors got no gradient .*; .*reentrant') as raised:
+        run.iterate(0)
+    named = str(raised.value).partition(':')[2].partition(';')[0]
+    assert 'backbone.middle.' in named
+    assert 'spare' not in named
+    assert 'last' not in named
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_a_checkpoint_without_reentry_cuts_nothing_off(method: str) -> None:
+    run = Run(frozen_at_first(recomputed_without_reentry), METHODS[method]())
+    assert run.iterate(0) == (True, SPARE[method])
+
+
+@pytest.mark.parametrize('path', [detached, data, copied_without_gradient])
+@pytest.mark.parametrize('method', METHODS)
+def test_what_is_detached_on_the_way(method: str, path: Callable) -> None:
+    with pytest.raises(UntrainedError, match=r'backbone\.first\..* backbone\.middle\..*; what .* is detached'):
+        Run(Network(path), METHODS[method]()).iterate(0)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_a_result_that_nothing_uses_is_not_cut_off(method: str) -> None:
+    """However often its size, its shape or its mean is asked for."""
+    done, unused = Run(Network(dropped), METHODS[method]()).iterate(0)
+    assert done
+    assert {name.split('.')[1] for name in unused} == {'middle', 'spare'}
+
+
+def test_a_layer_that_is_read_and_not_called() -> None:
+    with pytest.raises(UntrainedError, match=r'backbone\.middle\.lora\.a, .*; the weights of their layers are read'):
+        Run(Network(read), METHODS['lora']()).iterate(0)
+    assert Run(Network(read), METHODS['gps']()).iterate(0) == (True, SPARE['gps'])
+
+
+class ReadsAttention(nn.Module):
+    """Computes by the weights of an attention that it never calls, as SAN of mmseg does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.attention = nn.Linear(WIDTH, WIDTH), nn.MultiheadAttention(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        part = self.attention
+        query, key, value = F.linear(self.first(x), part.in_proj_weight, part.in_proj_bias).chunk(3, -1)
+        return F.linear((query @ key.t()).softmax(-1) @ value, part.out_proj.weight, part.out_proj.bias)
+
+
+def test_chosen_numbers_that_are_read_past_their_layer() -> None:
+    """They are trained all the same, or refused."""
+    model = Network()
+    model.backbone = ReadsAttention()
+    run = Run(model, METHODS['gps']())
+    assert outcome(run) in ('trained', 'read by another module')
+
+
+def outcome(run: Run) -> str:
+    try:
+        return 'trained' if run.iterate(0) == (True, []) else 'not noticed'
+    except UntrainedError as error:
+        return next(cause for cause in ('read by another module', str(error)) if cause in str(error))
+
+
+def test_a_backbone_that_is_cut_off_as_a_whole() -> None:
+    model = Network()
+    run = Run(model, BiasTuning())
+    with pytest.raises(UntrainedError, match=r'4 of 6 .*backbone\.first\.bias.*nothing of the backbone takes part'):
+        run.iterate(0, loss=lambda x: model.head(x).square().mean())
+
+
+def test_a_loss_that_hangs_on_nothing() -> None:
+    model = frozen_at_first(recomputed)
+    model.backbone.last.requires_grad_(False)
+    model.backbone.spare.requires_grad_(False)
+    model.head.requires_grad_(False)
+    run = Run(model, LoRA(2, parts=('linear',)))
+    with pytest.raises(UntrainedError, match=r'2 of 2 .*backbone\.middle\.lora\.a, .*reentrant'):
+        run.iterate(0)
+
+
+def handles(run: Run) -> int:
+    modules = list(run.model.modules())
+    values = [value for optimizer in run.optimizers for group in optimizer.param_groups for value in group['params']]
+    return (
+        sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules)
+        + sum(len(value._backward_hooks or ()) for value in values)
+        + sum(len(optimizer._optimizer_step_pre_hooks) for optimizer in run.optimizers)
+    )
+
+
+def test_nothing_watches_afterwards() -> None:
+    run = Run(Network(), FullTuning())
+    assert handles(run) > 10
+    run.iterate(0)
+    assert handles(run) == 0
+    assert torch.overrides._get_current_function_mode() is None
+
+
+def test_an_accumulation_is_judged_by_its_first_backward_pass() -> None:
+    run = Run(frozen_at_first(recomputed), BiasTuning())
+    with pytest.raises(UntrainedError, match='reentrant'):
+        run.iterate()
+    run = Run(Network(), BiasTuning())
+    assert run.iterate() == (False, SPARE['bias'])
+    assert run.iterate(0) == (True, [])
+
+
+def test_a_forward_pass_of_somebody_else_counts_for_nothing() -> None:
+    """A picture drawn before training, by a path that training does not take."""
+    run = Run(Network(), BiasTuning())
+    with torch.no_grad():
+        run.model(pictures())
+        run.model.backbone.spare(pictures())
+        run.model.backbone.path = without_gradient
+        run.model(pictures())
+    run.model.backbone.path = plain
+    assert run.iterate(0) == (True, SPARE['bias'])
+
+
+def in_two(values: list[nn.Parameter]) -> list[torch.optim.Optimizer]:
+    return [torch.optim.SGD(values[:-2], lr=0.1), torch.optim.Adam(values[-2:], lr=0.1)]
+
+
+def test_an_optimizer_that_has_its_turn_later_is_judged_then() -> None:
+    """The first iterations train the head alone, and compute the backbone without gradients."""
+    run = Run(Network(), BiasTuning(), in_two)
+
+    def of_the_head(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = run.model.backbone(x)
+        return run.model.head(x).square().mean()
+
+    assert run.iterate(1, loss=of_the_head) == (False, [])
+    assert run.iterate(1, loss=of_the_head) == (False, [])
+    assert run.iterate(0, 1) == (True, SPARE['bias'])
+
+
+def test_an_optimizer_that_never_steps() -> None:
+    run = Run(Network(), BiasTuning(), in_two)
+    for _ in range(99):
+        run.iterate(1)
+    with pytest.raises(UntrainedError, match=r'SGD has not stepped once .* 100 steps, and 4 tensors .*update_params'):
+        run.iterate(1)
+
+
+def test_what_never_ran_is_not_folded_in() -> None:
+    net = Backbone(plain)
+    spare, middle = net.spare.weight.clone(), net.middle.weight.clone()
+    SSF().inject(net)
+    names = [name for name, _ in net.named_parameters()]
+    neutralize_unused(net, [name for name in names if name.startswith('spare.ssf')])
+    merge_operations(net)
+    assert torch.equal(net.spare.weight, spare)
+    assert not torch.equal(net.middle.weight, middle)

@@ -1,0 +1,71 @@
+"""What is counted as trained is held by one optimizer, which steps what is in its groups, at a rate above zero."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mmgps.tuning import UntrainedError, check_held, kept_elsewhere, resting, trained_tensors
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+
+
+def test_each_tensor_is_held_by_one_optimizer() -> None:
+    model = net()
+    trained = trained_tensors(model, {}, {})
+    values = [entry.value for entry in trained]
+    check_held(trained, [torch.optim.SGD(values[:1], lr=0.1), torch.optim.Adam(values[1:], lr=0.1)])
+    with pytest.raises(UntrainedError, match=r'^1 tensors .* no optimizer holds them: 0\.weight; let'):
+        check_held(trained, [torch.optim.SGD(values[1:], lr=0.1)])
+    both = [torch.optim.SGD(values, lr=0.1), torch.optim.Adam(values[:1], lr=0.1)]
+    with pytest.raises(UntrainedError, match=r'^1 tensors .* by more than one optimizer \(SGD, Adam\).*: 0\.weight'):
+        check_held(trained, both)
+    with pytest.raises(UntrainedError, match='nothing is trained'):
+        check_held([], [])
+
+
+def test_what_is_frozen_or_empty_is_not_counted() -> None:
+    model = net()
+    model[0].weight.requires_grad_(False)
+    values = nn.Parameter(torch.zeros(2))
+    trained = trained_tensors(model, {model[0].weight: values, model[1].weight: nn.Parameter(torch.zeros(0))}, {})
+    assert [(entry.name, entry.value.shape) for entry in trained] == [
+        ('0.weight', (2,)),
+        ('0.bias', (4,)),
+        ('1.bias', (2,)),
+    ]
+    assert trained[0].value is values
+
+
+def test_rates_of_zero() -> None:
+    """A schedule that starts at zero is none; it has written down where it goes."""
+    trained = trained_tensors(net(), {}, {})
+    first, second = [entry.value for entry in trained][:2]
+    groups = [dict(params=[first], lr=0.0), dict(params=[second], lr=0.0, initial_lr=0.1)]
+    assert resting(trained, [torch.optim.SGD(groups, lr=0.1)]) == ['0.weight']
+
+
+class Kept(torch.optim.SGD):
+    """Steps what it was built with, whatever becomes of its groups."""
+
+    def __init__(self, values: list[nn.Parameter], lr: float) -> None:
+        super().__init__(values, lr)
+        self.inner = torch.optim.SGD([dict(params=list(values))], lr)
+
+
+class Around(torch.optim.SGD):
+    """Hands its groups on to another optimizer, as SAM and Lookahead do."""
+
+    def __init__(self, values: list[nn.Parameter], lr: float) -> None:
+        super().__init__(values, lr)
+        self.inner = torch.optim.SGD(self.param_groups, lr)
+
+
+def test_parameters_that_are_kept_outside_of_the_groups() -> None:
+    values = list(net().parameters())
+    assert kept_elsewhere(Kept(values, 0.1)) == 'inner'
+    for optimizer in (Around(values, 0.1), torch.optim.AdamW(values), torch.optim.LBFGS(values)):
+        assert kept_elsewhere(optimizer) is None

@@ -23,6 +23,7 @@ from ..optim import check_owners, hold_only_trained
 from ..selection_pass import select, unwrapped
 from ..target import find_backbone
 from ..wrapping import check_made_before, check_strategy, rewrap, shard_base, whole_model
+from .before_after_hook import check_metrics
 
 CHECKPOINT_KEY = 'mmgps_selection'
 TRAINING_KEY = 'mmgps_training'
@@ -100,6 +101,7 @@ class TuneHook(Hook):
         origin = 'selection restored from the checkpoint'
         check_strategy(runner, self.sparse)
         find_tune_hook(runner)
+        check_metrics(runner)
         if self.selection is None:
             self._backbone(runner).train()  # most freeze their frozen_stages then, not when they are built
             selection, origin = self._select(runner)

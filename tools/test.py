@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help='where logs and metrics go; default: work_dirs/<config name>')
+    parser.add_argument('--work-dir', help='where logs and metrics go; default: that of the training')
     parser.add_argument('--tta', action='store_true', help='average over the views of tta_pipeline')
     parser.add_argument('--show-dir', help='where pictures of truth and prediction go')
     add_tune_arguments(parser)
@@ -38,7 +38,7 @@ def main() -> None:
     args = parse_args()
     refuse_delta(args.checkpoint, 'score that')
     cfg = read_config(args)
-    set_work_dir(cfg, args.config, args.work_dir)
+    set_work_dir(cfg, args.config, args.work_dir, args.tune)
     if args.show_dir:
         show_predictions(cfg, args.show_dir)
     if args.tta:

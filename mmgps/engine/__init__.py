@@ -17,7 +17,6 @@ from .config import (  # noqa: E402
     enable_amp,
     enable_auto_scale_lr,
     rooted_datasets,
-    set_work_dir,
     tune_config,
 )
 from .delta_command import add_delta_commands, run_delta_command  # noqa: E402
@@ -34,6 +33,7 @@ from .target import find_backbone  # noqa: E402
 from .testing import augment_test, show_predictions  # noqa: E402
 from .tuned_backbone import tuned_backbone  # noqa: E402
 from .view_orders import ClassBalancedOrder, ShuffledOrder  # noqa: E402
+from .work_dir import WorkDirError, enter_work_dir, hold_work_dir, remove_run, set_work_dir  # noqa: E402
 
 __all__ = [
     'METHOD_NAMES',
@@ -55,6 +55,7 @@ __all__ = [
     'SupConLoss',
     'TaskLoss',
     'TuneHook',
+    'WorkDirError',
     'add_config_arguments',
     'add_delta_commands',
     'add_launcher_arguments',
@@ -66,12 +67,15 @@ __all__ = [
     'build_runner',
     'enable_amp',
     'enable_auto_scale_lr',
+    'enter_work_dir',
     'find_backbone',
+    'hold_work_dir',
     'init_bank',
     'init_model',
     'provide_inputs',
     'read_config',
     'refuse_delta',
+    'remove_run',
     'rooted_datasets',
     'run_delta_command',
     'set_work_dir',

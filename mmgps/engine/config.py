@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -131,11 +130,6 @@ def _make_selective(wrapper: ConfigDict) -> None:
     for part in wrapper.values():
         if isinstance(part, Mapping) and 'optimizer' in part:
             _make_selective(part)
-
-
-def set_work_dir(cfg: Config, config_path: str, work_dir: str | None = None) -> None:
-    """Where a run writes: what the caller says, else what the config says, else a folder named after the config."""
-    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config_path).stem}'
 
 
 def enable_amp(cfg: Config) -> None:

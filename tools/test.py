@@ -19,6 +19,7 @@ from mmgps.engine import (  # noqa: E402
     refuse_delta,
     set_work_dir,
     show_predictions,
+    spare_config_of_training,
 )
 
 
@@ -44,6 +45,7 @@ def main() -> None:
     if args.tta:
         augment_test(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    spare_config_of_training(cfg)
     Runner.from_cfg(cfg).test()
 
 

@@ -30,7 +30,7 @@ from .runners import build_runner  # noqa: E402
 from .selection_loss import TaskLoss  # noqa: E402
 from .supcon import SupConLoss  # noqa: E402
 from .target import find_backbone  # noqa: E402
-from .testing import augment_test, show_predictions  # noqa: E402
+from .testing import augment_test, show_predictions, spare_config_of_training  # noqa: E402
 from .tuned_backbone import tuned_backbone  # noqa: E402
 from .view_orders import ClassBalancedOrder, ShuffledOrder  # noqa: E402
 from .work_dir import WorkDirError, enter_work_dir, hold_work_dir, remove_run, set_work_dir  # noqa: E402
@@ -80,6 +80,7 @@ __all__ = [
     'run_delta_command',
     'set_work_dir',
     'show_predictions',
+    'spare_config_of_training',
     'tune_config',
     'tuned_backbone',
 ]

@@ -25,6 +25,14 @@ def augment_test(cfg: Config) -> None:
     cfg.model = {**cfg.tta_model, 'module': cfg.model}
 
 
+def spare_config_of_training(cfg: Config) -> None:
+    """Leave the config that the training wrote in the work dir as it is: the test names its own after its start.
+
+    The two differ, in the model even where views are averaged, and a checkpoint is loaded by the config beside it.
+    """
+    object.__setattr__(cfg, '_filename', None)  # as mmengine sets it; the Runner names the file after it
+
+
 def _test_set(cfg: Config) -> Any:
     """The config of the test set, within any wrappers."""
     dataset = cfg.test_dataloader.dataset

@@ -80,7 +80,7 @@ def enter_work_dir(cfg: Config, overwrite: bool = False) -> WorkDirLock | None:
     if found:
         names = [path.name for path in found[:SHOWN]] + (['...'] if len(found) > SHOWN else [])
         raise WorkDirError(
-            f'{cfg.work_dir} holds {len(found)} files of another run ({", ".join(names)}): go on with that run by '
+            f'{cfg.work_dir} holds files of another run ({", ".join(names)}): go on with that run by '
             '--resume, write elsewhere by --work-dir FOLDER, or replace those files by --overwrite'
         )
     return lock

@@ -76,7 +76,7 @@ def test_another_run_is_overwritten_only_where_that_is_said(config, tool, tmp_pa
     tool(path, '--tune', 'gps', '--cfg-options', 'train_cfg.max_iters=4')
     before = {file: file.read_bytes() for file in [*folder.glob('*.*tensors'), *folder.glob('*.pth'), path]}
     options = ('--tune', 'gps', '--tune-options', 'k=2', '--cfg-options', 'train_cfg.max_iters=2')
-    with pytest.raises(SystemExit, match=r'plain_gps holds 4 files of another run \(iter_2.pth, .*--overwrite$'):
+    with pytest.raises(SystemExit, match=r'plain_gps holds files of another run \(iter_2.pth, .*--overwrite$'):
         tool(path, *options)
     assert {file: file.read_bytes() for file in before} == before
     with pytest.raises(SystemExit):

@@ -35,7 +35,7 @@ test-openmmlab:
 	$(OPENMMLAB_VENV)/bin/pytest tests/zoo/test_detection.py
 
 demo:
-	$(VENV)/bin/python tools/train.py configs/gps_polyp_demo.py
+	$(VENV)/bin/python tools/train.py configs/gps_polyp_demo.py --overwrite
 
 ci:
 	.ci/run

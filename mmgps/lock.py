@@ -26,16 +26,33 @@ def held(file: Path, patience_s: float | None = None) -> Iterator[int]:
     Raises:
         TimeoutError: If another process still holds it then.
     """
+    descriptor = take(file, patience_s)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def take(file: Path, patience_s: float | None = None) -> int:
+    """Take the lock that ``file`` stands for; returns the file descriptor that holds it until it is closed.
+
+    Args and errors are those of :func:`held`.
+
+    Raises:
+        TimeoutError: If another process still holds it then.
+        OSError: If the file cannot be made, or the file system has no locks.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if patience_s is None:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         else:
-            _take(descriptor, file, time.monotonic() + patience_s)
-        yield descriptor
-    finally:
+            _wait(descriptor, file, time.monotonic() + patience_s)
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor
 
 
 @contextmanager
@@ -48,12 +65,12 @@ def one_at_a_time(path: Path) -> Iterator[None]:
         yield
 
 
-def _take(descriptor: int, file: Path, deadline: float) -> None:
+def _wait(descriptor: int, file: Path, deadline: float) -> None:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        except OSError:
+        except BlockingIOError:
             if time.monotonic() > deadline:
                 raise TimeoutError(f'another process holds {file}') from None
             time.sleep(ASK_AGAIN_S)

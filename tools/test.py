@@ -20,6 +20,7 @@ from mmgps.engine import (  # noqa: E402
     refuse_delta,
     set_work_dir,
     show_predictions,
+    spare_config_of_training,
 )
 
 
@@ -27,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help='where logs and metrics go; default: work_dirs/<config name>')
+    parser.add_argument('--work-dir', help='where logs and metrics go; default: that of the training')
     parser.add_argument('--tta', action='store_true', help='average over the views of tta_pipeline')
     parser.add_argument('--show-dir', help='where pictures of truth and prediction go')
     add_tune_arguments(parser)
@@ -39,13 +40,14 @@ def main() -> None:
     args = parse_args()
     refuse_delta(args.checkpoint, 'score that')
     cfg = read_config(args)
-    set_work_dir(cfg, args.config, args.work_dir)
+    set_work_dir(cfg, args.config, args.work_dir, args.tune)
     if args.show_dir:
         show_predictions(cfg, args.show_dir)
     if args.tta:
         augment_test(cfg)
     follow_method(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    spare_config_of_training(cfg)
     Runner.from_cfg(cfg).test()
 
 

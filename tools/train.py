@@ -11,15 +11,18 @@ require('mmseg')
 
 from mmgps.engine import (  # noqa: E402
     MissingInputsError,
+    WorkDirError,
     add_config_arguments,
     add_launcher_arguments,
     add_tune_arguments,
     build_runner,
     enable_amp,
     enable_auto_scale_lr,
+    enter_work_dir,
     provide_inputs,
     read_config,
     refuse_delta,
+    remove_run,
     set_work_dir,
 )
 
@@ -27,14 +30,19 @@ from mmgps.engine import (  # noqa: E402
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_arguments(parser)
-    parser.add_argument('--work-dir', help='where logs and checkpoints go; default: work_dirs/<config name>')
     parser.add_argument(
+        '--work-dir',
+        help='where logs and checkpoints go; default: work_dirs/<config name>, with --tune _<method> behind',
+    )
+    found = parser.add_mutually_exclusive_group()
+    found.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
         help='go on from CHECKPOINT, or from the last one of the work dir',
     )
+    found.add_argument('--overwrite', action='store_true', help='replace what another run left in the work dir')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the lr by the total batch size')
     add_tune_arguments(parser)
@@ -45,7 +53,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = read_config(args)
-    set_work_dir(cfg, args.config, args.work_dir)
+    set_work_dir(cfg, args.config, args.work_dir, args.tune)
     if args.amp:
         enable_amp(cfg)
     if args.auto_scale_lr:
@@ -55,10 +63,15 @@ def main() -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     try:
+        lock = enter_work_dir(cfg, args.overwrite)
         provide_inputs(cfg)
-    except MissingInputsError as error:
+    except (WorkDirError, MissingInputsError) as error:
         sys.exit(f'{args.config}: {error}')
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    if args.overwrite:
+        remove_run(cfg.work_dir)
+    runner.train()
+    del lock  # held until here
 
 
 if __name__ == '__main__':

@@ -17,7 +17,6 @@ from .config import (  # noqa: E402
     enable_amp,
     enable_auto_scale_lr,
     rooted_datasets,
-    set_work_dir,
     tune_config,
 )
 from .delta_command import add_delta_commands, run_delta_command  # noqa: E402
@@ -32,9 +31,10 @@ from .runners import build_runner  # noqa: E402
 from .selection_loss import TaskLoss  # noqa: E402
 from .supcon import SupConLoss  # noqa: E402
 from .target import find_backbone  # noqa: E402
-from .testing import augment_test, follow_method, show_predictions  # noqa: E402
+from .testing import augment_test, follow_method, show_predictions, spare_config_of_training  # noqa: E402
 from .tuned_backbone import tuned_backbone  # noqa: E402
 from .view_orders import ClassBalancedOrder, ShuffledOrder  # noqa: E402
+from .work_dir import WorkDirError, enter_work_dir, hold_work_dir, remove_run, set_work_dir  # noqa: E402
 
 __all__ = [
     'METHOD_NAMES',
@@ -57,6 +57,7 @@ __all__ = [
     'SupConLoss',
     'TaskLoss',
     'TuneHook',
+    'WorkDirError',
     'add_config_arguments',
     'add_delta_commands',
     'add_launcher_arguments',
@@ -68,17 +69,21 @@ __all__ = [
     'build_runner',
     'enable_amp',
     'enable_auto_scale_lr',
+    'enter_work_dir',
     'find_backbone',
     'follow_method',
+    'hold_work_dir',
     'init_bank',
     'init_model',
     'provide_inputs',
     'read_config',
     'refuse_delta',
+    'remove_run',
     'rooted_datasets',
     'run_delta_command',
     'set_work_dir',
     'show_predictions',
+    'spare_config_of_training',
     'tune_config',
     'tuned_backbone',
 ]

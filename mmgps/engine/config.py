@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -160,11 +159,6 @@ def _make_selective(wrapper: ConfigDict) -> None:
 def _parts(wrapper: ConfigDict) -> list[ConfigDict]:
     """The wrappers of a constructor that makes several."""
     return [part for part in wrapper.values() if isinstance(part, Mapping) and 'optimizer' in part]
-
-
-def set_work_dir(cfg: Config, config_path: str, work_dir: str | None = None) -> None:
-    """Where a run writes: what the caller says, else what the config says, else a folder named after the config."""
-    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config_path).stem}'
 
 
 def enable_amp(cfg: Config) -> None:

@@ -38,6 +38,14 @@ def follow_method(cfg: Config) -> None:
     cfg.custom_hooks = hooks
 
 
+def spare_config_of_training(cfg: Config) -> None:
+    """Leave the config that the training wrote in the work dir as it is: the test names its own after its start.
+
+    The two differ, in the model even where views are averaged, and a checkpoint is loaded by the config beside it.
+    """
+    object.__setattr__(cfg, '_filename', None)  # as mmengine sets it; the Runner names the file after it
+
+
 def _test_set(cfg: Config) -> Any:
     """The config of the test set, within any wrappers."""
     dataset = cfg.test_dataloader.dataset

@@ -66,17 +66,27 @@ def check_loss(runner: Runner, outputs: Any) -> None:
         check_finite(runner, f'the loss is {value} in iteration {runner.iter + 1} and ')
 
 
-def check_finite(runner: Runner, cause: str = '') -> None:
-    """Stop a run before a checkpoint of it would take the place of one to go on from.
+def check_finite(runner: Runner, cause: str = '', kind: str = 'checkpoint') -> None:
+    """Stop a run before a checkpoint or a delta of it would take the place of one to go on from.
+
+    Args:
+        runner: Of the run.
+        cause: Begins the message.
+        kind: What would be written.
 
     Raises:
-        DivergedError: Names the first parameter.
+        DivergedError: Names the first parameter that holds NaN or infinity, or the first buffer that holds NaN, such as
+            the statistics of a norm.
     """
-    values = dict(unwrapped(runner.model).named_parameters())
-    bad = [name for name, value in values.items() if not torch.isfinite(value).all()]
+    model = unwrapped(runner.model)
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    bad = [name for name, value in parameters.items() if not torch.isfinite(value).all()]
+    found = f'{len(bad)} of {len(parameters)} parameters hold NaN or infinity'
+    if not bad:  # infinity may stand in a buffer by right, as in the mask of an attention
+        bad = [name for name, value in buffers.items() if torch.isnan(value).any()]
+        found = f'{len(bad)} of {len(buffers)} buffers hold NaN'
     if bad:
         raise DivergedError(
-            f'{cause}{len(bad)} of {len(values)} parameters hold NaN or infinity, first {bad[0]!r}: training has '
-            'diverged. No checkpoint of it is written; lower the learning rate or set clip_grad of optim_wrapper, and '
-            'go on from the last checkpoint with --resume, or start anew'
+            f'{cause}{found}, first {bad[0]!r}: training has diverged. No {kind} of it is written; lower the learning '
+            'rate or set clip_grad of optim_wrapper, and go on from the last checkpoint with --resume, or start anew'
         )

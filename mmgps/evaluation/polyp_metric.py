@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmgps.registry import METRICS
 
@@ -17,6 +17,11 @@ from .image_score import ImageScore, average, score_image
 from .score_table import write_score_table
 
 LOWEST_SHOWN = 3
+CLASSES = 2
+_TWO = (
+    ' and mmgps.PolypMetric scores two, background and foreground: score more by '
+    "dict(type='IoUMetric', iou_metrics=['mDice', 'mIoU'])"
+)
 
 
 @METRICS.register_module()
@@ -47,6 +52,10 @@ class PolypMetric(BaseMetric):
         collect_device: As for mmengine's ``BaseMetric``.
         prefix: Put before the keys, to tell several sets apart.
         collect_dir: As for mmengine's ``BaseMetric``.
+
+    Raises:
+        ValueError: When the evaluator is built, before training or testing, if the data set names more than two
+            classes; before mmgps selects or trains, if the network predicts more than two.
     """
 
     def __init__(
@@ -66,6 +75,31 @@ class PolypMetric(BaseMetric):
         self.structure = structure
         self.per_image_file = per_image_file
         self.ignore_index = ignore_index
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """What mmengine's loops tell of the data set, when they are built."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict) -> None:
+        classes = list(dataset_meta.get('classes') or ())
+        if len(classes) > CLASSES:
+            shown = ', '.join([*map(str, classes[:4]), *(['...'] if len(classes) > 4 else [])])
+            raise ValueError(f'the data set has {len(classes)} classes ({shown}){_TWO}')
+        self._dataset_meta = dataset_meta
+
+    def check_model(self, model: nn.Module) -> None:
+        """Check that a segmentor of mmseg predicts the classes that are scored; other models pass.
+
+        Raises:
+            ValueError: If it has more output channels than classes are scored.
+        """
+        channels = getattr(model, 'out_channels', None)
+        if isinstance(channels, int) and channels > CLASSES:
+            raise ValueError(
+                f'the network predicts {channels} classes{_TWO}, or set num_classes={CLASSES} of its heads'
+            )
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Score the images of one batch.

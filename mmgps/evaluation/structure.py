@@ -32,8 +32,10 @@ def structure_scores(probability: NDArray[np.float64], target: Mask, valid: Mask
     for a map that nowhere exceeds 0.5 and 0 otherwise, S-measure is one minus the mean of the map, and the E-measure
     the share of background at each threshold.
 
-    By its published formula the E-measure divides by one pixel less than there are, so a perfect map of 352x352 pixels
-    has 1.000008.
+    Two departures from ``pysodmetrics`` keep every score finite and at most 1. The E-measure is the mean over pixels,
+    as in the publication's equation; ``pysodmetrics`` follows the authors' script, which divides by one pixel less and
+    gives a perfect map of 20x20 pixels 1.0025. And where the centroid of the truth lies in the last row or column, two
+    of the S-measure's quadrants are empty; they weigh nothing here, and make the score NaN there.
 
     Args:
         probability: ``(H, W)`` in [0, 1]; a map of labels is one of zeros and ones.
@@ -44,7 +46,14 @@ def structure_scores(probability: NDArray[np.float64], target: Mask, valid: Mask
     from py_sod_metrics import MAE, Emeasure, Smeasure, WeightedFmeasure
 
     shown = np.where(valid, probability, 0.0)
-    smeasure, weighted = Smeasure(), WeightedFmeasure()
+
+    class QuadrantSmeasure(Smeasure):
+        """S-measure whose empty quadrants count as 0, at their weight of 0."""
+
+        def ssim(self, pred: NDArray[np.float64], gt: Mask) -> float:
+            return super().ssim(pred, gt) if pred.size else 0.0
+
+    smeasure, weighted = QuadrantSmeasure(), WeightedFmeasure()
     smeasure.step(shown, target, normalize=False)
     weighted.step(shown, target, normalize=False)
     found = float(weighted.weighted_fms[0]) if target.any() else float(not (shown > 0.5).any())
@@ -53,4 +62,6 @@ def structure_scores(probability: NDArray[np.float64], target: Mask, valid: Mask
     counted, truth = probability[valid][None], target[valid][None]
     emeasure.step(counted, truth, normalize=False)
     error.step(counted, truth, normalize=False)
-    return StructureScores(float(smeasure.sms[0]), found, float(error.maes[0]), emeasure.changeable_ems[0])
+    # The sum over pixels by their number; rounding may leave the last bit above 1.
+    curve = np.minimum(emeasure.changeable_ems[0] * ((counted.size - 1 + np.spacing(1)) / counted.size), 1.0)
+    return StructureScores(float(smeasure.sms[0]), found, float(error.maes[0]), curve)

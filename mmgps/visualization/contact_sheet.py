@@ -105,6 +105,9 @@ def _write(bar: Image, text: str, left: int) -> None:
 def _write_legend(bar: Image, legend: Sequence[tuple[str, Colour]]) -> None:
     left = 0
     for text, colour in legend:
+        if left + 32 + _text_width(text) > bar.shape[1] - _text_width('...') and left:
+            _write(bar, '...', left)
+            return
         bar[BAR // 2 - 2 : BAR // 2 + 3, left : left + 24] = colour
         _write(bar, text, left + 32)
         left += 32 + _text_width(text) + 24

@@ -1,6 +1,8 @@
-"""Truth and prediction of one image, drawn into it."""
+"""Truth and prediction of one image, drawn into it: of two classes as outlines, of any number in their colours."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -55,6 +57,36 @@ def draw_overlay(image: Image, target: ArrayLike | None, prediction: ArrayLike, 
         _outline(canvas, mask, HALO, thickness + 2)
     for mask, colour, thickness in lines:
         _outline(canvas, mask, colour, thickness)
+    return canvas
+
+
+def draw_classes(
+    image: Image, labels: NDArray[np.integer], colours: Mapping[int, Colour], opacity: float = 0.5
+) -> Image:
+    """The image with every class in its colour, and an outline around each region.
+
+    Args:
+        image: ``(H, W, 3)`` RGB, uint8. It is not changed.
+        labels: ``(H, W)`` of class indices; a pixel whose label has no colour stays as it is.
+        colours: Colour of each class that is drawn.
+        opacity: Of the filled regions.
+
+    Returns:
+        ``(H, W, 3)`` RGB, uint8.
+
+    Raises:
+        ValueError: If the image is not uint8 RGB or the sizes differ.
+    """
+    check_image(image)
+    if labels.shape != image.shape[:2]:
+        raise ValueError(f'the labels are {labels.shape} and the image {image.shape[:2]}; bring them to one size first')
+    canvas = image.copy()
+    width = max(1, round(min(image.shape[:2]) * LINE))
+    shown = {int(label) for label in np.unique(labels)} & colours.keys()
+    for label in sorted(shown):
+        _tint(canvas, labels == label, colours[label], opacity)
+    for label in sorted(shown):
+        _outline(canvas, labels == label, colours[label], width)
     return canvas
 
 

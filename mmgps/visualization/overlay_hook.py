@@ -11,10 +11,12 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
+from torch.utils.data import DataLoader
 
 from mmgps.registry import HOOKS
 
-from .sample_view import SampleView, view_sample, write_sheet, write_view
+from .overlay import Colour
+from .sample_view import View, named_classes, view_sample, write_sheet, write_view
 
 MAX_ON_SHEET = 40
 
@@ -25,8 +27,9 @@ class OverlayHook(Hook):
 
     After training they show the last validation, which is the model that is reported; after testing the test. They go
     to ``<work_dir>/<timestamp>/overlays/val`` or ``.../test``: one PNG per image, and all of them with their Dice on
-    ``contact_sheet.png``. Works with any mmseg data set of two classes. Only the first rank keeps and writes images,
-    those of its own share of the set.
+    ``contact_sheet.png``. Works with any mmseg data set: two classes are drawn as outlines in one picture, more of them
+    in their colours, with the truth left of the prediction. Only the first rank keeps and writes images, those of its
+    own share of the set.
 
     Args:
         num_images: How many images to draw; None draws all of them. The contact sheet shows at most 40 of them.
@@ -45,18 +48,19 @@ class OverlayHook(Hook):
                 f'{num_images=} and {columns=} are to be 1 or more; to draw nothing, leave the hook out of the config'
             )
         self.num_images, self.columns, self.out_dir = num_images, columns, out_dir
-        self._views: dict[str, list[SampleView]] = {}
+        self._views: dict[str, list[View]] = {}
         self._wanted: set[int] = set()
         self._on_sheet: set[int] = set()
         self._seen = self._drawn = 0
+        self._classes: list[tuple[str, Colour]] = []
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Forget the validation before."""
-        self._start('val', len(runner.val_dataloader.sampler))
+        self._start('val', runner.val_dataloader)
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Forget the test before."""
-        self._start('test', len(runner.test_dataloader.sampler))
+        self._start('test', runner.test_dataloader)
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[BaseDataElement] | None = None
@@ -78,7 +82,9 @@ class OverlayHook(Hook):
                 runner.logger.info(f'overlays of {self._drawn} {phase} images: {sheet}')
         self._views.clear()
 
-    def _start(self, phase: str, size: int) -> None:
+    def _start(self, phase: str, loader: DataLoader) -> None:
+        size = len(loader.sampler)  # type: ignore[arg-type]  # every sampler of mmengine has a length
+        self._classes = named_classes(getattr(loader.dataset, 'metainfo', None) or {})
         self._views[phase] = []
         self._wanted = evenly_spaced(size, size if self.num_images is None else self.num_images)
         self._on_sheet = evenly_spaced(len(self._wanted), MAX_ON_SHEET)
@@ -94,7 +100,7 @@ class OverlayHook(Hook):
         for index, sample in enumerate(outputs):
             if first + index not in self._wanted:
                 continue
-            view = view_sample(sample, inputs[index])
+            view = view_sample(sample, inputs[index], self._classes)
             if self._drawn in self._on_sheet:
                 self._views[phase].append(view)
             self._drawn += 1

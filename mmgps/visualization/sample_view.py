@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import colorsys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmgps.evaluation.foreground import Mask, dice_iou, split_truth, two_class_mask
+from mmgps.evaluation.foreground import IGNORE_INDEX, Mask, dice_iou, split_truth, two_class_mask
 
-from .contact_sheet import contact_sheet, write_png
-from .overlay import PREDICTION, TRUTH, Image, draw_overlay
+from .contact_sheet import GAP, PAPER, contact_sheet, write_png
+from .overlay import PREDICTION, TRUTH, Colour, Image, draw_classes, draw_overlay
 
 #: Smaller frames are enlarged to this shorter side before drawing, so that the lines stay thin beside the polyp.
 SMALLEST = 320
@@ -41,6 +42,13 @@ class SampleView:
             return self.name
         return f'Dice {100 * dice_iou(self.prediction, self.target, self.valid)[0]:.1f}  {self.name}'
 
+    @property
+    def legend(self) -> list[tuple[str, Colour]]:
+        """What each colour stands for."""
+        if self.target is None:
+            return [('prediction', PREDICTION)]
+        return [('truth, filled where missed', TRUTH), ('prediction, filled where wrong', PREDICTION)]
+
     def draw(self) -> Image:
         """The overlay, see :func:`~mmgps.visualization.overlay.draw_overlay`."""
         scale = max(1.0, SMALLEST / min(self.image.shape[:2]))
@@ -48,8 +56,80 @@ class SampleView:
         return draw_overlay(_enlarged(self.image, scale), target, _enlarged(self.prediction, scale))
 
 
-def view_sample(sample: BaseDataElement, network_input: Tensor) -> SampleView:
+@dataclass(frozen=True)
+class ClassView:
+    """One image with its labels of any number of classes, all ``(H, W)``. Without annotation ``target`` is None.
+
+    Pixels that the truth ignores have the label 255 in ``target``.
+    """
+
+    name: str
+    image: Image
+    prediction: NDArray[np.integer]
+    target: NDArray[np.integer] | None
+    classes: Sequence[tuple[str, Colour]]
+
+    @property
+    def caption(self) -> str:
+        """The mean Dice in percent over the classes of truth and prediction, where the truth is known, and the name."""
+        if self.target is None:
+            return self.name
+        valid = self.target != IGNORE_INDEX
+        predicted, truth = self.prediction[valid], self.target[valid]
+        dice = [dice_iou(predicted == label, truth == label)[0] for label in np.union1d(predicted, truth)]
+        return f'mean Dice {100 * np.mean(dice or [1.0]):.1f}  {self.name}'
+
+    @property
+    def legend(self) -> list[tuple[str, Colour]]:
+        """Names and colours of the classes that occur."""
+        return list(self._shown().values())
+
+    def draw(self) -> Image:
+        """The prediction; where the truth is known, the truth stands left of it.
+
+        A class whose colour is black, as that of a background often is, leaves the image as it is.
+        """
+        scale = max(1.0, SMALLEST / min(self.image.shape[:2]))
+        image = _enlarged(self.image, scale)
+        colours = {label: colour for label, (_, colour) in self._shown().items() if any(colour)}
+        drawn = [draw_classes(image, _enlarged(plane, scale), colours) for plane in self._planes()]
+        gap = np.full((image.shape[0], GAP, 3), PAPER, np.uint8)
+        return drawn[0] if len(drawn) == 1 else np.concatenate([drawn[0], gap, drawn[1]], axis=1)
+
+    def _planes(self) -> list[NDArray[np.integer]]:
+        return [self.prediction] if self.target is None else [self.target, self.prediction]
+
+    def _shown(self) -> dict[int, tuple[str, Colour]]:
+        """Name and colour of each label that occurs."""
+        labels = sorted({int(label) for plane in self._planes() for label in np.unique(plane)} - {IGNORE_INDEX})
+        known = dict(enumerate(self.classes))
+        return {label: known.get(label, (f'class {label}', _colour(label))) for label in labels}
+
+
+View = SampleView | ClassView
+
+
+def named_classes(meta: Mapping[str, Any]) -> list[tuple[str, Colour]]:
+    """Names and colours of the classes of a data set, from mmseg's ``metainfo``; colours it lacks are made."""
+    names, palette = meta.get('classes') or (), meta.get('palette')
+    given = [] if palette is None or isinstance(palette, str) else [_rgb(colour) for colour in palette]
+    return [(str(name), given[at] if at < len(given) else _colour(at)) for at, name in enumerate(names)]
+
+
+def _rgb(colour: Sequence[int]) -> Colour:
+    return int(colour[0]), int(colour[1]), int(colour[2])
+
+
+def _colour(label: int) -> Colour:
+    """A colour for a class without one; neighbours are far apart on the colour wheel."""
+    return _rgb([round(255 * part) for part in colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.8, 1.0)])
+
+
+def view_sample(sample: BaseDataElement, network_input: Tensor, classes: Sequence[tuple[str, Colour]] = ()) -> View:
     """Take the view from a prediction of mmseg, at the original size.
+
+    Truth and prediction of two classes are drawn in one picture, those of more side by side, also where a network
+    predicts more classes than its data set names.
 
     The image is read from ``img_path``. Sets that draw their frames have no such file; there the network's input is
     brought back to the original size, in the BGR order in which mmcv loads images.
@@ -57,33 +137,36 @@ def view_sample(sample: BaseDataElement, network_input: Tensor) -> SampleView:
     Args:
         sample: A ``SegDataSample`` with ``pred_sem_seg`` and, where known, ``gt_sem_seg``.
         network_input: ``(3, h, w)`` of 0..255, before normalisation.
+        classes: Name and RGB colour of each class, where they are known.
 
     Raises:
-        ValueError: If the labels are not of two classes, with the name of the image.
+        ValueError: If the data set has two classes and the truth holds another label; with the name of the image.
     """
     path = str(sample.get('img_path', 'image'))
-    try:
-        prediction = two_class_mask(_plane(sample.pred_sem_seg.data), 'the prediction')
-        target, valid = split_truth(_plane(sample.gt_sem_seg.data)) if 'gt_sem_seg' in sample else (None, None)
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+    predicted = _plane(sample.pred_sem_seg.data).astype(np.int64)
+    truth = _plane(sample.gt_sem_seg.data).astype(np.int64) if 'gt_sem_seg' in sample else None
     if exists(path):
         image = mmcv.imfrombytes(get(path), channel_order='rgb')
     else:
-        image = _from_input(network_input, prediction.shape)
-    return SampleView(Path(path).stem, image, prediction, target, valid)
+        image = _from_input(network_input, predicted.shape)
+    name = Path(path).stem
+    if len(classes) > 2 or predicted.max() > 1:
+        return ClassView(name, image, predicted, truth, classes)
+    try:
+        target, valid = (None, None) if truth is None else split_truth(truth)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+    return SampleView(name, image, two_class_mask(predicted, 'the prediction'), target, valid)
 
 
-def write_view(folder: Path, number: int, view: SampleView) -> None:
+def write_view(folder: Path, number: int, view: View) -> None:
     """Write the overlay of one image into ``folder``, under its number and name."""
     write_png(folder / f'{number:02d}_{view.name}.png', view.draw())
 
 
-def write_sheet(folder: Path, views: Sequence[SampleView], columns: int) -> Path:
+def write_sheet(folder: Path, views: Sequence[View], columns: int) -> Path:
     """Write all overlays on ``contact_sheet.png``, whose path returns."""
-    legend = [('prediction', PREDICTION)]
-    if any(view.target is not None for view in views):
-        legend = [('truth, filled where missed', TRUTH), ('prediction, filled where wrong', PREDICTION)]
+    legend = list(dict.fromkeys(entry for view in views for entry in view.legend))
     sheet = folder / 'contact_sheet.png'
     write_png(sheet, contact_sheet([view.draw() for view in views], [view.caption for view in views], columns, legend))
     return sheet
@@ -105,4 +188,6 @@ def _enlarged(array: NDArray[Any], scale: float) -> NDArray[Any]:
     size = (round(array.shape[1] * scale), round(array.shape[0] * scale))
     if array.dtype == bool:
         return cv2.resize(array.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) >= 0.5
+    if array.ndim == 2:  # labels, of which there are none between
+        return cv2.resize(array.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST)
     return cv2.resize(array, size, interpolation=cv2.INTER_CUBIC)

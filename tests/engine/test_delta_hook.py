@@ -16,6 +16,7 @@ from tiny import PIPELINE, assert_same_bits, state_of, stop_workers, tiny_config
 
 from mmgps.delta import DeltaMismatchError, load_delta
 from mmgps.engine import init_bank, init_model
+from mmgps.engine.whole_checkpoints import DivergedError
 from mmgps.registry import HOOKS
 
 
@@ -104,6 +105,97 @@ def test_how_many_are_kept_and_which_is_the_best(tmp_path: Path, base: Path) -> 
     assert (last.origin.iteration, last.origin.metrics['mIoU']) == (6, 4.0)
     checkpoint = torch.load(tmp_path / 'iter_4.pth', weights_only=True)['state_dict']
     assert_same_bits(dict(init_model(cfg, delta=best).state_dict()), checkpoint)
+
+
+@pytest.mark.parametrize(('rule', 'expected'), [('greater', 4), ('less', 6)])
+def test_a_score_that_is_nan_is_never_the_best(rule: str, expected: int, tmp_path: Path, base: Path) -> None:
+    """Neither first nor between, as mmengine does it with checkpoints."""
+    cfg = validated(config(tmp_path, base, interval=6, save_best='mIoU', rule=rule), [float('nan'), 5.0, 4.0])
+    cfg.default_hooks.checkpoint.update(save_best='mIoU', rule=rule)
+    train(cfg)
+    assert names(tmp_path / 'deltas') == [f'best_mIoU_iter_{expected}.safetensors', 'iter_6.safetensors']
+    assert [path.name for path in tmp_path.glob('best_*')] == [f'best_mIoU_iter_{expected}.pth']
+
+
+@HOOKS.register_module(force=True)
+class EndsEarly(Hook):
+    """Ends the training after iteration ``at``, as ``EarlyStoppingHook`` does."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if runner.iter + 1 == self.at:
+            runner.train_loop.stop_training = True
+
+
+@pytest.mark.parametrize('by_epoch', [False, True])
+@pytest.mark.parametrize('save_last', [False, True])
+def test_a_run_that_ends_early_has_its_last_delta(by_epoch: bool, save_last: bool, tmp_path: Path, base: Path) -> None:
+    cfg = validated(config(tmp_path, base, interval=20, by_epoch=by_epoch, save_last=save_last), [3.0, 5.0, 4.0])
+    if by_epoch:
+        cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=30, val_interval=1)
+        cfg.train_dataloader.sampler.type, cfg.train_dataloader.dataset.count = 'DefaultSampler', 8
+    cfg.param_scheduler = None
+    cfg.default_hooks.checkpoint.update(interval=20, by_epoch=by_epoch, save_last=save_last)
+    cfg.custom_hooks.append(dict(type='mmgps.EndsEarly', at=4))
+    runner = train(cfg)
+    assert runner.iter == 4
+    name = 'epoch_2' if by_epoch else 'iter_4'
+    assert [path.stem for path in tmp_path.rglob('deltas/*')] == [name] * save_last
+    assert [path.stem for path in tmp_path.glob('*.pth')] == [name] * save_last
+    if save_last:
+        delta = load_delta(tmp_path / f'deltas/{name}.safetensors')
+        assert (delta.origin.iteration, delta.origin.epoch) == (4, 2 if by_epoch else runner.epoch)
+        assert delta.origin.metrics['mIoU'] == 5.0
+        assert_same_bits(dict(init_model(cfg, delta=delta).state_dict()), state_of(runner))
+        checkpoint = torch.load(tmp_path / f'{name}.pth', weights_only=True)
+        assert_same_bits(checkpoint['state_dict'], state_of(runner))
+        assert (checkpoint['meta']['iter'], checkpoint['meta']['epoch']) == (4, runner.epoch)
+
+
+def test_a_finished_run_that_is_resumed_writes_nothing(tmp_path: Path, base: Path) -> None:
+    """Its last delta has scores, which another one would not have."""
+    train(validated(config(tmp_path, base), [3.0, 5.0, 4.0]))
+    files = [*tmp_path.glob('*.pth'), *tmp_path.glob('deltas/*')]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    cfg = validated(config(tmp_path, base), [3.0, 5.0, 4.0])
+    cfg.resume = True
+    train(cfg)
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+
+
+@HOOKS.register_module(force=True)
+class Diverges(Hook):
+    """Makes numbers NaN at the end of iteration ``at``, before deltas and checkpoints are written."""
+
+    def __init__(self, at: int, name: str) -> None:
+        self.at, self.name = at, name
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if runner.iter + 1 == self.at:
+            runner.model.state_dict()[self.name].fill_(float('nan'))
+
+
+@pytest.mark.parametrize('name', ['backbone.layers.0.attn.attn.in_proj_bias', 'decode_head.convs.0.bn.running_var'])
+@pytest.mark.parametrize('thin', [False, True])
+@pytest.mark.parametrize('at', [4, 6])
+def test_the_last_finite_delta_outlives_a_run_that_diverges(
+    name: str, thin: bool, at: int, tmp_path: Path, base: Path
+) -> None:
+    hook = dict(max_keep=1, save_best='mIoU', thin_checkpoints=thin)
+    cfg = validated(config(tmp_path, base, **hook), [3.0, 2.0, 1.0])
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 1
+    cfg.custom_hooks.insert(0, dict(type='mmgps.Diverges', at=at, name=name))
+    what = 'buffers hold NaN' if name.endswith('var') else 'parameters hold NaN or infinity'
+    with pytest.raises(DivergedError, match=f'1 of .* {what}, first {name!r}.* No delta of it is written'):
+        train(cfg)
+    found = names(tmp_path / 'deltas')
+    assert found == ['best_mIoU_iter_2.safetensors', f'iter_{at - 2}.safetensors']
+    for file in found:
+        delta = load_delta(tmp_path / 'deltas' / file)
+        assert all(value.isfinite().all() for value in (*delta.values.values(), *delta.tensors.values()))
+    assert [path.name for path in tmp_path.glob('*.pth')] == [f'iter_{at - 2}.pth']
 
 
 def test_scores_of_averaged_weights_are_none_of_the_deltas(tmp_path: Path, base: Path) -> None:

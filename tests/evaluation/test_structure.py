@@ -21,7 +21,7 @@ def test_averages_equal_pysodmetrics_own():
         for measure in measures.values():
             measure.step(probability, target, normalize=False)
         scores.append(score_image(str(index), target, probability > 0.5, probability[None]))
-    ours, curve = average(scores), measures['Em'].get_results()['em']['curve']
+    ours, curve = average(scores), measures['Em'].get_results()['em']['curve'] * (target.size - 1) / target.size
     expected = {
         'Sm': measures['Sm'].get_results()['sm'],
         'wFm': measures['wFm'].get_results()['wfm'],
@@ -71,3 +71,64 @@ def test_ignored_pixels_leave_no_trace():
     assert (first.sm, first.wfm, first.mae) == (second.sm, second.wfm, second.mae)
     np.testing.assert_array_equal(first.em_curve, second.em_curve)
     assert first.mae == pytest.approx(np.abs(probability - target)[valid].mean())
+
+
+@pytest.mark.parametrize(
+    ('row', 'column'), [(351, slice(None)), (slice(None), 351), (351, 351)], ids=['row', 'column', 'corner']
+)
+def test_a_truth_in_the_last_row_or_column_has_an_s_measure(row, column):
+    """Two quadrants are empty there, or three; their weight is 0."""
+    target = np.zeros((352, 352), bool)
+    target[row, column] = True
+    assert 0.9 < structure_scores(target.astype(float), target, np.ones_like(target)).sm <= 1
+    wrong = structure_scores(1 - target.astype(float), target, np.ones_like(target)).sm
+    assert 0 <= wrong < 0.1
+
+
+def truths(height, width, rng):
+    """Masks at which a measure may divide by 0: empty, full, single pixels, rows, columns, and their complements."""
+    empty = np.zeros((height, width), bool)
+    yield empty
+    for row in (0, height // 2, height - 1, slice(None)):
+        for column in (0, width // 2, width - 1, slice(None)):
+            mask = empty.copy()
+            mask[row, column] = True
+            yield from (mask, ~mask)
+    yield rng.random((height, width)) > 0.5
+
+
+def maps(target, rng):
+    """Probabilities at the ends of their range and between."""
+    truth = target.astype(float)
+    yield from (truth, 1 - truth, 0 * truth, 0 * truth + 1, 0 * truth + 0.5, np.clip(truth, 1e-300, 1 - 1e-16))
+    yield from (rng.random(target.shape), 1e-12 * rng.random(target.shape))
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 2), (2, 1), (1, 7), (7, 1), (2, 2), (3, 5), (20, 20), (33, 17)], ids=str)
+def test_every_measure_is_finite_and_between_0_and_1(shape):
+    rng = np.random.default_rng(5)
+    for target in truths(*shape, rng):
+        for valid in (np.ones(shape, bool), rng.random(shape) > 0.3):
+            if not valid.any():
+                continue
+            for probability in maps(target, rng):
+                scores = structure_scores(probability, target & valid, valid)
+                values = np.array([scores.sm, scores.wfm, scores.mae, *scores.em_curve])
+                assert np.isfinite(values).all(), (target, probability)
+                assert 0 <= values.min() <= values.max() <= 1, (target, probability)
+
+
+def test_a_perfect_map_has_an_e_measure_of_100():
+    """Also of a frame without a polyp, where nothing is found."""
+    target = np.zeros((20, 20), bool)
+    for truth in (target, ~target, np.tri(20, dtype=bool)):
+        found = average([score_image('a', truth, truth, truth[None].astype(float))])
+        assert found['maxEm'] == 100
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_refused(value):
+    probability, target = soft_map(np.random.default_rng(6))
+    probability[3, 3] = value
+    with pytest.raises(ValueError, match='scores that are not finite: the network overflowed'):
+        score_image('a', target, target, probability[None])

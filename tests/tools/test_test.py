@@ -77,6 +77,16 @@ def test_scores_every_image_and_draws_none(run, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob('vis_image'))
 
 
+def test_the_config_of_the_training_stays(run, tmp_path: Path) -> None:
+    """A test in the work dir of the training, which is the default, writes its own config beside it."""
+    (tmp_path / 'tested').mkdir()
+    (tmp_path / 'tested/config.py').write_text('# of the training')
+    run()
+    assert (tmp_path / 'tested/config.py').read_text() == '# of the training'
+    [own] = [path for path in (tmp_path / 'tested').glob('*.py') if path.name != 'config.py']
+    assert Config.fromfile(own).test_dataloader.dataset.data_root == str(tmp_path / 'set')
+
+
 def test_show_dir_draws_every_image(run, tmp_path: Path) -> None:
     run('--show-dir', tmp_path / 'shown')
     pictures = sorted((tmp_path / 'shown/test').glob('*.png'))

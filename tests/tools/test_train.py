@@ -60,10 +60,36 @@ def test_work_dir(config, tool, tmp_path: Path) -> None:
     assert (tmp_path / 'elsewhere/run/iter_2.pth').is_file()
 
 
+def test_two_methods_of_one_config_do_not_meet(config, tool, tmp_path: Path) -> None:
+    """README's GPS run, and then its --tune lora on the same config."""
+    path = config(custom_hooks=[dict(type='mmgps.GPSHook'), dict(type='mmgps.ExactResumeHook')])
+    tool(path, '--tune', 'gps', '--cfg-options', 'train_cfg.max_iters=2')
+    first = (tmp_path / 'work_dirs/plain_gps/iter_2.pth').read_bytes()
+    tool(path, '--tune', 'lora', '--cfg-options', 'train_cfg.max_iters=2')
+    assert (tmp_path / 'work_dirs/plain_gps/iter_2.pth').read_bytes() == first
+    saved = checkpoint(tmp_path / 'work_dirs/plain_lora/iter_2.pth')
+    assert unpack_selection(saved['mmgps_selection']).method == 'lora'
+
+
+def test_another_run_is_overwritten_only_where_that_is_said(config, tool, tmp_path: Path) -> None:
+    path, folder = config(), tmp_path / 'work_dirs/plain_gps'
+    tool(path, '--tune', 'gps', '--cfg-options', 'train_cfg.max_iters=4')
+    before = {file: file.read_bytes() for file in [*folder.glob('*.*tensors'), *folder.glob('*.pth'), path]}
+    options = ('--tune', 'gps', '--tune-options', 'k=2', '--cfg-options', 'train_cfg.max_iters=2')
+    with pytest.raises(SystemExit, match=r'plain_gps holds files of another run \(iter_2.pth, .*--overwrite$'):
+        tool(path, *options)
+    assert {file: file.read_bytes() for file in before} == before
+    with pytest.raises(SystemExit):
+        tool(path, '--overwrite', '--resume', *options)
+    tool(path, '--overwrite', *options)
+    assert sorted(file.name for file in folder.glob('*.pth')) == ['iter_2.pth']  # iter_4 was of the other run
+    assert unpack_selection(checkpoint(folder / 'iter_2.pth')['mmgps_selection']).settings['k'] == 2
+
+
 def test_cfg_options(config, tool, tmp_path: Path) -> None:
     options = ('train_cfg.max_iters=2', 'optim_wrapper.optimizer.lr=0.5', 'param_scheduler=None')
     tool(config(), '--tune', 'full', '--cfg-options', *options)
-    [group] = checkpoint(tmp_path / 'work_dirs/plain/iter_2.pth')['optimizer']['param_groups']
+    [group] = checkpoint(tmp_path / 'work_dirs/plain_full/iter_2.pth')['optimizer']['param_groups']
     assert group['lr'] == 0.5
 
 
@@ -112,7 +138,7 @@ MOVES = {
 @pytest.mark.parametrize('method', ['full', *MOVES, 'spt-lora', 'spt-adapter'])
 def test_every_method_on_a_config_that_knows_nothing_of_it(method: str, config, tool, tmp_path: Path) -> None:
     tool(config(), '--tune', method, '--cfg-options', 'train_cfg.max_iters=2')
-    saved = checkpoint(tmp_path / 'work_dirs/plain/iter_2.pth')
+    saved = checkpoint(tmp_path / f'work_dirs/plain_{method}/iter_2.pth')
     selection = unpack_selection(saved['mmgps_selection'])
     assert selection.method == ('gps' if method.startswith('gps') else method)
     assert selection.method == ('gps' if method.startswith('gps-') else method)
@@ -123,7 +149,7 @@ def test_every_method_on_a_config_that_knows_nothing_of_it(method: str, config, 
         assert 0 < len(selection) <= 36
     else:
         assert (len(selection), sum(backbone[name].numel() for name in selection.whole)) == MOVES[method]
-    assert (tmp_path / 'work_dirs/plain/selection.safetensors').is_file() == (method[:3] in ('gps', 'spt'))
+    assert (tmp_path / f'work_dirs/plain_{method}/selection.safetensors').is_file() == (method[:3] in ('gps', 'spt'))
 
 
 def test_a_method_replaces_that_of_the_config(config, tool, tmp_path: Path) -> None:
@@ -132,9 +158,9 @@ def test_a_method_replaces_that_of_the_config(config, tool, tmp_path: Path) -> N
         optim_wrapper=dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='SGD', lr=0.1)), custom_hooks=hooks
     )
     tool(path, '--tune', 'linear', '--cfg-options', 'train_cfg.max_iters=2')
-    saved = checkpoint(tmp_path / 'work_dirs/plain/iter_2.pth')
+    saved = checkpoint(tmp_path / 'work_dirs/plain_linear/iter_2.pth')
     assert unpack_selection(saved['mmgps_selection']).method == 'linear'
-    assert not (tmp_path / 'work_dirs/plain/selection.safetensors').exists()
+    assert not (tmp_path / 'work_dirs/plain_linear/selection.safetensors').exists()
 
 
 @pytest.mark.parametrize('kind', ['mmgps.GPSHook', GPSHook])
@@ -149,7 +175,7 @@ def test_a_method_replaces_that_of_a_hook_wherever_it_stands(kind: object) -> No
 
 def test_tune_options(config, tool, tmp_path: Path) -> None:
     tool(config(), '--tune', 'gps', '--tune-options', 'k=2', '--cfg-options', 'train_cfg.max_iters=2')
-    selection = unpack_selection(checkpoint(tmp_path / 'work_dirs/plain/iter_2.pth')['mmgps_selection'])
+    selection = unpack_selection(checkpoint(tmp_path / 'work_dirs/plain_gps/iter_2.pth')['mmgps_selection'])
     assert selection.settings['k'] == 2
     assert len(selection) == 2 * 240
 
@@ -180,7 +206,7 @@ def test_auto_scale_lr(config, tool, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r'--auto-scale-lr needs .* add auto_scale_lr = dict\(base_batch_size='):
         tool(config(), '--auto-scale-lr', *options)
     tool(config('scaled', auto_scale_lr=dict(base_batch_size=16)), '--auto-scale-lr', *options)
-    [group] = checkpoint(tmp_path / 'work_dirs/scaled/iter_2.pth')['optimizer']['param_groups']
+    [group] = checkpoint(tmp_path / 'work_dirs/scaled_full/iter_2.pth')['optimizer']['param_groups']
     assert group['lr'] == pytest.approx(1e-2 * 4 / 16)
 
 

@@ -73,3 +73,13 @@ def test_png_comes_back_as_it_was(tmp_path):
 def test_wrong_input_is_named(count, captions, arguments, message):
     with pytest.raises(ValueError, match=message):
         contact_sheet([flat(9, 9, 0)] * count, ['x'] * captions, **arguments)
+
+
+def test_a_legend_of_many_classes_shows_those_that_fit():
+    """Each with its whole name, and dots for the rest."""
+    legend = [(f'class {at}', (at, 255 - at, 255)) for at in range(150)]
+    bar, two = (contact_sheet([flat(90, 90, 0)], [''], tile=300, legend=legend[:count])[-BAR:] for count in (150, 2))
+    assert [colour for _, colour in legend if (bar == colour).all(-1).any()] == [colour for _, colour in legend[:2]]
+    dots = np.argwhere((bar != two).any(-1))
+    assert 0 < len(dots) < 40
+    assert dots[:, 1].min() >= 2 * (32 + 24) + _text_width('class 0') + _text_width('class 1')

@@ -14,7 +14,7 @@ from torch.nn import functional
 from mmgps.visualization import OverlayHook
 from mmgps.visualization.overlay import PREDICTION, TRUTH
 from mmgps.visualization.overlay_hook import evenly_spaced
-from mmgps.visualization.sample_view import SampleView
+from mmgps.visualization.sample_view import ClassView, SampleView, named_classes
 
 HEIGHT, WIDTH, COUNT = 70, 100, 7
 
@@ -183,6 +183,46 @@ def test_captions():
     view = SampleView('a', image, mask == 1, np.roll(mask == 1, 15, 0), np.ones_like(mask, bool))
     assert view.caption == 'Dice 50.0  a'
     assert SampleView('a', image, mask == 1).caption == 'a'
+
+
+def test_classes_side_by_side():
+    """Truth left, prediction right, in the colours of the data set; what is ignored and what is black stay plain."""
+    image = np.full((40, 40, 3), 100, np.uint8)
+    truth, prediction = np.zeros((40, 40), int), np.zeros((40, 40), int)
+    truth[:20, :20], truth[20:, :20], truth[:20, 20:] = 1, 255, 300
+    prediction[:, :20] = 2
+    classes = named_classes(
+        {'classes': ('ground', 'sky', 'sea'), 'palette': [(0, 0, 0), [0, 200, 0], np.array([0, 0, 200])]}
+    )
+    view = ClassView('a', image, prediction, truth, classes)
+    drawn = view.draw()
+    assert drawn.shape == (320, 320 + 8 + 320, 3)
+    np.testing.assert_array_equal(drawn[80, 80], (50, 150, 50))
+    np.testing.assert_array_equal(drawn[240, 80], (100, 100, 100))
+    np.testing.assert_array_equal(drawn[240, 240], (100, 100, 100))
+    assert len({tuple(drawn[80, column]) for column in (80, 240, 328 + 80, 328 + 240)}) == 4
+    np.testing.assert_array_equal(drawn[240, 328 + 80], (50, 50, 150))
+    assert [name for name, _ in view.legend] == ['ground', 'sky', 'sea', 'class 300']
+    assert view.legend[:3] == classes
+    # Ground: 400 of 400 and 800 predicted share 400. The others share nothing.
+    assert view.caption == f'mean Dice {100 * (2 * 400 / (400 + 800)) / 4:.1f}  a'
+
+
+def test_a_data_set_without_colours_gets_some():
+    names = [str(at) for at in range(150)]
+    for palette in (None, [], 'random'):
+        found = named_classes({'classes': names, 'palette': palette})
+        assert [name for name, _ in found] == names
+        assert len({colour for _, colour in found}) > 140
+    assert named_classes({}) == []
+
+
+def test_classes_without_truth_are_one_picture():
+    image, mask = frame(0)
+    view = ClassView('a', image, 3 * mask, None, [])
+    assert view.draw().shape == (320, round(WIDTH * 320 / HEIGHT), 3)
+    assert view.caption == 'a'
+    assert [name for name, _ in view.legend] == ['class 0', 'class 3']
 
 
 def test_views_without_truth_can_be_drawn(folder):

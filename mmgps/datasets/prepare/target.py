@@ -1,54 +1,112 @@
-"""Build a folder out of sight and show it only when it is finished."""
+"""Build a folder out of sight, show it only when it is finished, and replace only what was built in this way."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mmgps.datasets.prepare.errors import TargetError, listing
+from mmgps.datasets.prepare.files import JUNK
 
-OURS = frozenset({'images', 'annotations', 'train.txt', 'val.txt'})
+MARKER = '.mmgps_prepared.json'
+"""Lies in every prepared set and lists its files."""
+HASHED = 1 << 16
 
 
 @contextmanager
-def building(out: Path, force: bool, ours: Collection[str] = OURS) -> Iterator[Path]:
+def building(out: Path, force: bool) -> Iterator[Path]:
     """A temporary folder beside ``out`` that becomes ``out`` when the block ends without an error.
 
     Args:
         out: The folder to make.
-        force: Whether a finished set may be replaced. Anything else never is.
-        ours: Names that a finished set may hold at its top.
+        force: Whether a set that was built in this way may be replaced. Anything else never is.
 
     Raises:
         TargetError: If ``out`` exists and may not be replaced.
     """
     out = out.absolute()
-    check_replaceable(out, force, ours)
+    check_replaceable(out, force)
     out.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', suffix='.unfinished', dir=out.parent))
     try:
         made = workshop / 'new'
         made.mkdir()
         yield made
+        (made / MARKER).write_text(json.dumps({'made by': 'mmgps', 'files': _marks(made)}))
+        check_replaceable(out, force)  # it took a while
         _swap_in(made, out, workshop / 'old')
     finally:
         shutil.rmtree(workshop)
 
 
-def check_replaceable(out: Path, force: bool, ours: Collection[str] = OURS) -> None:
-    """Raise ``TargetError`` unless ``out`` does not exist, is empty, or is a prepared set and ``force`` is given."""
+def check_replaceable(out: Path, force: bool) -> None:
+    """Make sure that replacing ``out`` removes nothing but what mmgps made.
+
+    Raises:
+        TargetError: Unless ``out`` does not exist, is empty, or ``force`` is given and it is a prepared set, all of
+            whose files are those that its marker lists, as they were written.
+    """
     if not out.exists():
         return
     if not out.is_dir():
         raise TargetError(f'{out} is a file: name a folder that does not exist yet')
-    strangers = {path.name for path in out.iterdir()} - set(ours)
-    if strangers:
-        raise TargetError(f'{out} holds what no prepared set does ({listing(strangers)}): name another folder')
-    if any(out.iterdir()) and not force:
+    names = [path.name for path in out.iterdir() if _counts(path.name)]
+    if not names:
+        return
+    made = _listed(out)
+    if made is None:
+        raise TargetError(
+            f'{out} holds what mmgps did not make, or made before it marked its sets by {MARKER} '
+            f'({listing(names)}): name another folder, or remove it yourself'
+        )
+    foreign = [name for name, mark in _marks(out).items() if made.get(name) != mark]
+    if foreign:
+        raise TargetError(
+            f'{out} holds files that were added or changed since mmgps prepared it ({listing(foreign)}): name another '
+            'folder, or move them away'
+        )
+    if not force:
         raise TargetError(f'{out} holds a prepared set already, which was left as it is: add --force to replace it')
+
+
+def _listed(out: Path) -> dict[str, list[int]] | None:
+    """The marks in the marker of ``out``; None where mmgps wrote none."""
+    try:
+        content = json.loads((out / MARKER).read_text())
+        return dict(content['files']) if content['made by'] == 'mmgps' else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _marks(folder: Path) -> dict[str, list[int]]:
+    """Size and checksum of the beginning of each file below ``folder``, by its path from there.
+
+    The marker has none. That of a link is empty: mmgps makes no links.
+    """
+    found: dict[str, list[int]] = {}
+    for parent, folders, files in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        for name in [*files, *links]:
+            path = Path(parent, name)
+            if path != folder / MARKER and _counts(name):
+                found[path.relative_to(folder).as_posix()] = [] if path.is_symlink() else _mark(path)
+    return found
+
+
+def _counts(name: str) -> bool:
+    """Whether a file is more than what operating systems strew."""
+    return name not in JUNK and not name.startswith('._')
+
+
+def _mark(path: Path) -> list[int]:
+    with path.open('rb') as file:
+        return [path.stat().st_size, zlib.crc32(file.read(HASHED))]
 
 
 def _swap_in(made: Path, out: Path, old: Path) -> None:

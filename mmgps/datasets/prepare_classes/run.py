@@ -43,13 +43,13 @@ def prepare_set(
         PrepareError: One of the classes in ``mmgps.datasets.prepare.errors``.
     """
     out = Path(out)
-    check_replaceable(out, force, wanted.holds)  # before a download that would be in vain
+    check_replaceable(out, force)  # before a download that would be in vain
     folder = None if at is None else unpacked_at(wanted, Path(at))
     if folder is None:
         files = (
             fetch_parts(wanted, Path(download_dir or out.parent), command) if at is None else at_hand(wanted, Path(at))
         )
-    with building(out, force, wanted.holds) as made:
+    with building(out, force) as made:
         progress = ProgressLine(f'unpacking {wanted.title}', 'files')
         if folder is not None:
             unpack(folder, made, holds=wanted.holds, progress=progress)

@@ -13,6 +13,8 @@ from mmengine.runner import Runner
 from mmgps.registry import HOOKS
 from mmgps.selection import preserved
 
+from ..selection_pass import unwrapped
+
 CHECKPOINT_KEY = 'mmgps_scores_before'
 
 
@@ -51,6 +53,19 @@ class BeforeAfterHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if runner._resume:
             self.before = checkpoint.get(CHECKPOINT_KEY, {})
+
+
+def check_metrics(runner: Runner) -> None:
+    """Let the metrics of the validation look at the model before training, those that have a ``check_model``.
+
+    Raises:
+        ValueError: If one cannot score what the model predicts; it would end the run at its first validation.
+    """
+    loop = runner.val_loop
+    for metric in () if loop is None else loop.evaluator.metrics:
+        check = getattr(metric, 'check_model', None)
+        if check is not None:
+            check(unwrapped(runner.model))
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..delta_origin import origin_of
 from ..last_checkpoint import resumed
 from ..selection_pass import unwrapped
 from ..target import find_backbone
+from ..whole_checkpoints import check_finite
 from .before_after_hook import scalars
 from .tune_hook import find_tune_hook
 
@@ -34,10 +36,13 @@ class DeltaHook(Hook):
     ``best_mIoU_iter_200.safetensors`` for the best. One that is scored right after it was written gets its scores,
     unless the run averages weights: then what is scored is the average, and deltas hold what is trained.
 
+    A score that is NaN is never the best one. A delta of parameters that are NaN or infinite is not written; the run
+    ends, with the deltas that it has. A run that is cut off by an exception goes on from its last checkpoint.
+
     Args:
         interval: Iterations or epochs between two deltas.
         by_epoch: Whether the interval counts epochs.
-        save_last: Write one when training ends, whatever the interval.
+        save_last: Write one when training ends, whatever the interval, also where another hook ends it early.
         save_best: A score; the delta that has the best of it is kept, and no other best one.
         rule: ``'greater'`` or ``'less'``, whichever is better; mmengine knows it of common scores.
         max_keep: Deltas that are kept beside the best; -1 keeps all.
@@ -49,6 +54,7 @@ class DeltaHook(Hook):
         ValueError: For an interval below 1, a ``max_keep`` of 0 or a score that is not named; when training starts,
             if no hook tunes the model, or if thin checkpoints or the best delta are asked for in a run with averaged
             weights.
+        DivergedError: Instead of writing parameters that are NaN or infinite.
     """
 
     # After the hook that selects, and after what else goes into a checkpoint.
@@ -79,9 +85,12 @@ class DeltaHook(Hook):
                 raise ValueError("save_best='auto': expected the name of a score, such as 'mIoU'")
             judge = CheckpointHook(save_best=save_best, rule=rule)
             self._better = judge.is_better_than[save_best]
+            self._worst = judge.init_value_map[judge.rules[0]]
         self.base: Base | None = None
         self._scored = True
         self._written: tuple[int, Path] | None = None
+        self._scores: tuple[int, dict[str, float]] | None = None
+        self._unwritten = False
 
     def before_train(self, runner: Runner) -> None:
         tune, model = find_tune_hook(runner), unwrapped(runner.model)
@@ -96,6 +105,7 @@ class DeltaHook(Hook):
         self.folder.enter(runner.work_dir)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        self._unwritten = True
         if not self.by_epoch and self._due(runner, self.every_n_train_iters, self.is_last_train_iter):
             self._write(runner, runner.iter + 1, runner.epoch)
 
@@ -103,10 +113,17 @@ class DeltaHook(Hook):
         if self.by_epoch and self._due(runner, self.every_n_epochs, self.is_last_train_epoch):
             self._write(runner, runner.iter, runner.epoch + 1)
 
+    def after_train(self, runner: Runner) -> None:
+        """Write the delta of a run that ends before the last step of its schedule."""
+        if self.save_last and self._unwritten:
+            self._write(runner, runner.iter, runner.epoch)
+
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if self.base is None or not is_main_process():
             return
         scores = scalars(metrics or {})
+        if self._scored:
+            self._scores = runner.iter, scores
         if self._scored and self._written is not None and self._written[0] == runner.iter:
             save_delta(self.delta(runner, runner.iter, runner.epoch, scores), self._written[1])
         if self.save_best is not None:
@@ -135,7 +152,12 @@ class DeltaHook(Hook):
             checkpoint['state_dict'] = {name: value.clone() for name, value in model.state_dict().items()}
 
     def delta(self, runner: Runner, iteration: int, epoch: int, metrics: dict[str, float]) -> Delta:
-        """What the run has changed so far."""
+        """What the run has changed so far.
+
+        Raises:
+            DivergedError: If it holds NaN or infinity.
+        """
+        check_finite(runner, kind='delta')
         tune, model = find_tune_hook(runner), unwrapped(runner.model)
         assert tune.selection is not None
         assert self.base is not None
@@ -164,9 +186,12 @@ class DeltaHook(Hook):
         return every(runner, self.interval) or (self.save_last and is_last(runner))
 
     def _write(self, runner: Runner, iteration: int, epoch: int) -> None:
+        self._unwritten = False
+        check_finite(runner, kind='delta')  # on every process, so that all of them end
         if is_main_process():
             name = f'epoch_{epoch}' if self.by_epoch else f'iter_{iteration}'
-            path = self.folder.write(self.delta(runner, iteration, epoch, {}), name)
+            scores = self._scores[1] if self._scores is not None and self._scores[0] == iteration else {}
+            path = self.folder.write(self.delta(runner, iteration, epoch, scores), name)
             self._written = (iteration, path)
             runner.logger.info(f'delta of {path.stat().st_size:,} bytes written to {path}')
 
@@ -176,7 +201,9 @@ class DeltaHook(Hook):
                 f'save_best={self.save_best!r} is no score of the validation; expected one of {", ".join(scores)}'
             )
         score, before = scores[self.save_best], self.folder.best_score
-        if before is None or self._better(score, before):
+        if before is None or math.isnan(before):  # a checkpoint of an older release may say NaN
+            before = self._worst
+        if self._better(score, before):
             step = f'epoch_{runner.epoch}' if self.by_epoch else f'iter_{runner.iter}'
             name = f'best_{self.save_best.replace("/", "_")}_{step}'
             path = self.folder.write_best(self.delta(runner, runner.iter, runner.epoch, scores), name, score)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from mmgps.registry import HOOKS
@@ -18,6 +18,7 @@ from ..loaders import ResumableIterator, seeded_loader
 from ..pending_gradients import KEY, pack_gradients, restore_gradients
 from ..seeding import mixed_seed, run_seed, seed_generators
 from ..whole_checkpoints import check_finite, check_loss, save_whole
+from ..work_dir import WorkDirLock, hold_work_dir
 from .whole_checkpoint_hook import write_before_removing
 
 
@@ -34,15 +35,21 @@ class ExactResumeHook(Hook):
     What a run goes on from is whole and finite: a checkpoint takes the place of the former when it is written to its
     end, and a run that has diverged stops before it writes one (:mod:`mmgps.engine.whole_checkpoints`).
 
+    One run at a time trains in a work dir (:mod:`mmgps.engine.work_dir`).
+
     Raises:
+        WorkDirError: When training starts, if another run holds the work dir.
         LastCheckpointError: When a run is to be resumed and there is nothing whole where ``last_checkpoint`` points.
         DivergedError: If training makes parameters that are NaN or infinite.
     """
 
     priority = 'VERY_LOW'
     _gradients: Sequence[Any] = ()
+    _lock: WorkDirLock | None = None
 
     def before_run(self, runner: Runner) -> None:
+        if isinstance(runner._train_loop, BaseLoop):  # testing leaves the work dir to others
+            self._lock = hold_work_dir(runner.work_dir)
         if runner._resume and runner._load_from is None:
             check_last_checkpoint(runner.work_dir)
         write_before_removing(runner)
@@ -60,6 +67,9 @@ class ExactResumeHook(Hook):
             loop.dataloader.batch_sampler.skip = loop.iter - loop.epoch * len(loop.dataloader)
         if self._gradients:
             restore_gradients(runner, self._gradients)
+
+    def after_run(self, runner: Runner) -> None:
+        self._lock = None
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         seed_generators(mixed_seed(self._seed, self._rank, runner.iter))

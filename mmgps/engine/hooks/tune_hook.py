@@ -52,6 +52,7 @@ from ..optim import hold_only_trained, watch_losses, wrappers_of
 from ..selection_pass import select, unwrapped
 from ..target import find_backbone
 from ..wrapping import check_made_before, check_same_names, check_strategy, rewrap, shard_base, whole_model
+from .before_after_hook import check_metrics
 
 TRAINING_KEY = 'mmgps_training'
 
@@ -153,6 +154,7 @@ class TuneHook(Hook):
         check_strategy(runner, self.sparse, bool(self.lean))
         find_tune_hook(runner)
         self._check_base(runner)
+        check_metrics(runner)
         if self.selection is None:
             self._backbone(runner).train()  # most freeze their frozen_stages then, not when they are built
             selection, origin = self._select(runner)

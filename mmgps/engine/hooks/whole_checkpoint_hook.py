@@ -34,10 +34,26 @@ class WholeCheckpointHook(CheckpointHook):
 
     Each file says where its run was. ``FlexibleRunner`` overwrites that by one iteration more when a new best score
     has the last checkpoint written again: the resumed run would skip one.
+
+    A run that another hook ends early, such as ``EarlyStoppingHook``, has a last checkpoint too, unless ``save_last``
+    is False. mmengine saves the last one only where the schedule ends.
     """
 
     file_backend: Any
     _place: Mapping[str, int] = MappingProxyType({})
+    _saved_at = -1
+    """Iterations that were trained when the last checkpoint was written, or when training began."""
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        self._saved_at = runner.iter
+
+    def after_train(self, runner: Runner) -> None:
+        if self.save_last and self._saved_at != runner.iter:
+            step = runner.epoch if self.by_epoch else runner.iter
+            runner.logger.info(f'training ends early: saving checkpoint {self.filename_tmpl.format(step)}')
+            self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
+        super().after_train(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         checkpoint['meta'].update(self._place)
@@ -52,7 +68,7 @@ class WholeCheckpointHook(CheckpointHook):
             self._place = before
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
-        outdated = self._enter(runner, step)
+        outdated, self._saved_at = self._enter(runner, step), meta['iter']
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)

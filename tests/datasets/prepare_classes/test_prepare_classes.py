@@ -18,6 +18,7 @@ from polyp_files import write_folder, write_zip
 
 from mmgps.checksum import Checksum
 from mmgps.datasets.prepare import errors as e
+from mmgps.datasets.prepare.target import MARKER
 from mmgps.datasets.prepare_classes import FGVC, Part, prepare_set, vtab_set
 from mmgps.datasets.prepare_classes.fgvc import FLOWER_NAMES
 
@@ -55,7 +56,7 @@ def test_each_set_from_its_published_files(name: str, tmp_path: Path, out: Path)
     assert f'{FGVC[name].title} in {out}: ' in text
     counts = {'cub': '2 train, 2 test', 'nabirds': '3 train, 1 test', 'oxford-flowers': '2 train, 2 val, 2 test'}
     assert counts.get(name, '2 train, 2 test') in text
-    assert {path.name for path in out.iterdir()} <= FGVC[name].holds
+    assert {path.name for path in out.iterdir()} <= {*FGVC[name].holds, MARKER}
     assert left_behind(out) == [out]
     again = out.with_name('again')
     made(name, out, again)  # a folder that has it unpacked
@@ -153,7 +154,10 @@ def test_a_prepared_set_is_kept_unless_forced_and_anything_else_always(tmp_path:
         made('nabirds', at, out)
     made('nabirds', at, out, force=True)
     (out / 'thesis.tex').write_text('years of work')
-    with pytest.raises(e.TargetError, match=r'thesis\.tex'):
+    with pytest.raises(e.TargetError, match=r'added or changed since mmgps prepared it \(thesis\.tex\)'):
+        made('nabirds', at, out, force=True)
+    (out / MARKER).unlink()
+    with pytest.raises(e.TargetError, match=r'holds what mmgps did not make'):
         made('nabirds', at, out, force=True)
 
 
@@ -187,7 +191,7 @@ def test_vtab_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(sys, 'argv', [*arguments, '--allow-partial'])
     runpy.run_path(str(ROOT / 'tools/prepare_vtab.py'), run_name='__main__')
     assert '2 dtd/train800, 1 dtd/val200, 3 dtd/train800val200, 2 dtd/test' in capsys.readouterr().out
-    assert [path.name for path in (tmp_path / 'vtab').iterdir()] == ['dtd']
+    assert {path.name for path in (tmp_path / 'vtab').iterdir()} == {'dtd', MARKER}
     sys.argv = [*arguments, '--force']
     with pytest.raises(SystemExit, match=r'CountError: VTAB-1k has 2 images in its split dtd/train800, expected 800'):
         runpy.run_path(str(ROOT / 'tools/prepare_vtab.py'), run_name='__main__')

@@ -1,0 +1,188 @@
+"""The folder of a run: its name, the process that holds it, and what runs leave in it."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import re
+import shutil
+import socket
+import time
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process, master_only
+from mmengine.logging import print_log
+from mmengine.utils.dl_utils import set_multi_processing
+
+from mmgps.lock import take
+
+from .last_checkpoint import NOTE
+
+LOCK = '.run.lock'
+SELECTION = 'selection.safetensors'
+DELTAS = 'deltas'
+#: Seconds in which the system clears away a process that was killed just now.
+PATIENCE_S = 1.0
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+#: The names that mmengine and ``mmgps.DeltaHook`` give by themselves; anything else in the folder belongs to the user.
+WRITTEN_AT = r'(best_.+_)?(epoch|iter)_\d+'
+CHECKPOINT = re.compile(rf'{WRITTEN_AT}(-[0-9a-f]{{8}})?\.pth')
+DELTA = re.compile(rf'{WRITTEN_AT}\.safetensors')
+SHOWN = 3
+
+
+class WorkDirError(ValueError):
+    """A work dir is in use by another run, or holds its files."""
+
+
+def set_work_dir(cfg: Config, config_path: str, work_dir: str | None = None, method: str | None = None) -> None:
+    """Where a run writes: what the caller says, else what the config says, else a folder named after the config.
+
+    Args:
+        cfg: Changed in place.
+        config_path: The file that ``cfg`` was read from.
+        work_dir: What the caller says.
+        method: The method that was put into the config. It is a part of the folder's name, so that each method has its
+            own.
+    """
+    name = '_'.join([Path(config_path).stem, *([method] if method else [])])
+    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+
+
+def enter_work_dir(cfg: Config, overwrite: bool = False) -> WorkDirLock | None:
+    """Hold the work dir of ``cfg``, and make sure that nothing of another run in it would be overwritten.
+
+    Called on every process of a run, before anything is written. The processes join first, as the Runner would have
+    them do, since only one of them holds the lock and all end if it cannot.
+
+    Args:
+        cfg: Of the run.
+        overwrite: Let the files of another run be; :func:`remove_run` takes them away.
+
+    Returns:
+        The lock, to be kept until the run is over.
+
+    Raises:
+        WorkDirError: If another process trains there; or if a run has left checkpoints, deltas or a selection there,
+            and ``cfg`` neither resumes nor ``overwrite`` is given.
+    """
+    if cfg.get('launcher', 'none') != 'none' and not is_distributed():
+        environment = cfg.get('env_cfg') or {}
+        set_multi_processing(**environment.get('mp_cfg', {}), distributed=True)
+        init_dist(cfg.launcher, **environment.get('dist_cfg', {}))
+    lock = hold_work_dir(cfg.work_dir)
+    found = [] if cfg.get('resume') or overwrite else files_of_a_run(cfg.work_dir)
+    if found:
+        names = [path.name for path in found[:SHOWN]] + (['...'] if len(found) > SHOWN else [])
+        raise WorkDirError(
+            f'{cfg.work_dir} holds files of another run ({", ".join(names)}): go on with that run by '
+            '--resume, write elsewhere by --work-dir FOLDER, or replace those files by --overwrite'
+        )
+    return lock
+
+
+def files_of_a_run(work_dir: str | Path) -> list[Path]:
+    """Checkpoints, deltas and selection that lie in the folder, and the note of the last checkpoint.
+
+    Logs and pictures have a folder for each run. A config and the report of a selection are written anew by every run.
+    """
+    folder = Path(work_dir)
+    top = [path for path in folder.glob('*') if CHECKPOINT.fullmatch(path.name) or path.name in (NOTE, SELECTION)]
+    return sorted([*top, *(path for path in folder.glob(f'{DELTAS}/*') if DELTA.fullmatch(path.name))])
+
+
+@master_only
+def remove_run(work_dir: str | Path) -> None:
+    """Take away the files of :func:`files_of_a_run`, and nothing else."""
+    for path in files_of_a_run(work_dir):
+        if path.is_dir() and not path.is_symlink():  # as strategies write that shard the model
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def hold_work_dir(work_dir: str) -> WorkDirLock | None:
+    """Let this run alone train in ``work_dir``; the first of its processes holds the lock for all.
+
+    A process may hold a folder more than once. A folder of a remote store has no lock.
+
+    Raises:
+        WorkDirError: On every process, if another run holds it; names that one.
+        OSError: If the folder cannot be made or written to.
+    """
+    if '://' in work_dir:
+        return None
+    lock, failure = None, None
+    told: list[str | None] = [None]
+    if is_main_process():
+        try:
+            lock = _lock(Path(work_dir).resolve())
+        except (WorkDirError, OSError) as error:
+            failure = error
+            told = [str(error)]
+    broadcast_object_list(told)
+    if failure is not None:
+        raise failure
+    if told[0] is not None:
+        raise WorkDirError(told[0])
+    return lock
+
+
+class WorkDirLock:
+    """Held as long as something refers to it, and at most as long as the process lives.
+
+    The processes that load data are forked and inherit open files. Each lets go of the lock at once: it must not
+    outlive a run that was killed.
+
+    Raises:
+        TimeoutError: If another process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        descriptor = take(folder / LOCK, PATIENCE_S)
+        self.let_go = weakref.finalize(self, os.close, descriptor)
+        with suppress(OSError):  # a full disk; who holds it serves a message alone
+            os.ftruncate(descriptor, 0)
+            started = time.strftime('%Y-%m-%d %H:%M:%S %Z')
+            os.write(descriptor, f'process {os.getpid()} on {socket.gethostname()}, since {started}'.encode())
+
+
+_held: weakref.WeakValueDictionary[Path, WorkDirLock] = weakref.WeakValueDictionary()
+
+
+def _lock(folder: Path) -> WorkDirLock | None:
+    held = _held.get(folder)
+    if held is not None:
+        return held
+    try:
+        lock = WorkDirLock(folder)
+    except TimeoutError as error:
+        holder = (folder / LOCK).read_text() or 'another process'
+        raise WorkDirError(
+            f'{folder} is in use by another run ({holder}): wait for its end, or give another --work-dir'
+        ) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        text = f'{folder} is on a file system without locks: see to it that no other run writes there'
+        print_log(text, 'current', logging.WARNING)
+        return None
+    _let_go_in_forks()
+    _held[folder] = lock
+    return lock
+
+
+@functools.cache
+def _let_go_in_forks() -> None:
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def _let_go() -> None:
+    for lock in list(_held.values()):
+        lock.let_go()
+    _held.clear()

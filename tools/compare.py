@@ -21,7 +21,14 @@ from mmgps.compare import (  # noqa: E402
     stated_options,
     text_of,
 )
-from mmgps.engine import METHOD_NAMES, MissingInputsError, add_config_arguments, provide_inputs, read_config  # noqa: E402
+from mmgps.engine import (  # noqa: E402
+    METHOD_NAMES,
+    MissingInputsError,
+    add_config_arguments,
+    provide_inputs,
+    read_config,
+    weights_only,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,6 +52,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@weights_only()
 def main() -> None:
     args = parse_args()
     candidates = [parse_candidate(text) for text in args.methods]

@@ -19,6 +19,7 @@ from mmgps.engine import (  # noqa: E402
     refuse_delta,
     set_work_dir,
     show_predictions,
+    weights_only,
 )
 
 
@@ -34,6 +35,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@weights_only()
 def main() -> None:
     args = parse_args()
     refuse_delta(args.checkpoint, 'score that')

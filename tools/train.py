@@ -21,6 +21,7 @@ from mmgps.engine import (  # noqa: E402
     read_config,
     refuse_delta,
     set_work_dir,
+    weights_only,
 )
 
 
@@ -42,6 +43,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@weights_only()
 def main() -> None:
     args = parse_args()
     cfg = read_config(args)

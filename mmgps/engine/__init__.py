@@ -5,7 +5,7 @@ from mmgps.requirements import require
 require('mmengine')
 
 from .base_model import build_base, build_plain  # noqa: E402
-from .checkpoints import refuse_delta  # noqa: E402
+from .checkpoints import CheckpointFileError, refuse_delta, weights_only  # noqa: E402
 from .command_line import (  # noqa: E402
     add_config_arguments,
     add_launcher_arguments,
@@ -38,6 +38,7 @@ from .view_orders import ClassBalancedOrder, ShuffledOrder  # noqa: E402
 __all__ = [
     'METHOD_NAMES',
     'BeforeAfterHook',
+    'CheckpointFileError',
     'ClassBalancedOrder',
     'DeltaHook',
     'ExactResumeHook',
@@ -78,4 +79,5 @@ __all__ = [
     'show_predictions',
     'tune_config',
     'tuned_backbone',
+    'weights_only',
 ]

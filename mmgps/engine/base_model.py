@@ -13,11 +13,12 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from .checkpoints import load_plain
+from .checkpoints import load_plain, weights_only
 from .config import without_method
 from .target import find_backbone
 
 
+@weights_only()
 def build_base(cfg: Config, base: str | os.PathLike[str] | None = None, target: str = 'backbone') -> nn.Module:
     """Build the model of ``cfg`` as a run finds it before training, without a method in place.
 
@@ -29,7 +30,8 @@ def build_base(cfg: Config, base: str | os.PathLike[str] | None = None, target: 
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If the file holds other things than weights, or the model has no such backbone.
+        CheckpointFileError: If the file is damaged or holds other things than weights; nothing of it is executed.
+        ValueError: If the model has no such backbone.
     """
     model: Any = build_plain(cfg)
     backbone = find_backbone(model, target)

@@ -17,6 +17,7 @@ from mmgps.sparse import SparseTraining
 from mmgps.tuning import InjectionMethod, TuningMethod, check_trainable, format_report, freeze_unselected, injected_by
 
 from ..agreement import check_same_loss, check_same_method, check_same_training
+from ..checkpoints import load_safely
 from ..components import build_method
 from ..history import pack_history, unpack_history
 from ..optim import check_owners, hold_only_trained
@@ -69,6 +70,9 @@ class TuneHook(Hook):
         self.training: SparseTraining | None = None
         self.gradients: Mapping[str, Quantiles] = {}
         """Spread of the gradients that this process selected by."""
+
+    def before_run(self, runner: Runner) -> None:
+        load_safely(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Restore the selection before the optimizer's state is loaded, only when resuming.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -52,6 +52,15 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write ``content`` to ``path``, as :func:`whole_file` does."""
     with whole_file(path) as partial:
         partial.write_bytes(content)
+
+
+@contextmanager
+def skipped_if_unwritable(warn: Callable[[str], object]) -> Iterator[None]:
+    """Go on without what cannot be written within the block, a picture for example, and say so by ``warn``."""
+    try:
+        yield
+    except OSError as error:
+        warn(f'{error}; going on without it')
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -21,14 +21,7 @@ from mmgps.compare import (  # noqa: E402
     stated_options,
     text_of,
 )
-from mmgps.engine import (  # noqa: E402
-    METHOD_NAMES,
-    MissingInputsError,
-    add_config_arguments,
-    provide_inputs,
-    read_config,
-    weights_only,
-)
+from mmgps.engine import METHOD_NAMES, MissingInputsError, add_config_arguments, provide_inputs, read_config  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,7 +45,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@weights_only()
 def main() -> None:
     args = parse_args()
     candidates = [parse_candidate(text) for text in args.methods]

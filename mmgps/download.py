@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmgps.checksum import Checksum
+from mmgps.lock import one_at_a_time
 from mmgps.partial_file import PartialFile
 
 CHUNK = 1 << 16
@@ -41,6 +42,10 @@ class RefusedError(DownloadError):
     """The server answered with an HTTP status other than success."""
 
 
+class TimeLimitError(DownloadError):
+    """The transfer was not over within the time that a download may take."""
+
+
 class TruncatedError(DownloadError):
     """The transfer broke off and got no further on the attempts that followed."""
 
@@ -57,6 +62,7 @@ def download(
     attempts: int = 4,
     timeout: float = 10.0,
     wait: float = 0.5,
+    limit: float = 6 * 3600.0,
     progress: Progress | None = None,
 ) -> Path:
     """Fetch ``url`` into the file ``target``, which appears only when it is whole and checked.
@@ -64,7 +70,7 @@ def download(
     The bytes gather in ``target`` + ``.part``. A later call goes on from there if the server supports it and still has
     the same version (``Range`` with ``If-Range``), and starts over if not. A transfer that breaks off is taken up
     again; a server that has never answered in this call is not waited for. A ``target`` that exists is checked and
-    kept.
+    kept. Of several processes or threads that want one ``target``, one fetches it and the others wait.
 
     Args:
         url: An ``http`` or ``https`` address.
@@ -73,6 +79,7 @@ def download(
         attempts: Attempts in a row that may bring no new byte before giving up.
         timeout: Seconds without a sign of life from the server that end one attempt.
         wait: Seconds before the second attempt; doubled before each later one.
+        limit: Seconds that all attempts may take together. What was received stays for the next call.
         progress: Called after each block with the bytes so far and the total, ``None`` if not announced.
 
     Returns:
@@ -82,30 +89,51 @@ def download(
         ValueError: If ``url`` is of another scheme.
         UnreachableError: If the server never answered.
         CertificateError: If its certificate could not be verified.
-        RefusedError: If it answered with an error status.
+        RefusedError: If it answered with an error status, or leads from https to another scheme.
+        TimeLimitError: If it takes longer than ``limit``.
         TruncatedError: If the transfer broke off ``attempts`` times in a row at the same place.
         ChecksumError: If the whole file, fetched or found, does not match ``checksum``.
     """
     if not re.match('https?://', url):
         raise ValueError(f'cannot download {url!r}: expected an address that begins with http:// or https://')
     target = Path(target)
-    if target.exists():
-        if checksum:
-            checksum.verify(target)
+    if _is_there(target, checksum):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = PartialFile(target)
-    _fetch_whole(url, part, attempts, timeout, wait, progress or (lambda done, total: None))
-    part.accept(url, checksum)
+    with one_at_a_time(target):
+        if not _is_there(target, checksum):
+            part = PartialFile(target)
+            _fetch_whole(url, part, attempts, timeout, wait, limit, progress or (lambda done, total: None))
+            part.accept(url, checksum)
     return target
 
 
-def _fetch_whole(url: str, part: PartialFile, attempts: int, timeout: float, wait: float, progress: Progress) -> None:
+def _is_there(target: Path, checksum: Checksum | None) -> bool:
+    if target.exists() and checksum:
+        checksum.verify(target)
+    return target.exists()
+
+
+def _fetch_whole(
+    url: str, part: PartialFile, attempts: int, timeout: float, wait: float, limit: float, progress: Progress
+) -> None:
     """Make attempts until the part is whole; an attempt that brings new bytes starts the count anew."""
-    furthest, failures, answered = part.size(), 0, False
+    furthest, failures, answered, start = part.size(), 0, False, time.monotonic()
+
+    def in_time(done: int, total: int | None) -> None:
+        if time.monotonic() - start > limit:
+            raise TimeLimitError(
+                f'{url} brought {done} bytes of {total or "an unknown number"} in {limit:g} s and was given up; they '
+                f'are kept in {part.path}, and the next call goes on from there if the server supports it'
+            )
+
+    def proceed(done: int, total: int | None) -> None:
+        in_time(done, total)
+        progress(done, total)
+
     while True:
         try:
-            return _attempt(url, part, timeout, progress)
+            return _attempt(url, part, timeout, proceed)
         except _BrokenOffError as error:
             answered, reason = True, error
         except NETWORK_ERRORS as error:
@@ -113,6 +141,7 @@ def _fetch_whole(url: str, part: PartialFile, attempts: int, timeout: float, wai
             reason = _BrokenOffError(f'{type(error).__name__}: {error}')
         failures = 1 if part.size() > furthest else failures + 1
         furthest = max(furthest, part.size())
+        in_time(furthest, None)
         if failures >= attempts:
             raise TruncatedError(f'{url}: stopped at {furthest} bytes after {failures} vain attempts ({reason})')
         time.sleep(wait * 2 ** (failures - 1))
@@ -121,7 +150,7 @@ def _fetch_whole(url: str, part: PartialFile, attempts: int, timeout: float, wai
 def _attempt(url: str, part: PartialFile, timeout: float, progress: Progress) -> None:
     headers = {'User-Agent': USER_AGENT, 'Accept-Encoding': 'identity', **part.headers()}
     # An opener of our own reads the proxy settings now; urlopen keeps those of its first call in the process.
-    opener = urllib.request.build_opener()
+    opener = urllib.request.build_opener(_NoDowngrade)
     try:
         with opener.open(urllib.request.Request(url, headers=headers), timeout=timeout) as response:
             _receive(response, part, progress)
@@ -133,6 +162,18 @@ def _attempt(url: str, part: PartialFile, timeout: float, progress: Progress) ->
         elif error.code not in RETRIED:
             raise RefusedError(f'{url} answered {error.code} {error.reason}') from error
         raise _BrokenOffError(f'{error.code} {error.reason}') from error
+
+
+class _NoDowngrade(urllib.request.HTTPRedirectHandler):
+    """Follow redirects to http and https, and from https to nothing but https."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        allowed = ('https',) if req.type == 'https' else ('http', 'https')
+        if newurl.partition(':')[0].lower() not in allowed:
+            raise RefusedError(
+                f'{req.full_url} leads to {newurl}, and was not followed: expected {" or ".join(allowed)}'
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _raise_if_final(url: str, error: Exception, answered: bool) -> None:

@@ -59,10 +59,25 @@ def take(file: Path, patience_s: float | None = None) -> int:
 def one_at_a_time(path: Path) -> Iterator[None]:
     """Within the block, this process alone works on ``path``; others that come here wait.
 
-    The lock is a hidden file beside ``path``.
+    The lock is a hidden file beside ``path``, which the last one removes.
     """
-    with held(path.with_name(f'.{path.name}.lock')):
-        yield
+    file = path.with_name(f'.{path.name}.lock')
+    while True:
+        with held(file) as descriptor:
+            if not _is_at(descriptor, file):  # removed by the one before, so that others lock a new one
+                continue
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)
+            return
+
+
+def _is_at(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _wait(descriptor: int, file: Path, deadline: float) -> None:

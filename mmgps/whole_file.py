@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+PARTIAL = re.compile(r'\..+\.(\d+)\.part')
 
 
 @contextmanager
@@ -13,30 +16,92 @@ def whole_file(path: str | os.PathLike[str], alone: bool = False) -> Iterator[Pa
     """A path to write to, which is moved to ``path`` on leaving without an error; makes the folder if need be.
 
     A reader sees the old file or the new one, and a run that is killed leaves no half of either. The content is on the
-    disk before the name is, so that neither does a power failure.
+    disk before the name is, so that neither does a power failure. The file gets the mode of any new file, by the umask.
+    What a killed process left in the folder is removed first.
 
     Args:
         path: Where the file appears.
         alone: Whether no other process writes it at the same time. Then what a killed one left of a large file is
-            overwritten by the next, instead of lying about.
+            overwritten by the next, whatever runs under its number by then.
+
+    Raises:
+        OSError: If it cannot be written, to a full disk for example; names ``path``, which is as it was.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f'.{target.name}.part' if alone else f'.{target.name}.{os.getpid()}.part')
     try:
-        yield partial
-        _flush(partial)
-        os.replace(partial, target)
-        with suppress(OSError):  # some file systems of a network flush no folders
-            _flush(target.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target.parent)
+        partial = target.with_name(f'.{target.name}.part' if alone else f'.{target.name}.{os.getpid()}.part')
+        mode = _mode_of_new(partial)
+        try:
+            yield partial
+            partial.chmod(mode)
+            _flush(partial)
+            os.replace(partial, target)
+            with suppress(OSError):  # some file systems of a network flush no folders
+                _flush(target.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        if str(target) in str(error):
+            raise
+        raise type(error)(error.errno, f'{error.strerror or error}: {target} was not written') from error
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write ``content`` to ``path``, as :func:`whole_file` does."""
     with whole_file(path) as partial:
         partial.write_bytes(content)
+
+
+@contextmanager
+def skipped_if_unwritable(warn: Callable[[str], object]) -> Iterator[None]:
+    """Go on without what cannot be written within the block, a picture for example, and say so by ``warn``."""
+    try:
+        yield
+    except OSError as error:
+        warn(f'{error}; going on without it')
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished files in ``folder`` of processes that are gone."""
+    for path in folder.glob('.*.part'):
+        found = PARTIAL.fullmatch(path.name)
+        if found and not _runs(int(found[1])):
+            with suppress(OSError):  # another process may be removing it, or may own it
+                path.unlink()
+
+
+def check_apart(out: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
+    """Make sure that a tool does not overwrite its input: a file may have several names, by links.
+
+    Raises:
+        ValueError: If ``out`` is one of ``inputs``.
+    """
+    for path in inputs:
+        there = os.path.exists(out) and os.path.exists(path)
+        if os.path.realpath(out) == os.path.realpath(path) or (there and os.path.samefile(out, path)):
+            raise ValueError(
+                f'{os.fspath(out)} would overwrite {os.fspath(path)}, from which it is made; name another file to write'
+            )
+
+
+def _mode_of_new(path: Path) -> int:
+    """The mode that a file made at ``path`` has by the umask and the folder."""
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    path.unlink()
+    return mode
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _flush(path: Path) -> None:

@@ -6,13 +6,15 @@ import random
 import socket
 import ssl
 import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.file_server import FileServer
 
 from mmgps.checksum import Checksum, ChecksumError
-from mmgps.download import CertificateError, RefusedError, TruncatedError, UnreachableError, download
+from mmgps.download import CertificateError, RefusedError, TimeLimitError, TruncatedError, UnreachableError, download
 
 CONTENT = random.Random(7).randbytes(50_000)
 SHA256 = Checksum('sha256', hashlib.sha256(CONTENT).hexdigest())
@@ -220,14 +222,94 @@ def test_other_schemes_are_refused(tmp_path):
         download('file:///etc/hosts', tmp_path / 'hosts')
 
 
-def test_an_untrusted_certificate_is_named(tmp_path):
-    key, cert = tmp_path / 'key.pem', tmp_path / 'cert.pem'
+def tls_context(folder):
+    """For a server with a certificate of its own, ``cert.pem`` in ``folder``."""
+    key, cert = folder / 'key.pem', folder / 'cert.pem'
     command = ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '1', '-subj', '/CN=127.0.0.1']
+    command += ['-addext', 'subjectAltName=IP:127.0.0.1']
     try:
         subprocess.run([*command, '-keyout', key, '-out', cert], check=True, capture_output=True)
     except FileNotFoundError:
         pytest.skip('needs the openssl program')
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
+    return context
+
+
+def test_an_untrusted_certificate_is_named(tmp_path):
+    context = tls_context(tmp_path)
     with FileServer(CONTENT, tls=context) as server, pytest.raises(CertificateError, match='could not be verified'):
         fetch(server, tmp_path / 'file.bin')
+
+
+def test_a_trickle_ends_in_time_and_is_gone_on_from(tmp_path):
+    target = tmp_path / 'file.bin'
+    with FileServer(CONTENT, pause=0.05) as server:
+        begin = time.monotonic()
+        with pytest.raises(TimeLimitError, match=r'of 50000 in 0\.4 s and was given up'):
+            fetch(server, target, limit=0.4)
+        assert time.monotonic() - begin < 2
+        assert not target.exists()
+        server.pause = 0.0
+        fetch(server, target)
+        assert 'Range' in server.requests[-1]
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_server_that_brings_a_little_for_ever_ends_in_time(tmp_path):
+    with FileServer(CONTENT, cut_after=1, pause=0.05) as server, pytest.raises(TimeLimitError):
+        fetch(server, tmp_path / 'file.bin', limit=0.5)
+
+
+class Redirecting:
+    """Answers every request with a redirect."""
+
+    def __init__(self, to, tls=None):
+        self.server = FileServer(b'', tls=tls)
+        self.server.answer = lambda handler: (
+            handler.send_response(302),
+            handler.send_header('Location', to),
+            handler.send_header('Content-Length', '0'),
+            handler.end_headers(),
+        )
+
+
+@pytest.mark.parametrize('to', ['ftp://127.0.0.1/file', 'file:///etc/hostname', 'data:,x', 'http'])
+@pytest.mark.parametrize('secure', [False, True])
+def test_redirects_that_are_not_followed(to, secure, tmp_path, monkeypatch):
+    if to == 'http' and not secure:
+        return  # is followed, see below
+    tls = tls_context(tmp_path) if secure else None
+    monkeypatch.setenv('SSL_CERT_FILE', str(tmp_path / 'cert.pem'))
+    with FileServer(CONTENT) as plain, Redirecting(plain.url() if to == 'http' else to, tls).server as server:
+        with pytest.raises(RefusedError, match=r'leads to .*, and was not followed|answered 302'):
+            fetch(server, tmp_path / 'file.bin')
+        assert plain.requests == []
+    assert not (tmp_path / 'file.bin').exists()
+
+
+def test_a_redirect_from_http_is_followed(tmp_path):
+    with FileServer(CONTENT) as plain, Redirecting(plain.url()).server as server:
+        fetch(server, tmp_path / 'file.bin')
+    assert (tmp_path / 'file.bin').read_bytes() == CONTENT
+
+
+def test_several_that_want_one_file_get_it_from_one_transfer(tmp_path):
+    target = tmp_path / 'file.bin'
+    with FileServer(CONTENT, pause=0.002) as server, ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda _: fetch(server, target).read_bytes(), range(12)))
+        assert len(server.requests) == 1
+    assert found == [CONTENT] * 12
+    assert leftovers(target) == []
+
+
+def test_processes_that_want_one_file_wait_for_each_other(tmp_path):
+    code = 'import sys; from mmgps.download import download; download(sys.argv[1], sys.argv[2])'
+    with FileServer(CONTENT, pause=0.01) as server:
+        command = [sys.executable, '-c', code, server.url(), str(tmp_path / 'file.bin')]
+        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+        running = [subprocess.Popen(command, env=environment) for _ in range(4)]
+        assert [process.wait() for process in running] == [0] * 4
+        assert len(server.requests) == 1
+    assert (tmp_path / 'file.bin').read_bytes() == CONTENT
+    assert leftovers(tmp_path / 'file.bin') == []

@@ -12,7 +12,17 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'mmgps'
 
 TORCH_ONLY = ('selection', 'sparse', 'tuning', 'delta')
 TOP = ('models', 'datasets', 'evaluation', 'visualization')
-HELPERS = {'checksum', 'download', 'lock', 'partial_file', 'progress', 'requirements', 'torchvision_ops', 'whole_file'}
+HELPERS = {
+    'checksum',
+    'download',
+    'lock',
+    'partial_file',
+    'plain_text',
+    'progress',
+    'requirements',
+    'torchvision_ops',
+    'whole_file',
+}
 TORCH = {'torch', 'numpy', 'safetensors'}
 ENGINE = {'mmengine', 'mmcv'}
 MM = {*ENGINE, 'mmseg', 'mmpretrain', 'mmdet'}

@@ -11,7 +11,7 @@ from mmgps.requirements import require
 require('mmseg')
 
 from mmgps.benchmark import Options, Setup, draw_chart, run_benchmark  # noqa: E402
-from mmgps.engine import MissingInputsError, add_config_arguments, provide_inputs, read_config  # noqa: E402
+from mmgps.engine import MissingInputsError, add_config_arguments, provide_inputs, read_config, weights_only  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,6 +34,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@weights_only()
 def main() -> None:
     args = parse_args()
     options = Options(

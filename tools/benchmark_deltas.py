@@ -12,7 +12,7 @@ from mmgps.requirements import require
 require('mmseg')
 
 from mmgps.benchmark import format_deltas, measure_deltas  # noqa: E402
-from mmgps.engine import add_config_arguments, read_config  # noqa: E402
+from mmgps.engine import add_config_arguments, read_config, weights_only  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,6 +26,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@weights_only()
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)

@@ -4,10 +4,9 @@ python tools/convert_vit.py pretrain/deit_tiny_mmseg.pth pretrain/deit_tiny_mmpr
 """
 
 import argparse
+import sys
 
-import torch
-
-from mmgps.models.rename_vit import mmpretrain_names
+from mmgps.models.rename_vit import convert_vit
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,9 +18,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    loaded = torch.load(args.source, map_location='cpu', weights_only=True)
-    state = mmpretrain_names(loaded.get('state_dict', loaded))
-    torch.save({'state_dict': state}, args.target)
+    try:
+        state = convert_vit(args.source, args.target)
+    except (ValueError, OSError) as error:
+        sys.exit(f'convert_vit: {error}')
     print(f'{len(state)} tensors written to {args.target}')
 
 

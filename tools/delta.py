@@ -9,7 +9,7 @@ from mmgps.requirements import require
 
 require('mmseg')
 
-from mmgps.engine import add_delta_commands, run_delta_command  # noqa: E402
+from mmgps.engine import add_delta_commands, run_delta_command, weights_only  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,6 +18,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@weights_only()
 def main() -> None:
     args = parse_args()
     try:

@@ -1,6 +1,7 @@
 """Write the backbone of a checkpoint to a file of its own: CHECKPOINT OUT [--prefix backbone.] [--half]."""
 
 import argparse
+import sys
 
 import torch
 
@@ -14,7 +15,10 @@ def main() -> None:
     parser.add_argument('--prefix', default='backbone.', help='where the backbone sits in the model')
     parser.add_argument('--half', action='store_true', help='store float16, half the size')
     args = parser.parse_args()
-    weights = extract_backbone(args.checkpoint, args.out, args.prefix, torch.float16 if args.half else None)
+    try:
+        weights = extract_backbone(args.checkpoint, args.out, args.prefix, torch.float16 if args.half else None)
+    except (ValueError, OSError) as error:
+        sys.exit(f'extract_backbone: {error}')
     print(f'{args.out}: {len(weights)} tensors, {sum(w.numel() for w in weights.values()):,} numbers')
 
 

@@ -8,7 +8,8 @@ from mmgps.requirements import require
 
 require('mmseg')
 
-from mmgps.engine import add_config_arguments, read_config  # noqa: E402
+from mmgps.engine import add_config_arguments, read_config, weights_only  # noqa: E402
+from mmgps.plain_text import printable  # noqa: E402
 from mmgps.report import report_of_file  # noqa: E402
 
 
@@ -23,10 +24,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@weights_only()
 def main() -> None:
     args = parse_args()
     report = report_of_file(read_config(args), args.selection, args.target, args.other, args.names)
-    print(report.facts.title)
+    print(printable(report.facts.title))
     print(report.write(args.out))
 
 

@@ -21,6 +21,7 @@ from mmgps.engine import (  # noqa: E402
     set_work_dir,
     show_predictions,
     spare_config_of_training,
+    weights_only,
 )
 
 
@@ -36,6 +37,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@weights_only()
 def main() -> None:
     args = parse_args()
     refuse_delta(args.checkpoint, 'score that')

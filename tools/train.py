@@ -24,6 +24,7 @@ from mmgps.engine import (  # noqa: E402
     refuse_delta,
     remove_run,
     set_work_dir,
+    weights_only,
 )
 
 
@@ -50,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@weights_only()
 def main() -> None:
     args = parse_args()
     cfg = read_config(args)

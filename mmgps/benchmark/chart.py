@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmgps.plain_text import figure_text
+from mmgps.whole_file import whole_file
+
 from .report import MIB, Report
 
 COLOURS = {'gps-compact': '#1b7f5c', 'gps-masked': '#b5651d', 'lora': '#7a5ea8', '': '#8a8f98'}
@@ -23,13 +26,18 @@ def draw_chart(report: Report, path: str | Path) -> None:
     _panel(left, 'step time, ms', {name: own.step_s * 1e3 for name, own in report.figures.items()})
     _panel(right, 'saved activations, MiB', {name: own.saved_bytes / MIB for name, own in report.figures.items()})
     left.invert_yaxis()
-    title = f'{report.header["config"]}, batch of {report.header["batch_size"]}\n{report.header["machine"]}, '
+    title = (
+        f'{figure_text(report.header["config"])}, batch of {report.header["batch_size"]}\n{report.header["machine"]}, '
+    )
     figure.suptitle(f'{title}threads: {report.header["threads"]}', fontsize=10)
-    figure.savefig(path, dpi=130)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=130, format=Path(path).suffix[1:] or 'png')
 
 
 def _panel(axes: Any, title: str, values: Mapping[str, float]) -> None:
-    bars = axes.barh(list(values), list(values.values()), color=[_colour(name) for name in values], height=0.7)
+    bars = axes.barh(
+        list(map(figure_text, values)), list(values.values()), color=[_colour(name) for name in values], height=0.7
+    )
     reference = values.get(REFERENCE)
     labels = [f'{value:.0f}' + (f'  ({value / reference:.2f}x)' if reference else '') for value in values.values()]
     axes.bar_label(bars, labels, padding=3, fontsize=8)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from torch import nn
+from torch.optim import Optimizer
 
 from mmgps.selection import Selection
 from mmgps.sparse import CompactTraining, LeanOption, SparseTraining, start_options
@@ -96,6 +97,9 @@ class LeanTraining:
 
     def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
         return self._training.replacements()
+
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        self._training.check_optimizer(optimizer)
 
     def start(self) -> None:
         self._training.start()

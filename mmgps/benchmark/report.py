@@ -9,6 +9,9 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
+from mmgps.plain_text import table_cell
+from mmgps.whole_file import write_whole
+
 from .bars import Bar
 from .figures import Figures, SelectionCost
 
@@ -42,7 +45,7 @@ class Report:
         content = {**self.header, 'methods': {name: asdict(found) for name, found in self.figures.items()}}
         if self.selection:
             content['selection_cost'] = asdict(self.selection)
-        Path(path).write_text(json.dumps(content, indent=2) + '\n')
+        write_whole(path, (json.dumps(content, indent=2) + '\n').encode())
 
     def text(self) -> str:
         """All of it, in Markdown."""
@@ -106,6 +109,7 @@ def spread(seconds: Sequence[float]) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns line up; the first one to the left."""
+    head, rows = list(map(table_cell, head)), [list(map(table_cell, row)) for row in rows]
     widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
     lines = [_line(row, widths) for row in [head, *rows]]
     rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]

@@ -18,7 +18,7 @@ from mmengine.runner import Runner, load_checkpoint
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
-from mmgps.engine import GPSAmpOptimWrapper, GPSOptimWrapper, find_backbone
+from mmgps.engine import GPSAmpOptimWrapper, GPSOptimWrapper, find_backbone, weights_only
 from mmgps.engine.config import AMP_FORM, type_name
 from mmgps.engine.seeding import seed_generators
 from mmgps.engine.selection_batches import selection_batches
@@ -52,6 +52,7 @@ class Setup:
             import_modules_from_strings(**self.cfg.custom_imports)
         init_default_scope(self.cfg.get('default_scope', 'mmengine'))
 
+    @weights_only()
     def build(self) -> nn.Module:
         """The model of the config with its weights, in training mode on the device. SyncBN becomes BN.
 

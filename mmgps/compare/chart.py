@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from mmgps.plain_text import figure_text
+from mmgps.whole_file import write_whole
 
 from .metrics import Metric
 from .places import label_points
@@ -76,7 +80,9 @@ def draw_comparison(found: Comparison, path: str | Path) -> None:
     figure.set_layout_engine('none')  # labels are placed in pixels, so nothing may shift any more
     for axes, values in ((left, trained), (right, memory)):
         label_points(axes, [(p.label, values[p.label], p.score, p.bar, p.colour) for p in points if p.label in values])
-    figure.savefig(path)
+    content = io.BytesIO()
+    figure.savefig(content)
+    write_whole(path, content.getvalue())
 
 
 def points_of(found: Comparison, metric: Metric) -> list[Point]:
@@ -91,7 +97,7 @@ def _title(found: Comparison, metric: Metric) -> str:
     seeds = len(found.settings['seeds'])
     over = f'mean of {seeds} seeds, bars: standard deviation' if seeds > 1 else 'one seed'
     place = found.settings['scored_on']
-    return f'{found.settings["config"]}: {metric.title} on the {place} ({over}). Better: up and left'
+    return f'{figure_text(found.settings["config"])}: {metric.title} on the {place} ({over}). Better: up and left'
 
 
 def _panel(axes: Any, points: Sequence[Point], values: Mapping[str, float]) -> None:
@@ -114,7 +120,8 @@ def _lines(axes: Any, points: Sequence[Point]) -> None:
     for point in points:
         axes.axhline(point.score, color=point.colour, linestyle='--', linewidth=1)
         where = dict(xycoords=axes.get_yaxis_transform(), textcoords='offset points', ha='right', fontsize=9)
-        axes.annotate(f'{point.label} (backbone frozen)', (1, point.score), (0, 3), color=point.colour, **where)
+        text = f'{figure_text(point.label)} (backbone frozen)'
+        axes.annotate(text, (1, point.score), (0, 3), color=point.colour, **where)
 
 
 def _short(value: float) -> str:

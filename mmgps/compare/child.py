@@ -15,6 +15,7 @@ require('mmengine')
 from mmengine.config import Config  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
+from mmgps.engine import weights_only  # noqa: E402
 from mmgps.engine.whole_checkpoints import DivergedError  # noqa: E402
 
 from .files import read_json, write_json  # noqa: E402
@@ -22,6 +23,7 @@ from .lifeline import end_with_parent  # noqa: E402
 from .record import RecordHook  # noqa: E402
 
 
+@weights_only()
 def train(folder: Path) -> None:
     """Train the config in ``folder``, from its last checkpoint if it has one, and write its result.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mmgps.benchmark.report import table
+from mmgps.plain_text import printable
 
 from .table import Comparison, Summary
 
@@ -94,4 +95,4 @@ def _plain(value: object) -> str:
         return '; '.join(f'{name} {_plain(part)}' for name, part in value.items()) or 'none'
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ', '.join(map(_plain, value))
-    return f'{value:g}' if isinstance(value, float) else str(value)
+    return f'{value:g}' if isinstance(value, float) else printable(str(value))

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mmgps.plain_text import figure_text
+
 DISTANCES = (10, 22, 36, 52, 70)
 DIRECTIONS = 12
 HALF_POINT = 8
@@ -66,7 +68,7 @@ def _write(axes: Any, label: str, point: tuple[float, float], place: tuple[float
     line = dict(arrowstyle='-', color=colour, linewidth=0.6, shrinkA=0, shrinkB=3)
     led = line if math.hypot(*place) > LED else None
     options = dict(textcoords='offset points', ha=side, va='center', fontsize=9, color=colour, arrowprops=led)
-    return axes.annotate(label, point, place, **options)
+    return axes.annotate(figure_text(label), point, place, **options)
 
 
 def _shared(one: Any, other: Any) -> float:

@@ -6,11 +6,13 @@ from types import TracebackType
 
 from torch import nn
 
+from mmgps.selection import SelectionMismatchError
 from mmgps.tuning import TuningMethod, eject
 
+from .base import DeltaMismatchError
 from .delta import Delta
 from .fit import backbone_of, check_tensors, verify
-from .grow import grow
+from .grow import check_growth, grow
 from .patch import Patch
 from .tensors import tensors_of
 
@@ -63,13 +65,18 @@ def fitted(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -
     Raises:
         DeltaMismatchError: If the delta does not fit; nothing is changed then.
     """
+    if method is None:
+        beside = {name: delta.tensors[delta.prefix + name] for name in delta.injected()}
+        check_growth(backbone_of(model, delta), delta.selection, beside)
     grew = grow(backbone_of(model, delta), delta.selection, delta.injected(), method)
     try:
         check_tensors(delta.tensors, tensors_of(model))
         return Patch(model, delta), grew
-    except Exception:
+    except Exception as error:
         if grew:
             eject(backbone_of(model, delta))
+        if isinstance(error, SelectionMismatchError):
+            raise DeltaMismatchError(f'the delta does not fit: {error}') from error
         raise
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from mmgps.selection import Connections
 
 INT16 = 2**15
+INTEGERS = {torch.int16, torch.int32, torch.int64}
 
 
 class ColumnsError(ValueError):
@@ -31,12 +32,24 @@ def unpack_columns(columns: Tensor, counts: Tensor | None, neurons: int, fan_in:
     """The inverse of :func:`pack_columns`.
 
     Raises:
-        ColumnsError: If a column lies outside the weight, comes twice, or the counts are not those of the columns.
+        ColumnsError: If the types are others, a column lies outside the weight or comes twice, or the counts are not
+            those of the columns.
     """
-    if counts is None:
-        counts = torch.full((neurons,), columns.shape[1] if columns.dim() == 2 else -1)
-    flat, counts = columns.reshape(-1).long(), counts.long()
-    if len(counts) != neurons or bool((counts < 0).any()) or int(counts.sum()) != len(flat):
+    kinds = {value.dtype for value in (columns, counts) if value is not None}
+    if not kinds <= INTEGERS or (counts is not None and (counts.dim(), columns.dim()) != (1, 1)):
+        raise ColumnsError(f'columns and counts are {", ".join(map(str, kinds))}; expected integers in one dimension')
+    if counts is None and (columns.dim() != 2 or len(columns) != neurons):
+        rows = len(columns) if columns.dim() == 2 else columns.numel()
+        raise ColumnsError(f'{rows} columns for {neurons} neurons: expected as many, in two dimensions')
+    if counts is None and not columns.numel():  # whatever number of neurons: none of them takes memory
+        return Connections(torch.empty(0, dtype=torch.int64), neurons, fan_in)
+    counts = torch.full((neurons,), columns.shape[1]) if counts is None else counts.long()
+    flat = columns.reshape(-1).long()
+    if (
+        len(counts) != neurons
+        or not bool(((counts >= 0) & (counts <= len(flat))).all())
+        or int(counts.sum()) != len(flat)
+    ):
         raise ColumnsError(f'{len(flat)} columns for {neurons} neurons do not add up')
     if len(flat) and not 0 <= int(flat.min()) <= int(flat.max()) < fan_in:
         raise ColumnsError(f'columns go from {int(flat.min())} to {int(flat.max())}, the neurons have {fan_in} inputs')

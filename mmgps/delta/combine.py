@@ -47,7 +47,8 @@ def union(first: Delta, second: Delta) -> Delta:
         )
     joined = {name: _joined(name, first, second) for name in names if name not in covered}
     connections = {name: chosen for name, (chosen, _) in joined.items()}
-    whole = tuple(dict.fromkeys((*first.selection.whole, *second.selection.whole)))
+    either = dict.fromkeys((*first.selection.whole, *second.selection.whole))
+    whole = tuple(name for name in either if name not in connections)
     method, settings = _method(first, second)
     selection = Selection(method, connections, whole, first.selection.architecture, settings)
     values = {name: numbers for name, (_, numbers) in joined.items()}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mmgps.plain_text import printable
 from mmgps.selection import NeuronLayout, bits
 
 from .combine import check_same_base
@@ -75,7 +76,7 @@ def format_diff(first: Delta, second: Delta) -> str:
     sums = [total('all connections', rows[:chosen]), total('all other tensors', rows[chosen:])]
     lines = [f'{"tensor":<52}{"first":>10}{"second":>10}{"both":>10}{"differ":>10}{"largest":>12}']
     lines += [
-        f'{row.name:<52}{row.only_first:>10,}{row.only_second:>10,}{row.shared:>10,}{row.differing:>10,}{row.largest:>12.3g}'
+        f'{printable(row.name):<52}{row.only_first:>10,}{row.only_second:>10,}{row.shared:>10,}{row.differing:>10,}{row.largest:>12.3g}'
         for row in [*rows, *sums]
     ]
     return '\n'.join(lines)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
 
-from mmgps.selection import Selection
+from mmgps.selection.files import check_sizes, checked_selection
 from mmgps.selection.sealed import SealError, read_sealed, seal, unseal, write_sealed
 
-from .base import Base
+from .base import DIGEST_LENGTH, Base
 from .columns import ColumnsError, pack_columns, unpack_columns
 from .delta import Delta, Origin
 
@@ -20,6 +22,9 @@ FORMAT_VERSION = 1
 METADATA_KEY = 'mmgps.delta'
 WHOLE = 'tensors/'
 CHOSEN = 'connections/'
+PARTS = ('columns', 'counts', 'values')
+KEPT = {'metrics': dict, 'config': dict, 'dataset_meta': dict, 'epoch': int, 'iteration': int}
+DIGEST = re.compile(rf'\w+\[((?:\d{{1,18}}(?:,\d{{1,18}})*)?)\] [0-9a-f]{{{DIGEST_LENGTH}}}')
 
 
 class DeltaFileError(ValueError):
@@ -69,35 +74,90 @@ def pack_delta(delta: Delta) -> dict[str, Any]:
     return {'metadata': seal(content, tensors), 'tensors': tensors}
 
 
-def unpack_delta(state: Mapping[str, Any]) -> Delta:
+def unpack_delta(state: Any) -> Delta:
     """The inverse of :func:`pack_delta`.
 
     Raises:
         DeltaFileError: Says what is wrong with ``state``.
     """
+    if not isinstance(state, Mapping):
+        raise DeltaFileError(f'expected a packed delta, found {type(state).__name__}')
     tensors = state.get('tensors', {})
     try:
         content = unseal(state.get('metadata'), tensors, 'delta', FORMAT_VERSION)
         return _assemble(content, tensors)
     except (SealError, ColumnsError) as error:
         raise DeltaFileError(str(error)) from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except DeltaFileError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DeltaFileError(f'its description is not that of a delta: {error!r}') from error
 
 
 def _assemble(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Delta:
     # the digest has no shapes in it
-    wrong = [name for name, value in tensors.items() if list(value.shape) != content['shapes'][name]]
+    shapes = content['shapes']
+    wrong = [name for name, value in tensors.items() if list(value.shape) != shapes.get(name)]
+    if shapes.keys() - tensors.keys():
+        raise DeltaFileError(f'it lacks {sorted(shapes.keys() - tensors.keys())[0]!r}; it was altered')
     if wrong:
         raise DeltaFileError(f'{wrong[0]!r} has the shape {tuple(tensors[wrong[0]].shape)}; it was altered')
-    connections, values = {}, {}
-    for name, (neurons, fan_in) in content['connections'].items():
-        columns, counts = tensors[f'{CHOSEN}{name}/columns'], tensors.get(f'{CHOSEN}{name}/counts')
-        connections[name] = unpack_columns(columns, counts, neurons, fan_in)
-        values[name] = tensors[f'{CHOSEN}{name}/values']
+    base, target, origin = _base(content['base']), content['target'], _origin(content['origin'])
+    if not isinstance(target, str):
+        raise TypeError(f'expected the path of the backbone, found {str(target)[:80]}')
+    connections, values, read = {}, {}, set()
+    for name, shape in content['connections'].items():
+        check_sizes(shape)
+        _check_in_base(name, shape, base)
+        parts = {part: tensors.get(f'{CHOSEN}{name}/{part}') for part in PARTS}
+        read |= {f'{CHOSEN}{name}/{part}' for part, value in parts.items() if value is not None}
+        if parts['columns'] is None or parts['values'] is None:
+            raise DeltaFileError(f'{name!r} has no columns or no values')
+        connections[name] = unpack_columns(parts['columns'], parts['counts'], *shape)
+        values[name] = parts['values']
         if values[name].shape != connections[name].positions.shape:
-            raise DeltaFileError(f'{name!r} has {len(values[name])} values for {len(connections[name])} connections')
-    chosen_by = content['settings'], content.get('loss')
-    selection = Selection(content['method'], connections, tuple(content['whole']), content['architecture'], *chosen_by)
+            raise DeltaFileError(f'{name!r} has {values[name].numel()} values for {len(connections[name])} connections')
+    selection = checked_selection(content, connections)
     whole = {name.removeprefix(WHOLE): value for name, value in tensors.items() if name.startswith(WHOLE)}
-    return Delta(selection, values, whole, Base(**content['base']), content['target'], Origin(**content['origin']))
+    if len(read) + len(whole) != len(tensors):
+        raise DeltaFileError('it holds tensors that its description does not name')
+    return Delta(selection, values, whole, base, target, origin)
+
+
+def _base(described: Mapping[str, Any]) -> Base:
+    """The base that is described, if all digests in it are some."""
+    base = Base(**described)
+    for name, digest in base.digests.items():
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+            raise DeltaFileError(f'the base has no digest of {name!r}: found {str(digest)[:80]!r}')
+    for name, digest in base.rests.items():
+        if name not in base.digests or not DIGEST.fullmatch(digest):
+            raise DeltaFileError(f'the base has no digest of the rest of {name!r}: found {str(digest)[:80]!r}')
+    return base
+
+
+def _origin(described: Mapping[str, Any]) -> Origin:
+    """The origin that is described, if all of it is of the types that it should be."""
+    origin = Origin(**described)
+    for name, kind in KEPT.items():
+        value = getattr(origin, name)
+        if not isinstance(value, kind) and not (value is None and kind is int):
+            raise DeltaFileError(f'its {name} are no {kind.__name__}: found {str(value)[:80]!r}')
+    if not all(isinstance(score, int | float) for score in origin.metrics.values()):
+        raise DeltaFileError(f'its metrics are no numbers: found {str(dict(origin.metrics))[:80]}')
+    classes = origin.dataset_meta.get('classes')
+    if not isinstance(classes, list | None):
+        raise DeltaFileError(f'its classes are no list: found {str(classes)[:80]!r}')
+    return origin
+
+
+def _check_in_base(name: str, shape: list[int], base: Base) -> None:
+    """Make sure that the base has a weight of ``shape``, neurons and fan-in, before anything of that size is made."""
+    digest = DIGEST.match(base.digests.get(name, ''))
+    if digest is None:
+        raise DeltaFileError(f'it holds connections of {name!r}, which the base does not have')
+    numel = math.prod(int(size) for size in digest[1].split(',') if size)
+    if shape[0] * shape[1] != numel:
+        raise DeltaFileError(
+            f'{name!r} has {shape[0]} neurons of fan-in {shape[1]}, and {numel} numbers in the base: expected as many'
+        )

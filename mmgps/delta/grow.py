@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mmgps.selection import Selection, SelectionMismatchError
 from mmgps.tuning import InjectionError, TuningMethod, eject, rebuild_method
@@ -39,7 +41,7 @@ def grow(backbone: nn.Module, selection: Selection, wanted: set[str], method: Tu
         raise DeltaMismatchError(
             f'the {type(backbone).__name__} has modules of another method in place; build it without one'
         )
-    chosen = method or rebuild_method(selection)
+    chosen = method or _rebuilt(selection)
     if _attempt(backbone, selection, wanted, chosen) == wanted:
         return True
     with thawed(backbone):
@@ -51,6 +53,57 @@ def grow(backbone: nn.Module, selection: Selection, wanted: set[str], method: Tu
     raise DeltaMismatchError(
         f'{chosen.name} has no place in this {type(backbone).__name__} for {listed(sorted(wanted))}'
     )
+
+
+def check_growth(backbone: nn.Module, selection: Selection, wanted: Mapping[str, Tensor]) -> None:
+    """Make sure that :func:`grow` puts in place tensors of the shapes of ``wanted``; none of them is made for it.
+
+    The settings of a file may ask for any number of gigabytes.
+
+    Args:
+        backbone: The part that is tuned; it is left as it is.
+        selection: What the run trained.
+        wanted: All tensors beside the base, by their names in ``backbone``.
+
+    Raises:
+        DeltaMismatchError: If the method does not put in place what is wanted, or in other shapes.
+    """
+    if not wanted.keys() - tensors_of(backbone).keys():
+        return
+    twin = copy.deepcopy(backbone, {id(value): _without_memory(value) for value in tensors_of(backbone).values()})
+    try:
+        with torch.device('meta'):
+            grow(twin, selection, set(wanted))
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        if isinstance(error, DeltaMismatchError):
+            raise
+        raise DeltaMismatchError(
+            f'{selection.method} with {str(selection.settings)[:200]} has no place: {error}'
+        ) from error
+    made = tensors_of(twin)
+    wrong = [
+        f'{name} {tuple(value.shape)}, {selection.method} with {str(dict(selection.settings))[:200]} makes '
+        f'{tuple(made[name].shape)}'
+        for name, value in wanted.items()
+        if value.shape != made[name].shape
+    ]
+    if wrong:
+        raise DeltaMismatchError(f'the delta holds tensors of another shape than its method says: {listed(wrong)}')
+
+
+def _without_memory(value: Tensor) -> Tensor:
+    alike = value.detach().to('meta')
+    return nn.Parameter(alike, value.requires_grad) if isinstance(value, nn.Parameter) else alike
+
+
+def _rebuilt(selection: Selection) -> TuningMethod:
+    try:
+        return rebuild_method(selection)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DeltaMismatchError(
+            f'the method {selection.method!r} with the settings {str(dict(selection.settings))[:200]} cannot be put in '
+            f'place: {error}'
+        ) from error
 
 
 def _attempt(backbone: nn.Module, selection: Selection, wanted: set[str], method: TuningMethod) -> set[str]:

@@ -5,7 +5,7 @@ from mmgps.requirements import require
 require('mmengine')
 
 from .base_model import build_base, build_plain  # noqa: E402
-from .checkpoints import refuse_delta  # noqa: E402
+from .checkpoints import CheckpointFileError, refuse_delta, weights_only  # noqa: E402
 from .command_line import (  # noqa: E402
     add_config_arguments,
     add_launcher_arguments,
@@ -39,6 +39,7 @@ from .work_dir import WorkDirError, enter_work_dir, hold_work_dir, remove_run, s
 __all__ = [
     'METHOD_NAMES',
     'BeforeAfterHook',
+    'CheckpointFileError',
     'ClassBalancedOrder',
     'DeltaHook',
     'ExactResumeHook',
@@ -86,4 +87,5 @@ __all__ = [
     'spare_config_of_training',
     'tune_config',
     'tuned_backbone',
+    'weights_only',
 ]

@@ -18,13 +18,14 @@ from mmgps.selection import unpack_selection
 from mmgps.tuning import LoadingWatch
 
 from .checkpoint_method import CHECKPOINT_KEY, follow_checkpoint, injected_in
-from .checkpoints import load_plain
+from .checkpoints import load_plain, weights_only
 from .config import without_method
 from .target import find_backbone
 
 WEIGHT_KEYS = ('checkpoint', 'checkpoint_path', 'pretrained')
 
 
+@weights_only()
 def build_base(cfg: Config, base: str | os.PathLike[str] | None = None, target: str = 'backbone') -> nn.Module:
     """Build the model of ``cfg`` as a run finds it before training, without a method in place.
 
@@ -36,8 +37,8 @@ def build_base(cfg: Config, base: str | os.PathLike[str] | None = None, target: 
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If the file holds other things than weights, or a network that a method added modules to, or if the
-            model has no such backbone.
+        CheckpointFileError: If the file is damaged or holds other things than weights; nothing of it is executed.
+        ValueError: If the file holds a network that a method added modules to, or if the model has no such backbone.
         RandomBaseError: If next to nothing of the file fits the backbone.
     """
     model: Any = build_plain(cfg)

@@ -6,17 +6,15 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from torch import Tensor
 
 from mmgps.delta import AppliedDelta, Base, Delta, extract, grow, merge, same, unpack_delta, verify
 from mmgps.selection import Selection, pack_selection, unpack_selection
-from mmgps.whole_file import whole_file
 
 from .base_model import build_base, state_of
 from .checkpoint_method import CHECKPOINT_KEY
-from .checkpoints import load_plain
+from .checkpoints import load_plain, write_plain
 from .delta_origin import origin_of
 from .hooks.delta_hook import DELTA_KEY
 from .target import find_backbone
@@ -92,8 +90,7 @@ def write_checkpoint(
     checkpoint: dict[str, Any] = {'meta': meta, 'state_dict': dict(state)}
     if selection is not None:
         checkpoint[CHECKPOINT_KEY] = pack_selection(selection)
-    with whole_file(path) as partial:
-        torch.save(checkpoint, partial)
+    write_plain(path, checkpoint)
 
 
 def verify_delta(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from mmgps.delta import Delta, diff, format_diff, load_delta, save_delta, union
 from mmgps.delta.diff import total
+from mmgps.plain_text import printable
+from mmgps.whole_file import check_apart
 
 from .command_line import add_config_arguments, read_config
 from .delta_checkpoints import (
@@ -44,6 +47,7 @@ def run_delta_command(args: argparse.Namespace) -> str:
 
 def extract_command(args: argparse.Namespace) -> str:
     """write the delta of a checkpoint"""
+    _check_out(args, args.checkpoint)
     delta = extract_from_checkpoint(read_config(args), args.checkpoint, args.base, args.target)
     save_delta(delta, args.out)
     return _written(args.out, f'{len(delta):,} numbers')
@@ -51,6 +55,7 @@ def extract_command(args: argparse.Namespace) -> str:
 
 def apply_command(args: argparse.Namespace) -> str:
     """write base and delta as a checkpoint, with the names of training"""
+    _check_out(args, args.delta)
     delta = load_delta(args.delta)
     state = trained_state(read_config(args), delta, args.base)
     write_checkpoint(args.out, state, delta, delta.selection)
@@ -59,6 +64,7 @@ def apply_command(args: argparse.Namespace) -> str:
 
 def merge_command(args: argparse.Namespace) -> str:
     """write base and delta as a checkpoint of the base architecture, which needs no mmgps"""
+    _check_out(args, args.delta)
     delta = load_delta(args.delta)
     state = merged_state(read_config(args), delta, args.base)
     write_checkpoint(args.out, state, delta)
@@ -67,6 +73,7 @@ def merge_command(args: argparse.Namespace) -> str:
 
 def union_command(args: argparse.Namespace) -> str:
     """write two deltas as one; where both hold a number, the second wins"""
+    check_apart(args.out, args.first, args.second)
     first, second = load_delta(args.first), load_delta(args.second)
     save_delta(union(first, second), args.out)
     shared = total('', diff(first, second)[: len({*first.values, *second.values})]).shared
@@ -136,8 +143,27 @@ ARGUMENTS = {
 }
 
 
+def _check_out(args: argparse.Namespace, source: str) -> None:
+    """Make sure that the file to write is none that is read: the source, the config, and what the base comes from.
+
+    Raises:
+        ValueError: Names the file.
+    """
+    cfg = read_config(args)
+    named = _strings([cfg.model.to_dict(), cfg.get('load_from')])
+    check_apart(args.out, source, args.config, *filter(None, [args.base]), *filter(os.path.isfile, named))
+
+
+def _strings(part: object) -> Iterator[str]:
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, Mapping | list | tuple):
+        for inner in part.values() if isinstance(part, Mapping) else part:
+            yield from _strings(inner)
+
+
 def _shown(value: object) -> str:
-    return f'{value:,}' if isinstance(value, int) else str(value)
+    return f'{value:,}' if isinstance(value, int) else printable(str(value))
 
 
 def _written(path: str, what: str) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from mmgps.delta import Delta, save_delta
 
+from .last_checkpoint import remove_other_best
+
 
 class DeltaFolder:
     """Writes deltas to a folder and removes those that are too many.
@@ -22,6 +24,7 @@ class DeltaFolder:
         self.best_score: float | None = None
         self._kept: list[str] = []
         self._best: str | None = None
+        self._resumed = False
 
     def enter(self, work_dir: str) -> None:
         """Be the folder of the run in ``work_dir``."""
@@ -31,6 +34,7 @@ class DeltaFolder:
         """Write ``delta``, and remove the oldest beyond the limit."""
         path = self.path / f'{name}.safetensors'
         save_delta(delta, path)
+        self._remove_other_best()
         self._kept = [*(kept for kept in self._kept if kept != path.name), path.name]
         while 0 < self.limit < len(self._kept):
             (self.path / self._kept.pop(0)).unlink(missing_ok=True)
@@ -43,7 +47,13 @@ class DeltaFolder:
         if self._best not in (None, path.name):
             (self.path / str(self._best)).unlink(missing_ok=True)
         self._best, self.best_score = path.name, score
+        self._remove_other_best()
         return path
+
+    def _remove_other_best(self) -> None:
+        """Of a run that goes on from :meth:`state`: a best delta that it was killed before it could remove."""
+        if self._resumed and self._best is not None and (self.path / self._best).is_file():
+            remove_other_best(self.path, self._best)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
@@ -51,4 +61,5 @@ class DeltaFolder:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state`."""
+        self._resumed = True
         self._kept, self._best, self.best_score = list(state['kept']), state['best'], state['best_score']

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 
 from mmengine.runner import Runner
 
 NOTE = 'last_checkpoint'
+BEST = re.compile(r'(best_.+)_(?:epoch|iter)_\d+(\.\w+)')
 
 
 class LastCheckpointError(ValueError):
@@ -38,6 +40,20 @@ def resumed(runner: Runner) -> bool:
 def is_whole(path: Path) -> bool:
     """Whether a checkpoint was written to its end; folders, which some strategies write, are not looked into."""
     return path.is_dir() or zipfile.is_zipfile(path)
+
+
+def remove_other_best(folder: Path, best: str) -> None:
+    """Remove the files in ``folder`` that ``best`` took the place of, which a killed run had no time to remove.
+
+    Args:
+        folder: Of the run.
+        best: Name of the best file of a score, such as ``best_mIoU_iter_200.pth``.
+    """
+    named = BEST.fullmatch(best)
+    for path in folder.glob('best_*'):
+        found = BEST.fullmatch(path.name)
+        if named and found and path.is_file() and path.name != best and found.groups() == named.groups():
+            path.unlink()
 
 
 def _wrong(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import MethodType
 from typing import Any
 
 from mmengine.logging import print_log
@@ -13,6 +14,7 @@ from mmgps.registry import MODELS
 from mmgps.selection import Injected
 from mmgps.tuning import InjectionMethod, TuningMethod, WholeParameters, freeze_unselected
 
+from .checkpoints import weights_only
 from .components import build_method
 
 
@@ -37,12 +39,21 @@ def tuned_backbone(backbone: dict, method: dict, pretrained: str | None = None) 
     options = copy.deepcopy(backbone)
     if pretrained is not None:
         options['pretrained'] = pretrained
-    built = ANY_MODELS.build(options)
+    with weights_only():
+        built = ANY_MODELS.build(options)
+    if hasattr(built, 'init_weights'):  # which is where it reads ``pretrained``
+        built.init_weights = MethodType(init_weights, built)
     if isinstance(chosen, InjectionMethod):
         chosen.inject(built)
         built.register_load_state_dict_post_hook(accept_base_weights)
     freeze_unselected(built, _decided(chosen, built))
     return built
+
+
+def init_weights(backbone: Any, *args: Any, **options: Any) -> Any:
+    """The method of this name of a tuned backbone, which executes no code that a file holds."""
+    with weights_only():
+        return type(backbone).init_weights(backbone, *args, **options)
 
 
 def _decided(method: TuningMethod, backbone: nn.Module) -> Any:

@@ -42,14 +42,16 @@ def _whole(save: Any) -> Any:
         if '://' in out_dir or not is_main_process():
             return save(out_dir, filename, *args, **options)
         target = Path(out_dir) / filename
+        for left in target.parent.glob('.*.pth.part'):  # by a run that was killed; one at a time holds the folder
+            left.unlink()
         try:
             with whole_file(target, alone=True) as partial:
                 save(str(target.parent), partial.name, *args, **options)
         except OSError as error:
             raise OSError(
                 error.errno,
-                f'{error.strerror or error}: {target} was not written; the checkpoint before it is untouched, '
-                'so mend the cause and go on with --resume',
+                f'{error.strerror or error}; the checkpoint before it is untouched, so mend the cause and go on with '
+                '--resume',
             ) from error
 
     return save_checkpoint

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmgps.engine.checkpoints import load_plain
+from mmgps.engine.checkpoints import load_plain, write_plain
+from mmgps.whole_file import check_apart
 
 
 def strip_prefix(state: Mapping[str, Tensor], prefix: str = 'backbone.') -> dict[str, Tensor]:
@@ -41,12 +42,14 @@ def extract_backbone(
         dtype: Store floating point numbers in this type, for a smaller file; ``None`` keeps them as they are.
 
     Raises:
-        ValueError: If nothing in the checkpoint begins with ``prefix``, or the file is damaged or holds objects, as
-            those of mmengine do without :class:`mmgps.engine.ExactResumeHook`.
+        OSError: If ``out`` cannot be written; it is as it was then.
+        CheckpointFileError: If the checkpoint is damaged or holds more than tensors, plain values and logs.
+        ValueError: If ``out`` is the checkpoint, or nothing in it begins with ``prefix``.
     """
+    check_apart(out, checkpoint)
     loaded = load_plain(checkpoint)
     weights = strip_prefix(loaded.get('state_dict', loaded), prefix)
     # Cloned, because torch.save writes the whole storage that a view looks into.
     cast = {k: v.to(dtype) if dtype and v.is_floating_point() else v.clone() for k, v in weights.items()}
-    torch.save(cast, out)
+    write_plain(out, cast)
     return cast

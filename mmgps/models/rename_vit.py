@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from torch import Tensor
+
+from mmgps.engine.checkpoints import load_plain, write_plain
+from mmgps.whole_file import check_apart
 
 RENAMED = {
     '.attn.attn.in_proj_weight': '.attn.qkv.weight',
@@ -13,6 +17,21 @@ RENAMED = {
 }
 """What mmseg's ``VisionTransformer``, which has ``nn.MultiheadAttention`` within, calls the layers of its attention,
 and what mmpretrain's calls them. Both stack query, key and value in this order; all other names are equal."""
+
+
+def convert_vit(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Write the weights in ``source`` to ``target`` under the names of mmpretrain, and return them.
+
+    Raises:
+        OSError: If ``target`` cannot be written; it is as it was then.
+        CheckpointFileError: If ``source`` is damaged or holds other things than weights.
+        ValueError: If ``target`` is ``source``, or no name is one of mmseg's attention.
+    """
+    check_apart(target, source)
+    loaded = load_plain(source)
+    state = mmpretrain_names(loaded.get('state_dict', loaded))
+    write_plain(target, {'state_dict': state})
+    return state
 
 
 def mmpretrain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

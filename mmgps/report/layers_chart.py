@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mmgps.plain_text import figure_text
+
 from .facts import LayerFacts, SelectionFacts
 from .figure import COLOURS, LABELS, new_figure
 
@@ -18,7 +20,7 @@ def draw_layers(facts: SelectionFacts) -> Any:
     """
     figure = new_figure(12, 7.6)
     axes = figure.subplots(2, 2)
-    figure.suptitle(facts.title, fontsize=12)
+    figure.suptitle(figure_text(facts.title), fontsize=12)
     inputs = 'inputs that some neuron chose'
     _series(axes[0, 0], facts, lambda x: 100 * x.column_share, inputs, '% of the inputs of the layer')
     busiest = 'connections that start at the five most chosen inputs'

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmgps.plain_text import figure_text
+
 from .figure import COLOURS, LABELS, new_figure
 from .overlap import Overlap, in_all
 
@@ -28,8 +30,8 @@ def draw_overlap(parts: list[Overlap], kinds: Mapping[str, str], first: str, sec
     chance = [100 * part.chance_share for part in parts]
     axes.step(at, chance, where='mid', color='#111111', label='two choices at random')
     axes.set_title(
-        f'Of the connections that "{first}" or "{second}" chose, {everything.share:.1%} are the same '
-        f'({everything.chance_share:.1%} if both chose at random)',
+        f'Of the connections that "{figure_text(first)}" or "{figure_text(second)}" chose, {everything.share:.1%} are '
+        f'the same ({everything.chance_share:.1%} if both chose at random)',
         fontsize=12,
         loc='left',
     )

@@ -18,6 +18,7 @@ from mmgps.engine.selection_pass import unwrapped
 from mmgps.registry import HOOKS
 from mmgps.selection import Selection, load_selection
 from mmgps.sparse import CompactTraining
+from mmgps.whole_file import skipped_if_unwritable
 
 from .figure import as_pixels
 from .write import SelectionReport
@@ -51,9 +52,10 @@ class SelectionReportHook(Hook):
         routes = tune.training.routes() if isinstance(tune.training, CompactTraining) else {}
         other = None if self.other is None else read_selection(self.other)
         report = SelectionReport(backbone, tune.selection, tune.gradients, routes, other, self.names)
-        page = report.write(Path(runner.work_dir) / 'selection_report')
-        log_report(runner, report)
-        runner.logger.info(f'report of the selection: {page}')
+        with skipped_if_unwritable(runner.logger.warning):
+            page = report.write(Path(runner.work_dir) / 'selection_report')
+            log_report(runner, report)
+            runner.logger.info(f'report of the selection: {page}')
 
 
 def log_report(runner: Runner, report: SelectionReport) -> None:

@@ -82,5 +82,5 @@ class SelectionReport:
             write_whole(target / f'{name}.png', content)
         write_whole(target / 'selection.json', json.dumps(self.as_json(), indent=1).encode())
         page = html_page(self.facts, {HEADINGS[name]: content for name, content in pictures.items()})
-        write_whole(target / 'index.html', page.encode())
+        write_whole(target / 'index.html', page.encode('utf-8', 'backslashreplace'))
         return target / 'index.html'

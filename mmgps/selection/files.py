@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from .sealed import SealError, read_sealed, seal, unseal, write_sealed
 from .selection import Connections, Selection
 
 FORMAT_VERSION = 1
+MAX_SIZE = 2**62
 METADATA_KEY = 'mmgps.selection'
 
 
@@ -50,27 +53,87 @@ def pack_selection(selection: Selection) -> dict[str, Any]:
         'settings': dict(selection.settings),
         'loss': selection.loss and dict(selection.loss),
         'shapes': {name: [item.neurons, item.fan_in] for name, item in selection.connections.items()},
+        'positions': {name: list(value.shape) for name, value in positions.items()},
     }
     return {'metadata': seal(content, positions), 'positions': positions}
 
 
-def unpack_selection(state: dict[str, Any]) -> Selection:
+def unpack_selection(state: Any) -> Selection:
     """The inverse of :func:`pack_selection`.
 
     Raises:
         SelectionFileError: Says what is wrong with ``state``.
     """
+    if not isinstance(state, Mapping):
+        raise SelectionFileError(f'expected a packed selection, found {type(state).__name__}')
     positions = state.get('positions', {})
     try:
         content = unseal(state.get('metadata'), positions, 'selection', FORMAT_VERSION)
     except SealError as error:
         raise SelectionFileError(str(error)) from error
-    connections = {n: Connections(positions[n].long(), *shape) for n, shape in content['shapes'].items()}
-    whole, loss = tuple(content['whole']), content.get('loss')
-    return Selection(content['method'], connections, whole, content['architecture'], content['settings'], loss)
+    try:
+        stored = {name: list(value.shape) for name, value in positions.items()}
+        if content.get('positions', stored) != stored:  # the digest has no shapes in it; older files do not say them
+            raise ValueError('its positions have other shapes than it says; it was altered')
+        connections = checked_connections(content['shapes'], positions)
+        return checked_selection(content, connections)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SelectionFileError(f'its description is not that of a selection: {error!r}') from error
+
+
+def checked_connections(shapes: Mapping[str, Any], positions: Mapping[str, Tensor]) -> dict[str, Connections]:
+    """Chosen connections of each weight.
+
+    Args:
+        shapes: Weight to neurons and fan-in.
+        positions: Weight to the positions, of the same names.
+
+    Raises:
+        TypeError: If something is of another type.
+        ValueError: If names, sizes or positions are wrong.
+    """
+    if shapes.keys() != positions.keys():
+        odd = sorted(shapes.keys() ^ positions.keys())
+        raise ValueError(f'expected positions and a shape of each weight, found only one of both for {odd[0]!r}')
+    found = {}
+    for name, shape in shapes.items():
+        check_sizes(shape)
+        found[name] = Connections(positions[name], *shape)
+        found[name].check()
+    return {name: replace(item, positions=item.positions.long()) for name, item in found.items()}
+
+
+def check_sizes(shape: Any) -> None:
+    """Make sure that ``shape``, read from a file, is neurons and fan-in.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    whole = isinstance(shape, list) and len(shape) == 2 and all(type(size) is int for size in shape)
+    if not whole or min(shape) < 0 or max(shape) > MAX_SIZE or shape[0] * shape[1] > MAX_SIZE:
+        raise ValueError(f'expected neurons and fan-in, found {str(shape)[:80]}')
+
+
+def checked_selection(content: Mapping[str, Any], connections: Mapping[str, Connections]) -> Selection:
+    """A selection out of its description in a file, and its connections.
+
+    Raises:
+        TypeError: If something is of another type.
+        KeyError: If something is missing.
+        ValueError: If a parameter is named twice.
+    """
+    whole, settings, loss = content['whole'], content['settings'], content.get('loss')
+    kinds = [(content['method'], str), (content['architecture'], str), (whole, list), (settings, dict)]
+    kinds += [(name, str) for name in whole] + ([] if loss is None else [(loss, dict)])
+    for value, kind in kinds:
+        if not isinstance(value, kind):
+            raise TypeError(f'expected {kind.__name__}, found {str(value)[:80]}')
+    if len({*whole, *connections}) != len(whole) + len(connections):
+        raise ValueError('a parameter is named twice')
+    return Selection(content['method'], connections, tuple(whole), content['architecture'], settings, loss)
 
 
 def _narrow(positions: Tensor) -> Tensor:
     """32 bits where they are enough."""
-    fits = not len(positions) or int(positions[-1]) < 2**31
+    fits = not len(positions) or int(positions.max()) < 2**31
     return positions.detach().cpu().to(torch.int32 if fits else torch.int64).contiguous()

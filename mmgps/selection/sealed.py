@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,13 +22,20 @@ from mmgps.whole_file import whole_file
 
 from .fingerprint import bits
 
+MAX_DEPTH = 100
+CHECKPOINTS = (b'PK\x03\x04', b'\x80\x02')
+"""First bytes of the files of ``torch.save``, today and before torch 1.6."""
+
 
 class SealError(ValueError):
     """What was read is not what was written."""
 
 
 def seal(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """The envelope of ``content``, JSON values with a ``format_version``, and ``tensors``."""
+    """The envelope of ``content``, JSON values with a ``format_version``, and ``tensors``.
+
+    The digest covers names, types and bits of the tensors. Their shapes belong into ``content``.
+    """
     text = json.dumps(content, sort_keys=True)
     return json.dumps({'content': text, 'sha256': _digest(text, tensors)})
 
@@ -36,27 +44,58 @@ def unseal(envelope: Any, tensors: Any, kind: str, format_version: int) -> dict[
     """The content that was sealed with ``tensors``.
 
     Args:
-        envelope: What :func:`seal` gave.
-        tensors: What it was given, by name.
+        envelope: The string that :func:`seal` returned.
+        tensors: The tensors that it was given, by name.
         kind: What it describes, for messages.
         format_version: The one that the caller reads.
 
     Raises:
         SealError: Says what is wrong.
     """
+    _check_tensors(tensors)
     try:
         packed = json.loads(envelope)
         text, digest = packed['content'], packed['sha256']
-        content: dict[str, Any] | None = json.loads(text) if digest == _digest(text, tensors) else None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        content = json.loads(text)
+        version = content['format_version']
+        whole = digest == _digest(text, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # too deep for json: RuntimeError
         raise SealError(f'it holds no description of a {kind}') from error
-    if content is None:
+    if not whole:
         raise SealError('its content does not match its digest; it was altered or damaged')
-    if content['format_version'] != format_version:
-        raise SealError(
-            f'its format version is {content["format_version"]}, this release of mmgps reads {format_version}'
-        )
-    return content
+    if _nested(content):
+        raise SealError(f'its description is nested deeper than {MAX_DEPTH} levels')
+    if version != format_version:
+        raise SealError(f'its format version is {str(version)[:80]}, this release of mmgps reads {format_version}')
+    return dict(content)
+
+
+def _nested(content: Any) -> bool:
+    """Whether lists and dicts lie within each other deeper than any description that mmgps writes."""
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        level = [part for outer in level for part in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [part for part in level if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _check_tensors(tensors: Any) -> None:
+    """Make sure that all of ``tensors`` are ordinary and hold no more numbers than there are bytes for.
+
+    One in a checkpoint may be a view that repeats a few bytes at will.
+
+    Raises:
+        SealError: Names the first that is not.
+    """
+    if not isinstance(tensors, Mapping):
+        raise SealError(f'expected tensors by name, found {type(tensors).__name__}')
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise SealError(f'expected tensors by name, found {name!r}: {type(value).__name__}')
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta or not value.is_contiguous():
+            raise SealError(f'{name!r} is no contiguous tensor')
 
 
 def write_sealed(path: str | os.PathLike[str], key: str, envelope: str, tensors: Mapping[str, Tensor]) -> None:
@@ -77,14 +116,22 @@ def read_sealed(path: str | os.PathLike[str], key: str, kind: str) -> tuple[str,
 
     Raises:
         FileNotFoundError: If there is no such file.
+        PermissionError: If it may not be read.
         SealError: If it is no safetensors file, or a damaged one.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'no {kind} file at {os.fspath(path)!r}')
+    with open(path, 'rb') as opened:  # safetensors says of any file that it cannot open that there is none
+        begin = opened.read(4)
     try:
         with safe_open(str(path), framework='pt') as file:
             return (file.metadata() or {}).get(key, ''), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        if begin.startswith(CHECKPOINTS):
+            raise SealError(
+                f'this is a checkpoint (or another zip), not a {kind}, which is a safetensors file; '
+                'tools/delta.py extract makes a delta of a checkpoint'
+            ) from error
         raise SealError(str(error)) from error
 
 

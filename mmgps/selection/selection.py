@@ -46,6 +46,27 @@ class Connections:
         """Input of each chosen connection within its neuron, int64 ``[chosen]``."""
         return self.positions % self.fan_in
 
+    def check(self) -> None:
+        """Make sure that the positions are what they should be: what trains them would wrap around at wrong ones.
+
+        Raises:
+            ValueError: If they are not integers in one dimension, do not ascend, or lie outside of the weight.
+        """
+        positions, numel = self.positions, self.neurons * self.fan_in
+        if positions.dim() != 1 or positions.is_floating_point() or positions.is_complex():
+            raise ValueError(
+                f'positions are {positions.dtype} {tuple(positions.shape)}; expected integers in one dimension'
+            )
+        if not len(positions):
+            return
+        if not bool((positions.diff() > 0).all()):
+            raise ValueError('positions do not ascend; expected each chosen connection once, in order')
+        if not 0 <= int(positions[0]) <= int(positions[-1]) < numel:
+            raise ValueError(
+                f'positions go from {int(positions[0])} to {int(positions[-1])}; expected 0 to {numel - 1} for '
+                f'{self.neurons} neurons of fan-in {self.fan_in}'
+            )
+
     def mask(self, layout: NeuronLayout) -> Tensor:
         """True where chosen, in the shape of the weight."""
         rows = torch.zeros(self.neurons * self.fan_in, dtype=torch.bool, device=self.positions.device)
@@ -94,7 +115,8 @@ class Selection:
         would be rounded differently after a resume.
 
         Raises:
-            SelectionMismatchError: If they were chosen for another architecture; says what differs.
+            SelectionMismatchError: If they were chosen for another architecture, or are positions that no weight
+                has; says what is wrong.
         """
         described = describe(backbone)
         self._check(backbone, described)
@@ -118,6 +140,10 @@ class Selection:
                     f'the selection expects {name!r} to have {connections.neurons} neurons of fan-in '
                     f'{connections.fan_in}, found {found}; it was made for another architecture'
                 )
+            try:
+                connections.check()
+            except ValueError as error:
+                raise SelectionMismatchError(f'the selection of {name!r} is wrong: {error}') from error
         if self.architecture != architecture_fingerprint(backbone):
             raise SelectionMismatchError(
                 f'the selection was made for another architecture: fingerprint {self.architecture[:12]}, '

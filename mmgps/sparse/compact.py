@@ -8,12 +8,12 @@ from types import TracebackType
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
 from mmgps.selection import Selection
 
+from .forward import no_hook
 from .install import Handle, Installer
 from .optimizers import check_elementwise
 from .reduce import average_gradients
@@ -186,40 +186,4 @@ class Call:
         self._action()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_no_hook, ())
-
-
-def _no_hook() -> Any:
-    """The hook that a copied module has where its original had one."""
-    return _ignore
-
-
-def _ignore(*_: Any) -> None:
-    return None
-
-
-def _in_processes() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def _changed_twice(weight: TrainedWeight) -> str:
-    return (
-        f'the chosen numbers of {weight.name} were changed both in the weight and in the parameter that the optimizer '
-        'holds for them since the last step; change one of the two, the weight if in doubt'
-    )
-
-
-def _unseen(weight: TrainedWeight) -> str:
-    return (
-        f'the optimizer changed the chosen numbers of {weight.name} between two steps, which a compiled forward pass '
-        'does not see; leave out torch.compile, or use mmgps.MaskedTraining'
-    )
-
-
-def _check_place(weight: TrainedWeight) -> None:
-    now, built = (weight.dense.device, weight.dense.dtype), (weight.values.device, weight.values.dtype)
-    if now != built:
-        raise RuntimeError(
-            f'{weight.name} is on {now[0]} as {now[1]}, its values were built on {built[0]} as {built[1]}; '
-            'move and convert the backbone before building CompactTraining'
-        )
+        return (no_hook, ())

@@ -34,3 +34,12 @@ def runs_forward_of(owner: nn.Module, modules: set[str]) -> bool:
     own = vars(owner).get('forward')
     copied = own is None or getattr(own, '__func__', None) is type(owner).forward
     return copied and all(part.__module__ in modules for part in parts)
+
+
+def no_hook() -> Any:
+    """The hook that a copied module has where its original had one."""
+    return _ignore
+
+
+def _ignore(*_: Any) -> None:
+    return None

@@ -136,9 +136,12 @@ class LaunchedColumns(LinearColumns):
         """``[..., distinct]``."""
         return x.index_select(-1, self._distinct)
 
+    def keep_mapped(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
+        return then(self.keep(x, bias))
+
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy = dy.view(-1, dy.shape[-1])
-        product = kept.view(-1, kept.shape[-1]).t() @ dy
+        product = kept.reshape(-1, kept.shape[-1]).t() @ dy
         return product.take(self._flat), dy.sum(0) if bias else None
 
 

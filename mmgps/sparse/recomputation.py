@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .attach import no_hook
 from .derived import Derivation, InAutocast, Make, derivation_of, mark_derived
-from .forward import OwnForward, runs_forward_of
+from .forward import OwnForward, no_hook, runs_forward_of
 from .install import Handle, computes_natively
 from .lean import remove_all
 from .linear import LinearForward, dense_linear

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmgps.selection import base_parameters
-from mmgps.sparse.attach import no_hook
+from mmgps.sparse.forward import no_hook
 
 from .trained import listed
 

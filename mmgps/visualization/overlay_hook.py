@@ -14,6 +14,7 @@ from mmengine.structures import BaseDataElement
 from torch.utils.data import DataLoader
 
 from mmgps.registry import HOOKS
+from mmgps.whole_file import skipped_if_unwritable
 
 from .overlay import Colour
 from .sample_view import View, named_classes, view_sample, write_sheet, write_view
@@ -78,8 +79,9 @@ class OverlayHook(Hook):
         """Write the contact sheet, and say where."""
         for phase, views in self._views.items():
             if views:
-                sheet = write_sheet(self._folder(runner, phase), views, self.columns)
-                runner.logger.info(f'overlays of {self._drawn} {phase} images: {sheet}')
+                with skipped_if_unwritable(runner.logger.warning):
+                    sheet = write_sheet(self._folder(runner, phase), views, self.columns)
+                    runner.logger.info(f'overlays of {self._drawn} {phase} images: {sheet}')
         self._views.clear()
 
     def _start(self, phase: str, loader: DataLoader) -> None:
@@ -104,7 +106,8 @@ class OverlayHook(Hook):
             if self._drawn in self._on_sheet:
                 self._views[phase].append(view)
             self._drawn += 1
-            write_view(self._folder(runner, phase), self._drawn, view)
+            with skipped_if_unwritable(runner.logger.warning):
+                write_view(self._folder(runner, phase), self._drawn, view)
 
     def _folder(self, runner: Runner, phase: str) -> Path:
         return Path(runner.log_dir) / self.out_dir / phase

@@ -198,6 +198,19 @@ def test_the_last_finite_delta_outlives_a_run_that_diverges(
     assert [path.name for path in tmp_path.glob('*.pth')] == [f'iter_{at - 2}.pth']
 
 
+def test_a_best_delta_that_a_kill_left_goes_with_the_next_save(tmp_path: Path, base: Path) -> None:
+    cfg = validated(config(tmp_path, base, max_keep=1, save_best='mIoU'), [3.0, 5.0, 4.0, 1.0])
+    train(cfg)
+    best = tmp_path / 'deltas/best_mIoU_iter_4.safetensors'
+    others = ['best_mDice_iter_2.safetensors', 'best_mIoU_mine.safetensors']
+    for name in ('best_mIoU_iter_2.safetensors', *others):
+        (best.parent / name).write_bytes(best.read_bytes())
+    cfg = validated(config(tmp_path, base, max_keep=1, save_best='mIoU'), [3.0, 5.0, 4.0, 1.0])
+    cfg.train_cfg.max_iters, cfg.resume = 8, True
+    train(cfg)
+    assert names(tmp_path / 'deltas') == sorted([best.name, 'iter_8.safetensors', *others])
+
+
 def test_scores_of_averaged_weights_are_none_of_the_deltas(tmp_path: Path, base: Path) -> None:
     cfg = validated(config(tmp_path, base, interval=6), [3.0, 5.0, 4.0])
     cfg.custom_hooks, cfg.log_level = [*cfg.custom_hooks, dict(type='EMAHook')], 'WARNING'

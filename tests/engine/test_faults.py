@@ -105,6 +105,23 @@ def test_the_best_checkpoint_of_another_run_stays(tmp_path: Path, monkeypatch: p
     assert 'best_mIoU_iter_10.pth' in checkpoints(tmp_path / 'b')
 
 
+def test_best_checkpoints_that_a_kill_left_go_with_the_next_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between writing the new best one and removing the old; scores do not improve afterwards."""
+    scores = iter((0.1, 0.5, 0.2, 0.3, 0.4))
+    monkeypatch.setattr(IoUMetric, 'compute_metrics', lambda self, results: {'mIoU': next(scores)})
+    train(with_best(tmp_path))
+    assert checkpoints(tmp_path) == ['best_mIoU_iter_4.pth', 'iter_6.pth']
+    others = ['best_mIoU_iter_4.txt', 'best_mDice_iter_2.pth', 'best_mIoU_by_hand.pth', 'mine.pth']
+    for name in ('best_mIoU_iter_2.pth', *others):
+        (tmp_path / name).write_bytes((tmp_path / 'best_mIoU_iter_4.pth').read_bytes())
+    (tmp_path / '.best_mIoU_iter_5.pth.part').write_bytes(b'half')
+    train(with_best(tmp_path, max_iters=8, resume=True))
+    kept = {path.name for path in tmp_path.iterdir() if path.suffix in ('.pth', '.txt', '.part')}
+    assert kept == {'best_mIoU_iter_4.pth', 'iter_8.pth', *others}
+
+
 def test_checkpoints_in_a_folder_of_their_own(tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path)
     cfg.default_hooks.checkpoint.filename_tmpl = 'saved/iter_{}.pth'

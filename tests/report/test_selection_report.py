@@ -269,3 +269,29 @@ def test_from_a_file_of_a_selection_or_a_delta(tmp_path: Path) -> None:
     (tmp_path / 'text').write_text('hello')
     with pytest.raises(ValueError, match='expected a selection or a delta'):
         report_of_file(cfg, tmp_path / 'text')
+
+
+def test_a_report_that_cannot_be_written_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, f'No space left on device: {path} was not written')
+
+    monkeypatch.setattr('mmgps.report.write.write_whole', full)
+    hooks = [dict(type='mmgps.GPSHook', k=1), dict(type='mmgps.SelectionReportHook')]
+    runner = train(tiny_config(tmp_path, max_iters=2, custom_hooks=hooks, log_level='WARNING'))
+    assert runner.iter == 2
+    assert any('png was not written; going on without it' in path.read_text() for path in tmp_path.rglob('*.log'))
+
+
+@pytest.mark.parametrize(
+    'name', ['$x$', '$\\frac{1$', 'costs $5', 'a|b', '\x1b[31mred', 'line\nbreak', '\udcff', '<b>']
+)
+def test_names_are_drawn_as_they_are(name: str, tmp_path: Path) -> None:
+    net = chain()
+    first, second = (selection_of(net, _0=places, _2=[0, 4, 9]) for places in ([3, 23, 43, 65], [3, 24, 43, 66]))
+    report = SelectionReport(net, replace(first, method=name), other=second, names=(name, name))
+    page = report.write(tmp_path).read_text()
+    assert (tmp_path / 'overlap.png').stat().st_size > 1000
+    assert '<b>' not in page
+    [title] = {axes.get_title(loc='left') for axes in report.figures['overlap'].axes}
+    assert '\x1b' not in title
+    assert title.count('$') == 2 * name.count('$')

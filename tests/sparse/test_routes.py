@@ -66,3 +66,6 @@ def test_columns_in_few_launches_are_columns(bias: bool) -> None:
     if bias:
         torch.testing.assert_close(other_offset, dy.sum((0, 1)))
         torch.testing.assert_close(offset, other_offset)
+    late = [plan.gradient(dy, plan.keep_mapped(x, bias, torch.exp), bias)[0] for plan in plans]
+    torch.testing.assert_close(late[0], (dy.view(-1, 12).t() @ x.view(-1, 16).exp())[rows, columns])
+    torch.testing.assert_close(late[1], late[0])

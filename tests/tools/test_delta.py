@@ -3,10 +3,13 @@
 import io
 import json
 import os
+import resource
 import runpy
 import subprocess
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +17,13 @@ import pytest
 import torch
 from tiny import assert_same_bits, tiny_config, train
 
-from mmgps.delta import AppliedDelta, load_delta, pack_delta
+from mmgps.delta import AppliedDelta, Origin, load_delta, pack_delta, save_delta
 from mmgps.engine import init_model, tune_config
 from mmgps.engine.hooks.delta_hook import DELTA_KEY
+from mmgps.models.extract_backbone import extract_backbone
+from mmgps.models.rename_vit import convert_vit
 from mmgps.requirements import require
+from mmgps.selection import sealed
 
 require('mmseg')
 
@@ -206,3 +212,76 @@ def test_a_delta_in_place_of_a_checkpoint_is_refused_with_what_to_do(
         ValueError, match=r'is a delta, .*tools/delta\.py apply CONFIG .*gps\.safetensors whole\.pth, and'
     ):
         runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
+
+
+def test_no_command_overwrites_what_it_reads(run: Run) -> None:
+    delta = run.extract('gps')
+    config, checkpoint = run.folder / 'gps.py', run.folder / 'gps/iter_2.pth'
+    link = run.folder / 'link.pth'
+    link.unlink(missing_ok=True)
+    link.symlink_to(checkpoint)
+    read = (config, checkpoint, delta, run.base)
+    before = [path.read_bytes() for path in read]
+    for words in (
+        ('extract', config, checkpoint, checkpoint),
+        ('extract', config, checkpoint, link),
+        ('extract', config, checkpoint, config),
+        ('extract', config, checkpoint, run.base),  # where the config starts from
+        ('extract', config, checkpoint, run.folder / 'b.pth', '--base', run.folder / 'b.pth'),
+        ('apply', config, delta, delta),
+        ('apply', config, delta, run.base),
+        ('merge', config, delta, delta),
+        ('union', delta, delta, delta),
+    ):
+        with pytest.raises(SystemExit, match=f'^{words[0]}: .* would overwrite'):
+            run(*words)
+    assert [path.read_bytes() for path in read] == before
+
+
+def test_a_checkpoint_is_no_delta(run: Run) -> None:
+    with pytest.raises(SystemExit, match=r'info: .*iter_2.pth.*this is a checkpoint'):
+        run('info', run.folder / 'gps/iter_2.pth')
+
+
+def test_names_in_a_delta_reach_no_terminal_as_they_are(run: Run) -> None:
+    path = run.folder / 'red.safetensors'
+    red = replace(load_delta(run.extract('gps')), origin=Origin(dataset_meta={'classes': ['\x1b[31mred', 'a']}))
+    save_delta(replace(red, tensors={**red.tensors, 'head.\x1b[31m': torch.zeros(1)}), path)
+    for words in (('info', path), ('diff', path, path)):
+        printed = run(*words)
+        assert '\x1b' not in printed
+        assert '\\x1b[31m' in printed
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Only around a save: what pytest prints goes to a file, too."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_nothing_half_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    delta, config, checkpoint = run.extract('gps'), run.folder / 'gps.py', run.folder / 'gps/iter_2.pth'
+    commands = {
+        'apply.pth': lambda path: run('apply', config, delta, path),
+        'merge.pth': lambda path: run('merge', config, delta, path),
+        'extract.safetensors': lambda path: run('extract', config, checkpoint, path),
+        'union.safetensors': lambda path: run('union', delta, delta, path),
+        'backbone.pth': lambda path: extract_backbone(checkpoint, path),
+        'vit.pth': lambda path: convert_vit(checkpoint, path),
+    }
+    for name, command in commands.items():
+        (tmp_path / name).write_bytes(b'old')
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, 'save', full_disk()(torch.save))
+            patch.setattr(sealed, 'save_file', full_disk()(sealed.save_file))
+            with pytest.raises((OSError, SystemExit), match=f"{name}'? was not written"):
+                command(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == b'old'
+        command(tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 2_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(commands)

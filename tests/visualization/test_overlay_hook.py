@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import TRANSFORMS
 from torch.nn import functional
 
-from mmgps.visualization import OverlayHook
+from mmgps.visualization import OverlayHook, write_png
 from mmgps.visualization.overlay import PREDICTION, TRUTH
 from mmgps.visualization.overlay_hook import evenly_spaced
 from mmgps.visualization.sample_view import ClassView, SampleView, named_classes
@@ -245,3 +246,15 @@ def test_positions_are_evenly_spaced(size, count, expected):
 def test_arguments_that_make_no_sense(arguments):
     with pytest.raises(ValueError, match='1 or more'):
         OverlayHook(**arguments)
+
+
+def test_a_picture_that_cannot_be_written_ends_no_training(folder, monkeypatch):
+    def full(path, content):
+        raise OSError(28, f'No space left on device: {path} was not written')
+
+    monkeypatch.setattr(sys.modules[write_png.__module__], 'write_whole', full)
+    made = train(folder, {'num_images': 3})
+    assert made.model.steps.item() == 20
+    said = ''.join(path.read_text() for path in Path(made.log_dir).glob('*.log'))
+    for name in ('01_0.png', '03_6.png', 'contact_sheet.png'):
+        assert f'{name} was not written; going on without it' in said

@@ -14,6 +14,28 @@ from mmgps.datasets.prepare.errors import CorruptArchiveError, SourceUnavailable
 JUNK = frozenset({'__MACOSX', '.DS_Store', 'Thumbs.db'})
 
 
+EXPANSION, ALLOWANCE = 100, 64 * 2**20
+"""An archive of images may unpack to so many times its size, and so many bytes besides; pictures hardly shrink."""
+
+
+def check_expansion(at: Path, size: int, unpacked: int) -> None:
+    """Make sure that an archive does not unpack to more than images can: nothing of that size is read or written.
+
+    Args:
+        at: The archive.
+        size: Its bytes.
+        unpacked: Bytes that its content takes by what it says, as far as it was read.
+
+    Raises:
+        UnsafeArchiveError: If it would.
+    """
+    if unpacked > EXPANSION * size + ALLOWANCE:
+        raise UnsafeArchiveError(
+            f'{at} ({size:,} bytes) would unpack to {unpacked:,} bytes or more; expected at most {EXPANSION} times its '
+            'size, as images take: do not use this file, or unpack it yourself and give the folder'
+        )
+
+
 class Files(Protocol):
     """Files under one root.
 
@@ -36,7 +58,7 @@ def open_files(at: str | Path) -> Iterator[Files]:
     Raises:
         SourceUnavailableError: If there is nothing at ``at``.
         CorruptArchiveError: If it is a file and not a whole zip.
-        UnsafeArchiveError: If a name in the zip points outside of it.
+        UnsafeArchiveError: If a name in the zip points outside of it, or if it unpacks to more than images can.
     """
     at = Path(at)
     if at.is_dir():
@@ -86,6 +108,7 @@ class ZipFiles:
     def __init__(self, at: Path, archive: zipfile.ZipFile) -> None:
         self.at = at
         self.archive = archive
+        check_expansion(at, at.stat().st_size, sum(info.file_size for info in archive.infolist()))
         found = [info.filename for info in archive.infolist() if not info.is_dir()]
         for name in found:
             if name.startswith('/') or '\\' in name or ':' in name or '..' in name.split('/'):

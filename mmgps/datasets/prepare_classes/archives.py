@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from mmgps.datasets.prepare.errors import CorruptArchiveError, UnsafeArchiveError
-from mmgps.datasets.prepare.files import JUNK, open_files
+from mmgps.datasets.prepare.files import JUNK, check_expansion, open_files
 from mmgps.download import Progress
 
 DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
@@ -35,7 +35,7 @@ def unpack(
 
     Raises:
         CorruptArchiveError: If ``at`` is truncated, damaged or no archive.
-        UnsafeArchiveError: If a name in it points outside.
+        UnsafeArchiveError: If a name in it points outside, or if it unpacks to more than images can.
     """
     done = 0
     for name, data in _members(at):
@@ -71,11 +71,14 @@ def _members(at: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _tar_members(at: Path) -> Iterator[tuple[str, bytes]]:
+    size, unpacked = at.stat().st_size, 0
     try:
         with tarfile.open(at) as archive:
             for member in archive:
                 if member.isfile():
                     _check_inside(at, member.name)
+                    unpacked += member.size
+                    check_expansion(at, size, unpacked)
                     file = archive.extractfile(member)
                     data = file.read() if file else b''
                     if len(data) != member.size:

@@ -12,6 +12,7 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from mmgps.registry import HOOKS
 
+from ..checkpoints import load_safely
 from ..history import pack_history, unpack_history
 from ..last_checkpoint import check_last_checkpoint
 from ..loaders import ResumableIterator, seeded_loader
@@ -52,6 +53,7 @@ class ExactResumeHook(Hook):
             self._lock = hold_work_dir(runner.work_dir)
         if runner._resume and runner._load_from is None:
             check_last_checkpoint(runner.work_dir)
+        load_safely(runner)
         write_before_removing(runner)
         save_whole(runner)
 

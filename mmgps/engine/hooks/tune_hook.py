@@ -44,6 +44,7 @@ from mmgps.tuning import (
 from ..agreement import check_same_loss, check_same_method, check_same_training
 from ..base_model import named_weights
 from ..checkpoint_method import CHECKPOINT_KEY, check_nothing_lost, follow_checkpoint, injected_in
+from ..checkpoints import load_safely
 from ..components import build_method
 from ..history import pack_history, unpack_history
 from ..last_checkpoint import resumed
@@ -117,6 +118,7 @@ class TuneHook(Hook):
         """Spread of the gradients that this process selected by."""
 
     def before_run(self, runner: Runner) -> None:
+        load_safely(runner)
         if isinstance(runner._train_loop, BaseLoop) and self._loading is None and self.selection is None:
             self._loading = LoadingWatch(self._backbone(runner))
 

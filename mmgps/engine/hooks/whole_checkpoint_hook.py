@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from mmgps.whole_file import write_whole
 
-from ..last_checkpoint import NOTE
+from ..last_checkpoint import NOTE, remove_other_best, resumed
 from ..pending_gradients import gathered_gradients
 
 
@@ -88,6 +88,14 @@ class WholeCheckpointHook(CheckpointHook):
             write_whole(Path(runner.work_dir) / NOTE, self.last_ckpt.encode())
             for path in outdated:
                 self._remove(path)
+            self._remove_other_best(runner)
+
+    def _remove_other_best(self, runner: Runner) -> None:
+        """Of a resumed run: what it was killed before it could remove."""
+        best = (getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values())
+        for path in map(Path, filter(None, best if resumed(runner) else ())):
+            if (Path(self.out_dir) / path.name).is_file():
+                remove_other_best(Path(self.out_dir), path.name)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         backend, later = self.file_backend, _RemovesLater(self.file_backend)
@@ -100,6 +108,8 @@ class WholeCheckpointHook(CheckpointHook):
         for path in later.removed:
             if self._is_outdated(path):
                 self._remove(path)
+        if is_main_process():
+            self._remove_other_best(runner)
 
     def _is_outdated(self, path: str) -> bool:
         """Whether it is a file of this run, and not the new best one under the name of the old."""

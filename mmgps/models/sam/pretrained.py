@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
-import torch
 from mmengine.logging import print_log
 from mmengine.model import update_init_info
 from torch import Tensor, nn
 
 from mmgps.delta.tensors import injected_names
+from mmgps.engine.checkpoints import load_plain
 from mmgps.registry import WEIGHT_INITIALIZERS
 
 from .weights import find_weights
@@ -44,7 +44,7 @@ class SAMPretrained:
 
     def __call__(self, module: nn.Module) -> None:
         path = find_weights(self.checkpoint, self.sha256)
-        load_published(module, torch.load(path, map_location='cpu', weights_only=True), str(path))
+        load_published(module, load_plain(path), str(path))
         print_log(f'weights of SAM loaded from {path}', logger='current')
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'SAMPretrained: {path}')

@@ -10,7 +10,6 @@ import torch
 
 from mmgps.checksum import Checksum, ChecksumError
 from mmgps.download import DownloadError, download
-from mmgps.lock import one_at_a_time
 from mmgps.progress import ProgressLine
 
 from .sizes import FILES
@@ -88,6 +87,5 @@ def _fetch(file: WeightsFile) -> Path:
             f'{file.target} does not exist, and none of the published files of SAM is called so: they are '
             f'{", ".join(PUBLISHED)}; put yours there, or name one of them, or an address, as checkpoint in init_cfg'
         )
-    with one_at_a_time(file.target):
-        progress = ProgressLine(f'downloading {file.target.name}', 'MB', 1e6)
-        return download(file.url, file.target, file.checksum, progress=progress)
+    progress = ProgressLine(f'downloading {file.target.name}', 'MB', 1e6)
+    return download(file.url, file.target, file.checksum, progress=progress)

@@ -2,9 +2,11 @@
 
 import dataclasses
 import hashlib
+import io
 import runpy
 import sys
 import tarfile
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from mmgps.checksum import Checksum
 from mmgps.datasets.prepare import errors as e
 from mmgps.datasets.prepare.target import MARKER
 from mmgps.datasets.prepare_classes import FGVC, Part, prepare_set, vtab_set
+from mmgps.datasets.prepare_classes.archives import unpack
 from mmgps.datasets.prepare_classes.fgvc import FLOWER_NAMES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -216,3 +219,41 @@ def test_flowers17_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert read['train'][0].split()[1] == '0'
     first = sorted(paths[:80], key=lambda path: hashlib.sha256(path.encode()).hexdigest())
     assert [line.split()[0] for line in read['test'][:20]] == first[:20]
+
+
+def sparse_tar(path: Path, size: int) -> Path:
+    """A GNU tar of a few KiB with a file that is all hole."""
+    with tarfile.open(path, 'w', format=tarfile.GNU_FORMAT) as archive:
+        info = tarfile.TarInfo('CUB_200_2011/images/hole.jpg')
+        info.type, info.size = tarfile.GNUTYPE_SPARSE, 512
+        block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        block[386:398], block[398:410] = b'%011o\0' % 0, b'%011o\0' % 512  # one piece of data, then the hole
+        block[483:495] = b'%011o\0' % size
+        block[148:156] = b' ' * 8
+        block[148:156] = b'%06o\0 ' % sum(block)
+        archive.fileobj.write(bytes(block) + b'x' * 512)  # type: ignore[union-attr]
+        archive.offset += 1024
+    return path
+
+
+def test_archives_that_claim_more_than_images_take_are_not_unpacked(tmp_path: Path) -> None:
+    size = 3 * 2**30
+    hole = sparse_tar(tmp_path / 'hole.tar', size)
+    with tarfile.open(hole) as archive:
+        assert [member.size for member in archive] == [size]
+    zeros = tmp_path / 'zeros.tar.gz'
+    with tarfile.open(zeros, 'w:gz') as archive:
+        for at in range(3):
+            info = tarfile.TarInfo(f'images/{at}.jpg')
+            info.size = 40 * 2**20
+            archive.addfile(info, io.BytesIO(bytes(info.size)))
+    packed = tmp_path / 'zeros.zip'
+    with zipfile.ZipFile(packed, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for at in range(3):
+            archive.writestr(f'images/{at}.jpg', bytes(40 * 2**20))
+    for at in (hole, zeros, packed):
+        assert at.stat().st_size < 2**19
+        with pytest.raises(e.UnsafeArchiveError, match=f'{at.name}.* would unpack to'):
+            unpack(at, tmp_path / 'made')
+        written = sum(path.stat().st_size for path in tmp_path.rglob('made/**/*') if path.is_file())
+        assert written <= 80 * 2**20

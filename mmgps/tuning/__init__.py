@@ -17,6 +17,7 @@ from .report import Count, count_parts, count_roles, format_report
 from .sites import InjectionError
 from .spt import SPTAdapter, SPTLoRA
 from .ssf import SSF
+from .structure import Structure, roll_back
 from .vpt import VPTDeep, VPTShallow
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     'Part',
     'SPTAdapter',
     'SPTLoRA',
+    'Structure',
     'TuningMethod',
     'VPTDeep',
     'VPTShallow',
@@ -46,5 +48,6 @@ __all__ = [
     'injected_by',
     'merge_operations',
     'rebuild_method',
+    'roll_back',
     'trainable',
 ]

@@ -9,6 +9,7 @@ from .diff import Difference, diff, format_diff
 from .extract import DeltaExtractError, extract
 from .files import DeltaFileError, load_delta, pack_delta, save_delta, unpack_delta
 from .fit import verify
+from .gate import DeltaInUseError
 from .grow import grow
 from .merge import DeltaMergeError, merge
 
@@ -19,6 +20,7 @@ __all__ = [
     'DeltaBank',
     'DeltaExtractError',
     'DeltaFileError',
+    'DeltaInUseError',
     'DeltaMergeError',
     'DeltaMismatchError',
     'DeltaUnionError',

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from functools import partial
 
 from torch import nn
 
 from mmgps.selection import SelectionMismatchError
-from mmgps.tuning import TuningMethod, eject
+from mmgps.tuning import Structure, TuningMethod, eject, roll_back
 
 from .base import DeltaMismatchError
 from .delta import Delta
 from .fit import backbone_of, check_tensors, verify
+from .gate import DeltaInUseError, Gate, gate_of
 from .grow import check_growth, grow
-from .patch import Patch
+from .patch import Patch, Undo
 from .tensors import tensors_of
 
 
@@ -32,31 +33,77 @@ class AppliedDelta:
         method: The method of the delta if it adds modules and is none of mmgps.
 
     Raises:
-        DeltaMismatchError: If the delta belongs to another base or architecture; nothing is changed then.
+        DeltaMismatchError: If the delta belongs to another base or architecture.
+        DeltaInUseError: If a bank's delta is on the network, or a context of a bank is open.
+
+    Any exception within leaves the network as it was, bit for bit.
     """
 
     def __init__(self, model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> None:
+        self._patch: Patch | None = None
+        self._entered = False
+        self._backbone = backbone_of(model, delta)
+        self._undo: Undo = []
+        self._gate.run(partial(self._put_on, model, delta, method))
+
+    def _put_on(self, model: nn.Module, delta: Delta, method: TuningMethod | None) -> None:
+        if self._gate.visits:
+            raise DeltaInUseError(f'a context of a bank is open with {self._gate.visits[-1].name!r}; leave it before')
         verify(model, delta)
-        self._model, self._delta = model, delta
-        patch, self._grew = fitted(model, delta, method)
-        self._patch: Patch | None = patch
-        patch.put_on()
+        try:
+            self._claim()
+            self._undo += [partial(self._gate.release, self), Structure(self._backbone).restore]
+            patch, self._grew = fitted(model, delta, method)
+            patch.put_on(self._undo)
+            self._patch = patch
+            self._undo.clear()
+        except BaseException:
+            roll_back(self._undo)
+            raise
 
     def remove(self) -> None:
-        """Restore the base; a second call does nothing."""
-        if self._patch is not None:
-            self._patch.take_off()
-            self._patch = None
+        """Restore the base; a second call does nothing. An exception within leaves the delta on."""
+        self._gate.run(self._take_off)
+
+    def _take_off(self) -> None:
+        roll_back(self._undo)  # what is left if an exception stopped a roll-back
+        patch = self._patch
+        if patch is None:
+            return
+        try:
+            patch.take_off(self._undo)
             if self._grew:
-                eject(backbone_of(self._model, self._delta))
+                self._undo.append(Structure(self._backbone).restore)
+                eject(self._backbone)
+            self._undo += [self._claim, partial(setattr, self, '_patch', patch)]
+            self._gate.release(self)
+            self._patch = None
+            self._undo.clear()
+        except BaseException:
+            roll_back(self._undo)
+            raise
+
+    def _claim(self) -> None:
+        self._gate.claim(self, 'an applied delta')
+
+    @property
+    def _gate(self) -> Gate:
+        return gate_of(self._backbone)
 
     def __enter__(self) -> AppliedDelta:
+        self._entered = True
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.remove()
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.remove()
+        except BaseException:
+            self.remove()  # whatever stopped it is raised when the base is back
+            raise
+
+    def __del__(self) -> None:
+        if vars(self).get('_entered') and self._patch is not None:
+            self.remove()
 
 
 def fitted(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> tuple[Patch, bool]:
@@ -72,7 +119,7 @@ def fitted(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -
     try:
         check_tensors(delta.tensors, tensors_of(model))
         return Patch(model, delta), grew
-    except Exception as error:
+    except BaseException as error:
         if grew:
             eject(backbone_of(model, delta))
         if isinstance(error, SelectionMismatchError):

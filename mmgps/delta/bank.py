@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from contextlib import ContextDecorator
 from difflib import get_close_matches
+from functools import partial
 
 from torch import nn
 
-from mmgps.tuning import eject
+from mmgps.tuning import Structure, eject, roll_back
 
 from .apply import alike, fitted
 from .base import Base
 from .delta import Delta
 from .files import load_delta
 from .fit import verify
+from .gate import DeltaInUseError, Gate, Visit, caller, gate_of
 from .grow import grow
-from .patch import Patch
+from .patch import Patch, Undo
 
 
 class DeltaBank:
@@ -28,6 +30,8 @@ class DeltaBank:
         bank = DeltaBank(model)
         bank.add('polyp', 'polyp.safetensors')
         bank.switch('polyp')
+
+    Threads share a bank by :meth:`using`: one of them computes at a time.
 
     Args:
         model: With the numbers of the base, and no delta on it.
@@ -41,6 +45,7 @@ class DeltaBank:
         self._patches: dict[str, Patch] = {}
         self._active: str | None = None
         self._grew = False
+        self._undo: Undo = []
 
     @property
     def names(self) -> list[str]:
@@ -60,24 +65,45 @@ class DeltaBank:
             DeltaFileError: If the file is damaged.
             ValueError: If the name is taken.
         """
+        self._check_free(name)
+        read = delta if isinstance(delta, Delta) else load_delta(delta)
+        self._gate.run(partial(self._add, name, read))
+        return read
+
+    def _check_free(self, name: str) -> None:
         if name in self._deltas:
             raise ValueError(f'there is a delta {name!r} already; discard it first or choose another name')
-        if not isinstance(delta, Delta):
-            delta = load_delta(delta)
-        with self.using(None):
+
+    def _add(self, name: str, delta: Delta) -> None:
+        self._check_free(name)
+        self._gate.check_owner(self)
+        before = self._active
+        try:
+            self._put(None)
             verify(self.model, delta, self._base)
-            self._patches[name], self._grew = fitted(self.model, delta)
-            self._shrink()
-        self._deltas[name] = delta
-        return delta
+            self._undo.append(Structure(self._backbone).restore)
+            self._patches[name] = fitted(self.model, delta)[0]
+            roll_back(self._undo)
+            self._put(before)
+            self._deltas[name] = delta
+        except BaseException:
+            self._put(before)
+            self._deltas.pop(name, None)
+            self._patches.pop(name, None)
+            raise
 
     def discard(self, name: str) -> None:
-        """Forget the delta ``name``; takes it off if it is on."""
+        """Forget the delta ``name``; takes it off if it is on.
+
+        Raises:
+            KeyError: If there is no such delta.
+            DeltaInUseError: If a context computes with it.
+        """
         self[name]
         if self._active == name:
             self.switch(None)
-        del self._deltas[name]
-        del self._patches[name]
+        self._deltas.pop(name, None)
+        self._patches.pop(name, None)
 
     def __getitem__(self, name: str) -> Delta:
         """The delta ``name``.
@@ -93,43 +119,164 @@ class DeltaBank:
     def __contains__(self, name: object) -> bool:
         return name in self._deltas
 
+    def _enter(self, visit: Visit) -> None:
+        self._gate.check_nested(visit.name)
+        visit.before = self._active
+        self._gate.visits.append(visit)
+        self._put(visit.name)
+
     def switch(self, name: str | None) -> None:
         """Put the delta ``name`` on the network instead of the one that is on; None leaves the base.
 
+        Waits while another thread computes in a context of :meth:`using`. Any exception within leaves the network as it
+        was, bit for bit.
+
         Raises:
             KeyError: If there is no such delta; nothing is changed then.
+            DeltaInUseError: Within a context of another delta, or if another bank's delta is on the network.
         """
+        self._gate.run(partial(self._switch, name))
+
+    def _switch(self, name: str | None) -> None:
+        if self._gate.visits and name != self._active:
+            raise DeltaInUseError(
+                f'switch to {name!r} within a context of {self._active!r}; open using({name!r}) instead, or leave the '
+                'context before'
+            )
+        self._put(name)
+
+    def using(self, name: str | None) -> Using:
+        """The network with the delta ``name`` within the context, and as it was before afterwards.
+
+        The context holds the network: other threads that ask for a delta wait until it ends. It may be nested, also
+        with another delta, see :class:`Gate` for what is refused.
+
+        Raises:
+            KeyError: When it is entered, if there is no such delta.
+            DeltaInUseError: When it is entered while another coroutine or generator computes with another delta.
+        """
+        return Using(self, name)
+
+    def _put(self, name: str | None) -> None:
+        """What :meth:`switch` does, without waiting."""
+        roll_back(self._undo)  # what is left if an exception stopped a roll-back
         if name == self._active:
             return
         new = None if name is None else self[name]
-        self._take_off(new)
-        if name is not None and new is not None:
-            self._grew |= grow(self.model.get_submodule(self.target), new.selection, new.injected())
-            self._patches[name].put_on()
-            self._active = name
-
-    def _take_off(self, following: Delta | None) -> None:
-        """Restore the base, but for modules beside it that ``following`` has too."""
-        if self._active is None:
-            return
-        self._patches[self._active].take_off()
-        stay = following is not None and alike(self[self._active], following)
-        self._active = None
-        if not stay:
-            self._shrink()
-
-    def _shrink(self) -> None:
-        """Take out what deltas put beside the base."""
-        if self._grew:
-            eject(self.model.get_submodule(self.target))
-            self._grew = False
-
-    @contextmanager
-    def using(self, name: str | None) -> Iterator[nn.Module]:
-        """The network with the delta ``name`` within the context, and as it was before afterwards."""
-        before = self._active
-        self.switch(name)
         try:
-            yield self.model
-        finally:
-            self.switch(before)
+            self._gate.check_owner(self)
+            self._undo.append(partial(self._note, self._active))
+            self._replace(name, new)
+            self._note(name)
+            self._undo.clear()
+        except BaseException:
+            roll_back(self._undo)
+            raise
+
+    def _replace(self, name: str | None, new: Delta | None) -> None:
+        old = None if self._active is None else self[self._active]
+        if old is not None and self._active is not None:
+            self._patches[self._active].take_off(self._undo)
+        if (old is not None and old.injected()) or (new is not None and new.injected()):
+            self._fit_modules(old, new)
+        if name is not None:
+            self._patches[name].put_on(self._undo)
+
+    def _fit_modules(self, old: Delta | None, new: Delta | None) -> None:
+        """Take out what ``old`` has beside the base, and put in place what ``new`` has; what both have stays."""
+        undo, grew = Structure(self._backbone), self._grew
+        self._undo += [partial(setattr, self, '_grew', grew), undo.restore]
+        if grew and not (old is not None and new is not None and alike(old, new)):
+            eject(self._backbone)
+            self._grew = False
+        if new is not None:
+            self._grew |= grow(self._backbone, new.selection, new.injected())
+
+    def switched(self, delta: Delta | None) -> None:
+        """Called within every change when ``delta`` is on the network, for descendants. May come more than once."""
+
+    def _note(self, name: str | None) -> None:
+        self.switched(None if name is None else self[name])
+        if name is None:
+            self._gate.release(self)
+        else:
+            self._gate.claim(self, f'the delta {name!r} of a bank')
+        self._active = name
+
+    @property
+    def _backbone(self) -> nn.Module:
+        return self.model.get_submodule(self.target)
+
+    @property
+    def _gate(self) -> Gate:
+        return gate_of(self._backbone)
+
+    def __copy__(self) -> DeltaBank:
+        raise TypeError('a shallow copy of a bank would share its network; use copy.deepcopy')
+
+    def __getstate__(self) -> dict[str, object]:
+        """For a copy with a network of its own, on which the same delta is.
+
+        Raises:
+            DeltaInUseError: While another thread computes with a delta.
+        """
+        visits = self._gate.visits
+        if visits and visits[-1].thread is not threading.current_thread():
+            raise DeltaInUseError(
+                f'thread {visits[-1].thread.name!r} computes with {visits[-1].name!r}; copy the bank afterwards'
+            )
+        roll_back(self._undo)
+        return vars(self)
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._note(self._active)
+
+
+class Using(ContextDecorator):
+    """A context of :meth:`DeltaBank.using`.
+
+    Args:
+        bank: The bank.
+        name: Of the delta, None for the base.
+    """
+
+    def __init__(self, bank: DeltaBank, name: str | None) -> None:
+        self._bank, self._name = bank, name
+        self._visit: Visit | None = None
+
+    def __enter__(self) -> nn.Module:
+        if self._visit is not None:
+            raise RuntimeError('this context is open already; call using() once for each')
+        bank = self._bank
+        thread = threading.current_thread()
+        visit = self._visit = Visit(self._name, None, caller(), thread, bank._put)
+        try:
+            bank._gate.run(partial(bank._enter, visit))
+        except BaseException:
+            self._leave(visit)
+            raise
+        return bank.model
+
+    def __exit__(self, *_: object) -> None:
+        if self._visit is None:
+            return
+        visit = self._visit
+        try:
+            self._leave(visit)
+        except BaseException:
+            self._leave(visit)  # whatever stopped it is raised when the network is as it was before the context
+            raise
+
+    def _leave(self, visit: Visit) -> None:
+        self._bank._gate.leave(visit)
+        self._visit = None
+
+    def _recreate_cm(self) -> Using:
+        """A context for each call of a function that it decorates."""
+        return Using(self._bank, self._name)
+
+    def __del__(self) -> None:
+        visit = vars(self).get('_visit')
+        if visit is not None:
+            self._bank._gate.abandon(visit)

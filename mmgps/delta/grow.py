@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmgps.selection import Selection, SelectionMismatchError
-from mmgps.tuning import InjectionError, TuningMethod, eject, rebuild_method
+from mmgps.tuning import InjectionError, Structure, TuningMethod, eject, rebuild_method
 
 from .base import DeltaMismatchError, listed
 from .tensors import injected_names, tensors_of
@@ -33,7 +33,8 @@ def grow(backbone: nn.Module, selection: Selection, wanted: set[str], method: Tu
         Whether anything was missing.
 
     Raises:
-        DeltaMismatchError: If the method does not put in place what is wanted; nothing is changed then.
+        DeltaMismatchError: If the method does not put in place what is wanted. This or any other exception changes
+            nothing.
     """
     if not wanted - tensors_of(backbone).keys():
         return False
@@ -42,17 +43,22 @@ def grow(backbone: nn.Module, selection: Selection, wanted: set[str], method: Tu
             f'the {type(backbone).__name__} has modules of another method in place; build it without one'
         )
     chosen = method or _rebuilt(selection)
-    if _attempt(backbone, selection, wanted, chosen) == wanted:
-        return True
-    with thawed(backbone):
-        found = _attempt(backbone, selection, wanted, chosen)
-        while found != wanted and _freeze(backbone, found - wanted, wanted):
-            found = _attempt(backbone, selection, wanted, chosen)
-        if found == wanted:
+    before = Structure(backbone)
+    try:
+        if _attempt(backbone, selection, wanted, chosen) == wanted:
             return True
-    raise DeltaMismatchError(
-        f'{chosen.name} has no place in this {type(backbone).__name__} for {listed(sorted(wanted))}'
-    )
+        with thawed(backbone):
+            found = _attempt(backbone, selection, wanted, chosen)
+            while found != wanted and _freeze(backbone, found - wanted, wanted):
+                found = _attempt(backbone, selection, wanted, chosen)
+            if found == wanted:
+                return True
+        raise DeltaMismatchError(
+            f'{chosen.name} has no place in this {type(backbone).__name__} for {listed(sorted(wanted))}'
+        )
+    except BaseException:
+        before.restore()
+        raise
 
 
 def check_growth(backbone: nn.Module, selection: Selection, wanted: Mapping[str, Tensor]) -> None:

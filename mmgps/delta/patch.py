@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from .base import DeltaMismatchError
 from .delta import Delta
 from .fit import backbone_of
 from .tensors import below, tensors_of
+
+Undo = list[Callable[[], Any]]
+"""Steps that bring a network back to where a change began, for :func:`mmgps.tuning.roll_back`."""
 
 
 class Spot(Protocol):
@@ -33,9 +37,9 @@ class Whole:
     def take(self) -> Tensor:
         return self._dense.detach().clone()
 
-    @torch.no_grad()
     def put(self, values: Tensor) -> None:
-        self._dense.copy_(values)
+        # without ``no_grad``: an interrupt as it ends would leave gradients off
+        self._dense.detach().copy_(values)
 
 
 class Patch:
@@ -59,8 +63,11 @@ class Patch:
         self._spots: dict[str, tuple[Tensor, torch.device, Spot]] = {}
         self._kept: dict[str, Tensor] = {}
 
-    def put_on(self) -> None:
+    def put_on(self, undo: Undo) -> None:
         """Write the numbers of the delta.
+
+        Args:
+            undo: Gets, before each write, the step that takes it back.
 
         Raises:
             DeltaMismatchError: If the network went to another type of numbers since; nothing is changed then.
@@ -72,15 +79,27 @@ class Patch:
                     f'{name} is {dense.dtype}, the delta holds {self._new[name].dtype}; apply it first and convert the '
                     'network afterwards'
                 )
-        self._kept = {name: spot.take() for name, _, spot in found}
-        for name, dense, spot in found:
-            spot.put(self._new[name].to(dense.device))
+        self._write([(spot, self._new[name].to(dense.device)) for name, dense, spot in found], undo, found)
 
-    def take_off(self) -> None:
-        """Write the numbers back that were there before."""
-        for name, dense, spot in self._found():
-            spot.put(self._kept[name].to(dense.device, dense.dtype))
-        self._kept = {}
+    def take_off(self, undo: Undo) -> None:
+        """Write the numbers back that were there before; ``undo`` as for :meth:`put_on`."""
+        found = list(self._found())
+        kept = [(spot, self._kept[name].to(dense.device, dense.dtype)) for name, dense, spot in found]
+        self._write(kept, undo)
+
+    def _write(
+        self,
+        numbers: list[tuple[Spot, Tensor]],
+        undo: Undo,
+        keep: Sequence[tuple[str, Tensor, Spot]] = (),
+    ) -> None:
+        """Write ``numbers``; all memory is taken before the first of them."""
+        before = [spot.take() for spot, _ in numbers]
+        undo.append(partial(setattr, self, '_kept', self._kept))
+        self._kept = {name: value for (name, _, _), value in zip(keep, before, strict=False)}
+        for (spot, new), old in zip(numbers, before, strict=True):
+            undo.append(partial(spot.put, old))
+            spot.put(new)
 
     def _found(self) -> Iterator[tuple[str, Tensor, Spot]]:
         there = tensors_of(self._model)

@@ -68,9 +68,12 @@ class ModelBank(DeltaBank):
     With a delta that does not say them, or none, the model has no ``dataset_meta``.
     """
 
-    def switch(self, name: str | None) -> None:
-        super().switch(name)
-        tell_classes(self.model, None if name is None else self[name])
+    def __init__(self, model: nn.Module, target: str = 'backbone') -> None:
+        super().__init__(model, target)
+        self.switched(None)
+
+    def switched(self, delta: Delta | None) -> None:
+        tell_classes(self.model, delta)
 
 
 def init_bank(

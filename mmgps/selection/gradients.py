@@ -99,10 +99,10 @@ def _differentiate(losses: Tensor | Iterable[Tensor], scale: float, parameters: 
     for loss in [losses] if isinstance(losses, Tensor) else losses:
         if not loss.requires_grad:
             raise UnreachedError(
-                f'the loss of the selection pass depends on none of the {len(parameters)} weights to choose from, first '
-                f'{next(iter(parameters))!r}: they compute within torch.no_grad, or within a reentrant checkpoint whose '
-                'input needs no gradient since all before it is frozen; leave out use_checkpoint or with_cp of the '
-                'backbone, or let it call torch.utils.checkpoint with use_reentrant=False'
+                f'the loss of the selection pass depends on none of the {len(parameters)} weights to choose from, '
+                f'first {next(iter(parameters))!r}: they compute within torch.no_grad, or within a reentrant '
+                'checkpoint whose input needs no gradient since all before it is frozen; leave out use_checkpoint or '
+                'with_cp of the backbone, or let it call torch.utils.checkpoint with use_reentrant=False'
             )
         torch.autograd.backward(loss * scale if scale != 1 else loss)
 

@@ -187,3 +187,30 @@ class Call:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (no_hook, ())
+
+
+def _in_processes() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _changed_twice(weight: TrainedWeight) -> str:
+    return (
+        f'the chosen numbers of {weight.name} were changed both in the weight and in the parameter that the optimizer '
+        'holds for them since the last step; change one of the two, the weight if in doubt'
+    )
+
+
+def _unseen(weight: TrainedWeight) -> str:
+    return (
+        f'the optimizer changed the chosen numbers of {weight.name} between two steps, which a compiled forward pass '
+        'does not see; leave out torch.compile, or use mmgps.MaskedTraining'
+    )
+
+
+def _check_place(weight: TrainedWeight) -> None:
+    now, built = (weight.dense.device, weight.dense.dtype), (weight.values.device, weight.values.dtype)
+    if now != built:
+        raise RuntimeError(
+            f'{weight.name} is on {now[0]} as {now[1]}, its values were built on {built[0]} as {built[1]}; '
+            'move and convert the backbone before building CompactTraining'
+        )

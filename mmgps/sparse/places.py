@@ -24,12 +24,10 @@ class Places:
         self._strides: tuple[int, ...] | None = None
         self._stored = self.flat
 
-    @torch.no_grad()
     def take(self) -> Tensor:
         """The numbers at the places, ``[chosen]``."""
         return _storage(self._dense).index_select(0, self._places())
 
-    @torch.no_grad()
     def put(self, values: Tensor) -> None:
         """Write ``values`` ``[chosen]`` in place; the other numbers keep their bits."""
         _storage(self._dense).index_copy_(0, self._places(), values)

@@ -20,6 +20,7 @@ from .report import Count, count_parts, count_roles, format_report
 from .sites import InjectionError
 from .spt import SPTAdapter, SPTLoRA
 from .ssf import SSF
+from .structure import Structure, roll_back
 from .trained import UntrainedError, check_held, kept_elsewhere, resting, trained_tensors
 from .vpt import VPTDeep, VPTShallow
 
@@ -40,6 +41,7 @@ __all__ = [
     'RandomBaseError',
     'SPTAdapter',
     'SPTLoRA',
+    'Structure',
     'TuningMethod',
     'UntrainedError',
     'VPTDeep',
@@ -61,6 +63,7 @@ __all__ = [
     'neutralize_unused',
     'rebuild_method',
     'resting',
+    'roll_back',
     'trainable',
     'trained_tensors',
 ]

@@ -11,6 +11,7 @@ from .attention import TunedAttention
 from .injection import forget
 from .operations import run_operations
 from .prompts import enter_prompts, leave_prompts
+from .structure import Structure
 from .window_prompts import PromptedWindows
 
 OWN_FORWARDS = (TunedAttention, PromptedWindows)
@@ -18,15 +19,23 @@ HOOKS = (run_operations, enter_prompts, leave_prompts)
 
 
 def eject(backbone: nn.Module) -> None:
-    """Remove every injected module of ``backbone`` and whatever runs it: the base is left, as it was before."""
-    for module in list(backbone.modules()):
-        for key in [key for key, child in module.named_children() if isinstance(child, Injected)]:
-            delattr(module, key)
-        _remove_hooks(module)
-        own = vars(module).get('forward')
-        if isinstance(own, OwnForward) and isinstance(own, OWN_FORWARDS):
-            own.remove()
-    forget(backbone)
+    """Remove every injected module of ``backbone`` and whatever runs it: the base is left, as it was before.
+
+    Any exception within leaves all of them in place.
+    """
+    before = Structure(backbone)
+    try:
+        for module in list(backbone.modules()):
+            for key in [key for key, child in module.named_children() if isinstance(child, Injected)]:
+                delattr(module, key)
+            _remove_hooks(module)
+            own = vars(module).get('forward')
+            if isinstance(own, OwnForward) and isinstance(own, OWN_FORWARDS):
+                own.remove()
+        forget(backbone)
+    except BaseException:
+        before.restore()
+        raise
 
 
 def _remove_hooks(module: nn.Module) -> None:

@@ -15,6 +15,7 @@ from mmgps.selection import Injected, Parameter, Role, Selection, base_parameter
 from .base import WholeParameters
 from .placing import check_connected
 from .sites import InjectionError
+from .structure import Structure
 
 _RECORD = '_mmgps_method'
 
@@ -34,13 +35,19 @@ class InjectionMethod(WholeParameters):
 
         Raises:
             InjectionError: If the method cannot do this on ``backbone``, or if it has injected modules already.
+                This or any other exception leaves ``backbone`` as it was.
         """
         if any(isinstance(module, Injected) for module in backbone.modules()):
             raise InjectionError(
                 f'{type(backbone).__name__} has injected modules already; build it anew for {self.name}'
             )
-        self.put_in_place(backbone)
-        setattr(backbone, _RECORD, self)
+        before = Structure(backbone)
+        try:
+            self.put_in_place(backbone)
+            setattr(backbone, _RECORD, self)
+        except BaseException:
+            before.restore()
+            raise
 
     @abstractmethod
     def put_in_place(self, backbone: nn.Module) -> None:

@@ -26,6 +26,7 @@ from .low_rank import low_rank
 from .operations import Operation
 from .placing import check_connected, place
 from .sites import Site, check_called, find_sites
+from .structure import Structure
 
 
 class SPT(ABC):
@@ -80,6 +81,16 @@ class SPT(ABC):
         return Selection(self.name, connections, tuple(whole), architecture_fingerprint(backbone), self.settings())
 
     def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+        before = Structure(backbone)
+        try:
+            self._put_in_place(backbone, selection)
+            check_connected(backbone)
+        except BaseException:
+            before.restore()
+            raise
+        return beside(backbone)
+
+    def _put_in_place(self, backbone: nn.Module, selection: Selection) -> None:
         there = dict(backbone.named_parameters())
         missing = set(selection.whole) - there.keys()
         for site in _offered(backbone):
@@ -93,8 +104,6 @@ class SPT(ABC):
                 f'the selection trains {sorted(missing)[0]!r}, for which {type(backbone).__name__} has no layer; it '
                 'was made for another architecture'
             )
-        check_connected(backbone)
-        return beside(backbone)
 
     @abstractmethod
     def module(self, site: Site) -> Operation:

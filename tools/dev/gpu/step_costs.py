@@ -112,7 +112,7 @@ class Bench:
         return Selected(self._selections[name.replace('-masked', '')], sparse)
 
     def rig(self, name: str, compiled: str = '') -> Rig:
-        """The method at work on a model of its own, its backbone compiled in a mode of ``torch.compile`` if one is named."""
+        """The method at work on a model of its own, its backbone compiled in the mode that is named."""
         rig = Rig(self.setup, self.model(), self.recipe(name))
         if compiled:
             torch._dynamo.reset()

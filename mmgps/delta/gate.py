@@ -1,0 +1,202 @@
+"""Who may put deltas on a network: one owner, one thread and one task at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import TypeVar
+
+from torch import nn
+
+T = TypeVar('T')
+Mark = tuple[int, CodeType]
+POLL_S = 0.5
+"""Seconds after which a thread that waits looks again whether the thread that it waits for is alive."""
+SUSPENDED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
+
+
+class DeltaInUseError(RuntimeError):
+    """A delta is to change while other code computes with the one that is on the network."""
+
+
+@dataclass(eq=False)
+class Visit:
+    """An open context, in which the network has the delta ``name``.
+
+    Args:
+        name: Of the delta, None for the base.
+        before: What was on the network before, and is again afterwards.
+        frame: The frame that opened the context, see :func:`mark`.
+        thread: Its thread.
+        put: Puts the delta of a name on the network.
+        abandoned: Whether the context ended without being left, as that of a collected generator.
+    """
+
+    name: str | None
+    before: str | None
+    frame: Mark
+    thread: threading.Thread
+    put: Callable[[str | None], None]
+    abandoned: bool = False
+
+
+class Gate:
+    """The lock of one network.
+
+    Threads wait until no other thread has a context open. Within a thread, contexts of one task overlap as they like.
+    One of another task opens only inside the code that opened the others: not in another coroutine or generator, after
+    which those would go on with the wrong numbers.
+    """
+
+    def __init__(self) -> None:
+        self.visits: list[Visit] = []
+        self._owner: weakref.ref[object] | None = None
+        self._what = ''
+        # re-entrant, since Python may collect a generator with an open context while a delta changes
+        self._mutex = threading.RLock()
+        self._changing: Mark | None = None
+        self._waiting: list[threading.Lock] = []
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Call ``work``, which changes the network, when no other thread has a context open.
+
+        Raises:
+            DeltaInUseError: If the thread that has one open ended without leaving it, or from within a change.
+        """
+        while True:
+            with self._mutex:
+                self._sweep()
+                if not self.visits or self.visits[-1].thread is threading.current_thread():
+                    return self._alone(work)
+                self._check_alive()
+                waiter = threading.Lock()
+                waiter.acquire()
+                self._waiting.append(waiter)
+            waiter.acquire(timeout=POLL_S)
+
+    def leave(self, visit: Visit) -> None:
+        """Put back on the network what was there before ``visit``, unless that was done already."""
+        with self._mutex:
+            if visit not in self.visits:
+                return
+            if visit is self.visits[-1]:
+                self._alone(lambda: visit.put(visit.before))
+            else:
+                self.visits[self.visits.index(visit) + 1].before = visit.before
+            self.visits.remove(visit)
+            while not self.visits and self._waiting:
+                self._waiting.pop().release()
+
+    def abandon(self, visit: Visit) -> None:
+        """Leave ``visit`` now, or before the next change where one is going on."""
+        visit.abandoned = True
+        if self._mutex.acquire(blocking=False):
+            try:
+                if not self._is_changing():
+                    self._sweep()
+            finally:
+                self._mutex.release()
+
+    def claim(self, owner: object, what: str) -> None:
+        """Make ``owner`` the one whose delta is on the network, until :meth:`release` or the end of its life.
+
+        Args:
+            owner: A bank or an applied delta.
+            what: Its description, for the error that another owner gets.
+
+        Raises:
+            DeltaInUseError: If another owner has a delta on the network.
+        """
+        self.check_owner(owner)
+        self._what, self._owner = what, weakref.ref(owner)
+
+    def check_owner(self, owner: object) -> None:
+        """Make sure that no other owner has a delta on the network.
+
+        Raises:
+            DeltaInUseError: If one has.
+        """
+        other = None if self._owner is None else self._owner()
+        if other is not None and other is not owner:
+            raise DeltaInUseError(f'{self._what} is on this network; take it off before you put another one on')
+
+    def release(self, owner: object) -> None:
+        """Let other owners put deltas on the network."""
+        if self._owner is not None and self._owner() is owner:
+            self._owner = None
+
+    def check_nested(self, name: str | None) -> None:
+        """Make sure that a context of ``name`` may open here.
+
+        Raises:
+            DeltaInUseError: If a context of another task is open in code that does not surround the caller, or if the
+                caller may be suspended while that code goes on.
+        """
+        if all(visit.name == name for visit in self.visits):
+            return
+        missing, frame = {visit.frame for visit in self.visits}, inspect.currentframe()
+        while frame is not None:
+            missing.discard(mark(frame))
+            if not missing:
+                return
+            frame = None if frame.f_code.co_flags & SUSPENDED else frame.f_back
+        raise DeltaInUseError(
+            f'a context of {self.visits[-1].name!r} is open in this thread, and one of {name!r} would change the '
+            'numbers under it; leave the first before, open the second in the same function or in a plain function '
+            'that it calls, or give each coroutine a network and a bank of its own'
+        )
+
+    def _alone(self, work: Callable[[], T]) -> T:
+        if self._is_changing():
+            raise DeltaInUseError('a delta is being put on or taken off further up in this thread; do it afterwards')
+        try:
+            self._changing = mark(sys._getframe())
+            return work()
+        finally:
+            self._changing = None
+
+    def _is_changing(self) -> bool:
+        """Whether :meth:`_alone` runs further up. A mark that an interrupt left behind is of no frame that does."""
+        frame = sys._getframe(2) if self._changing else None
+        while frame is not None and mark(frame) != self._changing:
+            frame = frame.f_back
+        return frame is not None
+
+    def _sweep(self) -> None:
+        for visit in [visit for visit in reversed(self.visits) if visit.abandoned]:
+            self.leave(visit)
+
+    def _check_alive(self) -> None:
+        thread = self.visits[-1].thread
+        if not thread.is_alive():
+            raise DeltaInUseError(
+                f'thread {thread.name!r} ended within a context of {self.visits[-1].name!r}; leave that context, or '
+                'build the network and its bank anew'
+            )
+
+
+def mark(frame: FrameType) -> Mark:
+    """Mark that tells ``frame`` from others while it lives, without keeping its variables alive."""
+    return id(frame), frame.f_code
+
+
+def caller() -> Mark:
+    """The frame that called the caller of this function; :mod:`contextlib` does not count."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename == contextlib.__file__ and frame.f_back is not None:
+        frame = frame.f_back
+    return mark(frame)
+
+
+_GATES: weakref.WeakKeyDictionary[nn.Module, Gate] = weakref.WeakKeyDictionary()
+
+
+def gate_of(backbone: nn.Module) -> Gate:
+    """The gate of ``backbone``, the same for all banks and applied deltas of it."""
+    return _GATES.setdefault(backbone, Gate())

@@ -1,0 +1,47 @@
+"""Put modules, hooks and flags of a network back as they were, when a change of them fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+
+class Structure:
+    """Children, hooks, attributes and ``requires_grad`` flags of every module of a network, as they are now.
+
+    Numbers of tensors are not part of it. What was taken out of the network lives on in here, with its numbers.
+
+    Args:
+        root: The network.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        parts = [vars(module) for module in root.modules()]
+        self._attributes = [(part, dict(part)) for part in parts]
+        self._contents = [(held, dict(held)) for part in parts for held in part.values() if isinstance(held, dict)]
+        self._flags = [(value, value.requires_grad) for value in root.parameters()]
+
+    def restore(self) -> None:
+        """Put all of it back. May be called again, also after a call that was interrupted."""
+        for held, before in (*self._attributes, *self._contents):
+            if list(map(id, held.values())) != list(map(id, before.values())) or list(held) != list(before):
+                held.clear()
+                held.update(before)
+        for value, flag in self._flags:
+            value.requires_grad_(flag)
+
+
+def roll_back(steps: list[Callable[[], Any]]) -> None:
+    """Run ``steps`` from the last to the first and forget each when it is done.
+
+    Ctrl-C does not stop it: the exception that led here is raised afterwards. Each step may be run again, so that a
+    roll-back that something else stopped goes on where it was.
+    """
+    while steps:
+        try:
+            steps[-1]()
+            steps.pop()
+        except KeyboardInterrupt:
+            continue

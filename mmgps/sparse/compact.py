@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
 from mmgps.selection import Selection
 
-from .forward import no_hook
+from .forward import Call
 from .install import Handle, Installer
 from .optimizers import check_elementwise
 from .reduce import average_gradients
@@ -174,19 +173,6 @@ class CompactTraining:
     def _check_seen(self, weight: TrainedWeight) -> None:
         if self._compiled and weight.values_touched:
             raise RuntimeError(_unseen(weight))
-
-
-class Call:
-    """A hook that does something and leaves what it is given alone. A copied module gets none of it."""
-
-    def __init__(self, action: Callable[[], None]) -> None:
-        self._action = action
-
-    def __call__(self, *_: Any) -> None:
-        self._action()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (no_hook, ())
 
 
 def _in_processes() -> bool:

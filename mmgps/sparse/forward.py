@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -34,6 +35,19 @@ def runs_forward_of(owner: nn.Module, modules: set[str]) -> bool:
     own = vars(owner).get('forward')
     copied = own is None or getattr(own, '__func__', None) is type(owner).forward
     return copied and all(part.__module__ in modules for part in parts)
+
+
+class Call:
+    """A hook that does something and leaves what it is given alone. A copied module gets none of it."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+
+    def __call__(self, *_: Any) -> None:
+        self._action()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (no_hook, ())
 
 
 def no_hook() -> Any:

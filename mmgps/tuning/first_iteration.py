@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mmgps.sparse.fallback import Call
+from mmgps.sparse.forward import Call
 
 from .reads import Reads
 from .trained import Trained, UntrainedError, held_by, listed

@@ -12,12 +12,8 @@ from mmgps.selection import Injected
 
 from .ejecting import eject
 from .operations import Operation, operations_of
-<<<<<<< HEAD
 from .sites import InjectionError, check_called, find_sites
-=======
-from .sites import InjectionError, find_sites
 from .structure import roll_back
->>>>>>> w-bank
 
 
 @torch.no_grad()
@@ -25,12 +21,8 @@ def merge_operations(backbone: nn.Module) -> None:
     """Fold all operations into the weights and remove them: what is left is the plain base architecture.
 
     Raises:
-<<<<<<< HEAD
         InjectionError: If one cannot be merged, or never runs since the weight of its layer is read without calling the
-            layer; nothing is changed then.
-=======
-        InjectionError: If one cannot be merged. This or any other exception changes nothing.
->>>>>>> w-bank
+            layer. This or any other exception changes nothing.
     """
     for path, module in backbone.named_modules():
         if isinstance(module, Injected) and not isinstance(module, Operation):

@@ -81,7 +81,7 @@ def check_growth(backbone: nn.Module, selection: Selection, wanted: Mapping[str,
         with torch.device('meta'):
             grow(twin, selection, set(wanted))
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        if isinstance(error, DeltaMismatchError):
+        if isinstance(error, DeltaMismatchError | torch.OutOfMemoryError):
             raise
         raise DeltaMismatchError(
             f'{selection.method} with {str(selection.settings)[:200]} has no place: {error}'

@@ -21,7 +21,7 @@ class Interrupt(KeyboardInterrupt):
     """Ctrl-C at one place."""
 
 
-class OutOfMemory(RuntimeError):
+class OutOfMemory(torch.OutOfMemoryError):
     """Memory that is missing at one operation of torch."""
 
 

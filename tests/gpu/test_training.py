@@ -11,8 +11,8 @@ from gradient_pair import Exact, assert_equal_gradients
 from torch import Tensor, nn
 from training_pair import ROUTES, assert_equal_training, prepare, random_selection, uneven
 
-from mmgps.sparse import CompactTraining, MaskedTraining
-from mmgps.sparse.routes import Kind
+from mmgps.sparse import CompactTraining, FusedAttention, MaskedTraining, Recomputation, start_options
+from mmgps.sparse.routes import Kind, Work
 
 pytestmark = pytest.mark.gpu
 FLOAT64 = Exact(torch.float64, 1e-11)
@@ -98,6 +98,33 @@ def test_compiled_training_is_eager_training(device: str, toy: bool, name: str, 
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-11, msg=lambda text, key=key: f'{key}: {text}')
     assert any(not torch.equal(value, network.state_dict()[key]) for key, value in expected.items())
+
+
+@pytest.mark.parametrize('route', [*ROUTES, None])
+def test_lean_options_change_nothing_but_rounding(
+    device: str, route: Kind | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip('mmseg')
+    from architectures import SIDE, build, maps
+
+    if route is not None:
+        monkeypatch.setattr(Work, 'costs', lambda work: {route: 0.0})
+    network, x = build('vit').double().to(device), torch.randn(2, 3, SIDE, SIDE, dtype=torch.float64).to(device)
+    states = []
+    for options in ([], [FusedAttention(), Recomputation()]):
+        own = copy.deepcopy(network)
+        training, optimizer = prepare(CompactTraining, own, random_selection(own, 2), 'sgd')
+        start_options(options, own)
+        for _ in range(3):
+            optimizer.zero_grad()
+            uneven(maps(own, x)).backward()
+            training.before_step()
+            optimizer.step()
+            training.after_step()
+        states.append(own.state_dict())
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=1e-9, atol=1e-11)
+    assert any(not torch.equal(value, network.state_dict()[key]) for key, value in states[1].items())
 
 
 def test_a_captured_step_is_an_eager_one(device: str, toy: bool) -> None:

@@ -23,7 +23,7 @@ require('mmseg')
 from mmengine.config import Config  # noqa: E402
 from results import Results  # noqa: E402
 from route_costs import route_costs  # noqa: E402
-from step_costs import ALL, Bench, Network, clear, synchronize, with_ratios  # noqa: E402
+from step_costs import ALL, LEAN, Bench, Network, clear, synchronize, with_ratios  # noqa: E402
 
 from mmgps.benchmark import measure_deltas  # noqa: E402
 from mmgps.benchmark.machine import machine_header  # noqa: E402
@@ -33,7 +33,7 @@ from mmgps.engine.config import set_data_root  # noqa: E402
 from mmgps.engine.selection_loss import TrainingLoss  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
-FEW = ('full', 'bias', 'gps-k1', 'gps-k20')
+FEW = ('full', 'bias', 'gps-k1', 'gps-k20', 'gps-k1+lean')
 NETWORKS = {
     'deit-tiny': Network('configs/polyp/gps_deit-tiny_kvasir.py', 64),
     'vit-b16': Network('configs/benchmark/vit-b16_kvasir.py', 64),
@@ -65,7 +65,7 @@ class Task:
     network: str
     precision: str = 'bf16'
     limit: int = 60
-    methods: tuple[str, ...] = ALL
+    methods: tuple[str, ...] = (*ALL, *LEAN)
     steps: int = 8
     warmup: int = 3
     batch_size: int | None = None

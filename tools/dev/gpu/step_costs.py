@@ -17,11 +17,11 @@ from torch import nn
 from mmgps.benchmark import Setup
 from mmgps.benchmark.lora import UnmergedLora
 from mmgps.benchmark.memory import activation_bytes, peak_resident
-from mmgps.benchmark.recipes import Recipe, Selected, Tuned
+from mmgps.benchmark.recipes import Lean, Recipe, Selected, Tuned
 from mmgps.benchmark.rigs import Rig
 from mmgps.engine import find_backbone
 from mmgps.selection import RandomScore, Selection
-from mmgps.sparse import CompactTraining, MaskedTraining
+from mmgps.sparse import CompactTraining, FusedAttention, LeanOption, MaskedTraining, Recomputation
 from mmgps.tuning import GPS, BiasTuning, FullTuning, LinearProbe, LoRA
 
 GIB = 2**30
@@ -32,6 +32,7 @@ PRECISIONS: dict[str, dict[str, Any]] = {
 KS = (1, 5, 20)
 FIXED = ('full', 'linear', 'bias', 'lora-qkv', 'lora-all')
 ALL = (*FIXED, 'gps-masked-k1', 'gps-k1', 'gps-k5', 'gps-k20', 'random-k5')
+LEAN = ('full+lean', 'bias+lean', 'gps-k1+lean', 'gps-k20+lean')
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ class Bench:
         self._selections['random-k5'] = GPS(5, score=RandomScore()).select(backbone, None)
 
     def recipe(self, name: str) -> Recipe:
-        """The method called ``name``."""
+        """The method called ``name``, with options that take time or memory off a step if it ends with ``+lean``."""
+        if name.endswith('+lean'):
+            return Lean(self.recipe(name.removesuffix('+lean')), self._options)
         fixed: dict[str, Callable[[], Recipe]] = {
             'full': lambda: Tuned(FullTuning()),
             'linear': lambda: Tuned(LinearProbe()),
@@ -110,6 +113,10 @@ class Bench:
         self.select()
         sparse = MaskedTraining if 'masked' in name else CompactTraining
         return Selected(self._selections[name.replace('-masked', '')], sparse)
+
+    def _options(self) -> Sequence[LeanOption]:
+        attends = any(isinstance(module, nn.MultiheadAttention) for module in self.base.modules())
+        return [*([FusedAttention()] if attends else []), Recomputation()]
 
     def rig(self, name: str, compiled: str = '') -> Rig:
         """The method at work on a model of its own, its backbone compiled in the mode that is named."""
@@ -133,7 +140,7 @@ class Bench:
 
     def costs(self, names: Sequence[str], steps: int, warmup: int, compiled: str = '') -> Iterator[dict[str, Any]]:
         """A row for each method, each alone on the device."""
-        if any(name not in FIXED for name in names):
+        if any(name.removesuffix('+lean') not in FIXED for name in names):
             self.select()
         for name in names:
             clear(self.device)

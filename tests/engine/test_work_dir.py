@@ -136,6 +136,13 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert hold_work_dir('s3://bucket/run') is None
 
 
+def test_a_strategy_with_a_launch_of_its_own_joins_later(tmp_path: Path) -> None:
+    """DeepSpeed and ColossalAI do more than to make a process group; without it each would take the lock."""
+    cfg = tiny_config(tmp_path / 'run', launcher='pytorch', strategy=dict(type='ColossalAIStrategy'))
+    assert enter_work_dir(cfg) is None
+    assert not (tmp_path / 'run').exists()
+
+
 def test_what_a_run_leaves(tmp_path: Path) -> None:
     """Every name that mmengine and the hooks give, and none that a user does."""
     theirs = [

@@ -28,8 +28,8 @@ from .last_checkpoint import NOTE
 LOCK = '.run.lock'
 SELECTION = 'selection.safetensors'
 DELTAS = 'deltas'
-#: Seconds in which the system clears away a process that was killed just now.
-PATIENCE_S = 1.0
+#: Seconds in which the system clears away a process that was killed just now, with what it held on a GPU.
+PATIENCE_S = 5.0
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 #: The names that mmengine and ``mmgps.DeltaHook`` give by themselves; anything else in the folder belongs to the user.
 WRITTEN_AT = r'(best_.+_)?(epoch|iter)_\d+'

@@ -49,8 +49,11 @@ def holder(tmp_path: Path):
     process.communicate()
 
 
-def test_a_second_run_is_refused_and_told_of_the_first(holder: subprocess.Popen, tmp_path: Path) -> None:
+def test_a_second_run_is_refused_and_told_of_the_first(
+    holder: subprocess.Popen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before it writes anything, also where a symbolic link leads to the folder, and by the hook alone."""
+    monkeypatch.setattr('mmgps.engine.work_dir.PATIENCE_S', 0.2)
     before = sorted(path.name for path in (tmp_path / 'run').iterdir())
     (tmp_path / 'link').symlink_to(tmp_path / 'run')
     message = (
@@ -113,7 +116,8 @@ def test_a_run_that_is_over_holds_nothing(tmp_path: Path) -> None:
     stop_workers(runner)
 
 
-def test_a_fork_that_trains_itself_asks_for_the_lock(tmp_path: Path) -> None:
+def test_a_fork_that_trains_itself_asks_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('mmgps.engine.work_dir.PATIENCE_S', 0.2)
     lock = hold_work_dir(str(tmp_path))
     pid = os.fork()
     if pid == 0:

@@ -106,7 +106,10 @@ def files_of_a_run(work_dir: str | Path) -> list[Path]:
     Logs and pictures have a folder for each run. A config and the report of a selection are written anew by every run.
     """
     folder = Path(work_dir)
-    top = [path for path in folder.glob('*') if CHECKPOINT.fullmatch(path.name) or path.name in (NOTE, SELECTION)]
+    note = folder / NOTE
+    last = Path(note.read_text().strip()).name if note.is_file() else ''  # of any name, as filename_tmpl has it
+    ours = {NOTE, SELECTION, last}
+    top = [path for path in folder.glob('*') if CHECKPOINT.fullmatch(path.name) or path.name in ours]
     return sorted([*top, *(path for path in folder.glob(f'{DELTAS}/*') if DELTA.fullmatch(path.name))])
 
 

@@ -159,7 +159,14 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
         '20261127_161902/run.log',
     ]
     of_runs = [
-        *('epoch_3.pth', 'iter_40.pth', 'best_mIoU_epoch_3.pth', 'best_a_b_iter_40.pth', 'epoch_3-0123abcd.pth'),
+        *(
+            'epoch_3.pth',
+            'iter_40.pth',
+            'best_mIoU_epoch_3.pth',
+            'best_a_b_iter_40.pth',
+            'epoch_3-0123abcd.pth',
+            'ckpt-7.pt',
+        ),
         *(
             'last_checkpoint',
             'selection.safetensors',
@@ -170,6 +177,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     for name in [*theirs, *of_runs]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / 'last_checkpoint').write_text('elsewhere/ckpt-7.pt')
     (tmp_path / 'epoch_4.pth').mkdir()  # as strategies write that shard the model
     (tmp_path / 'epoch_4.pth/part').touch()
     assert files_of_a_run(tmp_path) == sorted(tmp_path / name for name in [*of_runs, 'epoch_4.pth'])

@@ -14,9 +14,11 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
+from mmengine._strategy import DDPStrategy
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process, master_only
 from mmengine.logging import print_log
+from mmengine.registry import STRATEGIES
 from mmengine.utils.dl_utils import set_multi_processing
 
 from mmgps.lock import take
@@ -26,8 +28,8 @@ from .last_checkpoint import NOTE
 LOCK = '.run.lock'
 SELECTION = 'selection.safetensors'
 DELTAS = 'deltas'
-#: Seconds in which the system clears away a process that was killed just now.
-PATIENCE_S = 1.0
+#: Seconds in which the system clears away a process that was killed just now, with what it held on a GPU.
+PATIENCE_S = 5.0
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 #: The names that mmengine and ``mmgps.DeltaHook`` give by themselves; anything else in the folder belongs to the user.
 WRITTEN_AT = r'(best_.+_)?(epoch|iter)_\d+'
@@ -65,17 +67,13 @@ def enter_work_dir(cfg: Config, overwrite: bool = False) -> WorkDirLock | None:
         overwrite: Let the files of another run be; :func:`remove_run` takes them away.
 
     Returns:
-        The lock, to be kept until the run is over.
+        The lock, to be kept until the run is over; None on the other processes, and where there is none.
 
     Raises:
         WorkDirError: If another process trains there; or if a run has left checkpoints, deltas or a selection there,
             and ``cfg`` neither resumes nor ``overwrite`` is given.
     """
-    if cfg.get('launcher', 'none') != 'none' and not is_distributed():
-        environment = cfg.get('env_cfg') or {}
-        set_multi_processing(**environment.get('mp_cfg', {}), distributed=True)
-        init_dist(cfg.launcher, **environment.get('dist_cfg', {}))
-    lock = hold_work_dir(cfg.work_dir)
+    lock = hold_work_dir(cfg.work_dir) if _joined(cfg) else None
     found = [] if cfg.get('resume') or overwrite else files_of_a_run(cfg.work_dir)
     if found:
         names = [path.name for path in found[:SHOWN]] + (['...'] if len(found) > SHOWN else [])
@@ -86,13 +84,32 @@ def enter_work_dir(cfg: Config, overwrite: bool = False) -> WorkDirLock | None:
     return lock
 
 
+def _joined(cfg: Config) -> bool:
+    """Let the processes of a run find each other; whether they have, or there is only one.
+
+    A strategy with a launch of its own does so later, when the Runner is built.
+    """
+    if cfg.get('launcher', 'none') == 'none' or is_distributed():
+        return True
+    strategy = (cfg.get('strategy') or {}).get('type', DDPStrategy)
+    if not issubclass(STRATEGIES.get(strategy) if isinstance(strategy, str) else strategy, DDPStrategy):
+        return False
+    environment = cfg.get('env_cfg') or {}
+    set_multi_processing(**environment.get('mp_cfg', {}), distributed=True)
+    init_dist(cfg.launcher, **environment.get('dist_cfg', {}))
+    return True
+
+
 def files_of_a_run(work_dir: str | Path) -> list[Path]:
     """Checkpoints, deltas and selection that lie in the folder, and the note of the last checkpoint.
 
     Logs and pictures have a folder for each run. A config and the report of a selection are written anew by every run.
     """
     folder = Path(work_dir)
-    top = [path for path in folder.glob('*') if CHECKPOINT.fullmatch(path.name) or path.name in (NOTE, SELECTION)]
+    note = folder / NOTE
+    last = Path(note.read_text().strip()).name if note.is_file() else ''  # of any name, as filename_tmpl has it
+    ours = {NOTE, SELECTION, last}
+    top = [path for path in folder.glob('*') if CHECKPOINT.fullmatch(path.name) or path.name in ours]
     return sorted([*top, *(path for path in folder.glob(f'{DELTAS}/*') if DELTA.fullmatch(path.name))])
 
 

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 from tiny import PIPELINE, tiny_config, train
 
+from mmgps.engine.hooks.before_after_hook import scalars
 from mmgps.requirements import require
 
 require('mmseg')
@@ -23,7 +26,7 @@ class Calls(BaseMetric):
 
     def compute_metrics(self, results) -> dict:
         Calls.count += 1
-        return {'calls': Calls.count, 'images': len(results), 'by class': [1.0, 2.0]}
+        return {'calls': Calls.count, 'images': len(results), 'by class': [1.0, 2.0], 'worst': 'a.png', 'none': None}
 
 
 @pytest.fixture
@@ -42,6 +45,19 @@ def config(tmp_path: Path):
         )
 
     return make
+
+
+def test_a_config_without_validation_is_refused_before_selecting(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path, custom_hooks=HOOKS)
+    with pytest.raises(ValueError, match='BeforeAfterHook compares validations and the config has none: set val_data'):
+        train(cfg)
+    assert not (tmp_path / 'selection.safetensors').exists()
+
+
+def test_numbers_among_metrics() -> None:
+    numbers = dict(a=1, b=2.5, c=np.float32(3), d=torch.tensor(4.0), e=np.array(5), f=True, g=float('inf'))
+    others = dict(h=[1.0], i='text', j=None, k=np.ones(2), l=torch.ones(1), m={}, n=object())
+    assert scalars({**numbers, **others}) == {name: float(value) for name, value in numbers.items()}
 
 
 HOOKS = [dict(type='mmgps.GPSHook'), dict(type='mmgps.ExactResumeHook'), dict(type='mmgps.BeforeAfterHook')]

@@ -26,7 +26,7 @@ class PlannedScores(Hook):
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, scores: list[float]) -> None:
+    def __init__(self, scores: list[float | None]) -> None:
         self.scores = scores
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
@@ -52,7 +52,7 @@ def config(work_dir: Path, base: Path, method: dict | None = None, **hook: Any) 
     return cfg
 
 
-def validated(cfg: Config, scores: list[float]) -> Config:
+def validated(cfg: Config, scores: list) -> Config:
     cfg.train_cfg.val_interval = 2
     data = dict(type='TinyPictures', count=2, pipeline=[PIPELINE[0], PIPELINE[2]])
     cfg.val_dataloader = dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False), dataset=data)
@@ -108,12 +108,14 @@ def test_how_many_are_kept_and_which_is_the_best(tmp_path: Path, base: Path) -> 
 
 
 @pytest.mark.parametrize(('rule', 'expected'), [('greater', 4), ('less', 6)])
-def test_a_score_that_is_nan_is_never_the_best(rule: str, expected: int, tmp_path: Path, base: Path) -> None:
-    """Neither first nor between, as mmengine does it with checkpoints."""
-    cfg = validated(config(tmp_path, base, interval=6, save_best='mIoU', rule=rule), [float('nan'), 5.0, 4.0])
+@pytest.mark.parametrize('first', [float('nan'), None])
+def test_a_score_that_is_none_is_never_the_best(first, rule: str, expected: int, tmp_path: Path, base: Path) -> None:
+    """As mmengine does it with checkpoints."""
+    cfg = validated(config(tmp_path, base, save_best='mIoU', rule=rule, max_keep=1), [first, 5.0, 4.0])
     cfg.default_hooks.checkpoint.update(save_best='mIoU', rule=rule)
     train(cfg)
     assert names(tmp_path / 'deltas') == [f'best_mIoU_iter_{expected}.safetensors', 'iter_6.safetensors']
+    assert load_delta(tmp_path / 'deltas/iter_6.safetensors').origin.metrics['mIoU'] == 4.0
     assert [path.name for path in tmp_path.glob('best_*')] == [f'best_mIoU_iter_{expected}.pth']
 
 

@@ -49,8 +49,11 @@ def holder(tmp_path: Path):
     process.communicate()
 
 
-def test_a_second_run_is_refused_and_told_of_the_first(holder: subprocess.Popen, tmp_path: Path) -> None:
+def test_a_second_run_is_refused_and_told_of_the_first(
+    holder: subprocess.Popen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before it writes anything, also where a symbolic link leads to the folder, and by the hook alone."""
+    monkeypatch.setattr('mmgps.engine.work_dir.PATIENCE_S', 0.2)
     before = sorted(path.name for path in (tmp_path / 'run').iterdir())
     (tmp_path / 'link').symlink_to(tmp_path / 'run')
     message = (
@@ -113,7 +116,8 @@ def test_a_run_that_is_over_holds_nothing(tmp_path: Path) -> None:
     stop_workers(runner)
 
 
-def test_a_fork_that_trains_itself_asks_for_the_lock(tmp_path: Path) -> None:
+def test_a_fork_that_trains_itself_asks_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('mmgps.engine.work_dir.PATIENCE_S', 0.2)
     lock = hold_work_dir(str(tmp_path))
     pid = os.fork()
     if pid == 0:
@@ -136,6 +140,13 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert hold_work_dir('s3://bucket/run') is None
 
 
+def test_a_strategy_with_a_launch_of_its_own_joins_later(tmp_path: Path) -> None:
+    """DeepSpeed and ColossalAI do more than to make a process group; without it each would take the lock."""
+    cfg = tiny_config(tmp_path / 'run', launcher='pytorch', strategy=dict(type='ColossalAIStrategy'))
+    assert enter_work_dir(cfg) is None
+    assert not (tmp_path / 'run').exists()
+
+
 def test_what_a_run_leaves(tmp_path: Path) -> None:
     """Every name that mmengine and the hooks give, and none that a user does."""
     theirs = [
@@ -148,7 +159,14 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
         '20261127_161902/run.log',
     ]
     of_runs = [
-        *('epoch_3.pth', 'iter_40.pth', 'best_mIoU_epoch_3.pth', 'best_a_b_iter_40.pth', 'epoch_3-0123abcd.pth'),
+        *(
+            'epoch_3.pth',
+            'iter_40.pth',
+            'best_mIoU_epoch_3.pth',
+            'best_a_b_iter_40.pth',
+            'epoch_3-0123abcd.pth',
+            'ckpt-7.pt',
+        ),
         *(
             'last_checkpoint',
             'selection.safetensors',
@@ -159,6 +177,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     for name in [*theirs, *of_runs]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / 'last_checkpoint').write_text('elsewhere/ckpt-7.pt')
     (tmp_path / 'epoch_4.pth').mkdir()  # as strategies write that shard the model
     (tmp_path / 'epoch_4.pth/part').touch()
     assert files_of_a_run(tmp_path) == sorted(tmp_path / name for name in [*of_runs, 'epoch_4.pth'])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from mmgps.registry import HOOKS
 from mmgps.selection import preserved
@@ -24,6 +24,9 @@ class BeforeAfterHook(Hook):
 
     The scores before are those of the pre-trained backbone under a head that nobody trained yet. A resumed run takes
     them from its checkpoint; where that has none, they are shown as unknown.
+
+    Raises:
+        ValueError: When training starts, if the config has no validation.
     """
 
     priority = 'LOWEST'
@@ -31,6 +34,13 @@ class BeforeAfterHook(Hook):
     def __init__(self) -> None:
         self.before: dict[str, float] | None = None
         self.after: dict[str, float] = {}
+
+    def before_run(self, runner: Runner) -> None:
+        if isinstance(runner._train_loop, BaseLoop) and runner.val_loop is None:
+            raise ValueError(
+                'mmgps.BeforeAfterHook compares validations and the config has none: set val_dataloader, val_evaluator '
+                'and val_cfg, or leave out the hook'
+            )
 
     def before_train(self, runner: Runner) -> None:
         if self.before is None:
@@ -81,5 +91,10 @@ def evaluate(runner: Runner) -> dict[str, float]:
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Those of ``metrics`` that are one number each."""
-    return {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0}
+    """Those of ``metrics`` that are one number each: neither lists nor texts, nor missing."""
+    found = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in metrics.items()}
+    return {name: float(value) for name, value in found.items() if np.ndim(value) == 0 and _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return np.asarray(value).dtype.kind in 'biuf'

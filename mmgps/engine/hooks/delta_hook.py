@@ -126,7 +126,7 @@ class DeltaHook(Hook):
             self._scores = runner.iter, scores
         if self._scored and self._written is not None and self._written[0] == runner.iter:
             save_delta(self.delta(runner, runner.iter, runner.epoch, scores), self._written[1])
-        if self.save_best is not None:
+        if self.save_best is not None and (metrics or {}).get(self.save_best, '') is not None:  # None is no score yet
             self._write_best(runner, scores)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from .diff import Difference, diff, format_diff
 from .extract import DeltaExtractError, extract
 from .files import DeltaFileError, load_delta, pack_delta, save_delta, unpack_delta
 from .fit import verify
-from .grow import grow
+from .grow import check_growth, grow
 from .merge import DeltaMergeError, merge
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     'DeltaUnionError',
     'Difference',
     'Origin',
+    'check_growth',
     'diff',
     'extract',
     'format_diff',

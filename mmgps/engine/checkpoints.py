@@ -104,9 +104,10 @@ def weights_only() -> Iterator[None]:
 
 def load_safely(runner: Any) -> None:
     """Let ``runner`` read its checkpoints within :func:`weights_only`, those of its model's ``init_cfg`` too."""
-    for name in LOADING:
-        if name not in vars(runner) and hasattr(runner, name):
-            vars(runner)[name] = weights_only()(getattr(runner, name))
+    for part in (runner, getattr(runner, 'strategy', None)):  # of a FlexibleRunner, the strategy reads
+        for name in LOADING:
+            if hasattr(part, name) and name not in vars(part):
+                vars(part)[name] = weights_only()(getattr(part, name))
 
 
 def _enter() -> None:

@@ -166,10 +166,10 @@ def _naming(checkpoint: str) -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         telling = next((line for line in lines if 'Unsupported' in line or 'GLOBAL' in line), lines[0])
         raise CheckpointFileError(
-            f'{checkpoint} is damaged or holds more than tensors and plain values, and was not read (weights_only=True), '
-            f'since that could execute code: {telling} Fetch or write it again; if you trust it as you trust a program, '
-            f"set {TRUST}=1 for this command. Runs with default_hooks.resume=dict(type='mmgps.ExactResumeHook') write "
-            'checkpoints that load safely.'
+            f'{checkpoint} is damaged or holds more than tensors and plain values, and was not read, since that could '
+            f'execute code (weights_only=True): {telling} Fetch or write it again; if you trust it as you trust a '
+            f"program, set {TRUST}=1 for this command. Runs with default_hooks.resume=dict(type='mmgps.ExactResumeHook') "
+            'write checkpoints that load safely.'
         ) from error
 
 

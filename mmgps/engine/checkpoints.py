@@ -168,8 +168,8 @@ def _naming(checkpoint: str) -> Iterator[None]:
         raise CheckpointFileError(
             f'{checkpoint} is damaged or holds more than tensors and plain values, and was not read, since that could '
             f'execute code (weights_only=True): {telling} Fetch or write it again; if you trust it as you trust a '
-            f"program, set {TRUST}=1 for this command. Runs with default_hooks.resume=dict(type='mmgps.ExactResumeHook') "
-            'write checkpoints that load safely.'
+            f'program, set {TRUST}=1 for this command. Runs with '
+            "default_hooks.resume=dict(type='mmgps.ExactResumeHook') write checkpoints that load safely."
         ) from error
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -133,7 +135,7 @@ def _fetch_whole(
 
     while True:
         try:
-            return _attempt(url, part, timeout, proceed)
+            return _attempt(url, part, timeout, start + limit - time.monotonic(), proceed)
         except _BrokenOffError as error:
             answered, reason = True, error
         except NETWORK_ERRORS as error:
@@ -147,12 +149,12 @@ def _fetch_whole(
         time.sleep(wait * 2 ** (failures - 1))
 
 
-def _attempt(url: str, part: PartialFile, timeout: float, progress: Progress) -> None:
+def _attempt(url: str, part: PartialFile, timeout: float, left: float, progress: Progress) -> None:
     headers = {'User-Agent': USER_AGENT, 'Accept-Encoding': 'identity', **part.headers()}
     # An opener of our own reads the proxy settings now; urlopen keeps those of its first call in the process.
     opener = urllib.request.build_opener(_NoDowngrade)
     try:
-        with opener.open(urllib.request.Request(url, headers=headers), timeout=timeout) as response:
+        with _answer(opener, urllib.request.Request(url, headers=headers), timeout, left) as response:
             _receive(response, part, progress)
     except urllib.error.HTTPError as error:
         if error.code == 416 and error.headers.get('Content-Range') == f'bytes */{part.size()}':
@@ -162,6 +164,26 @@ def _attempt(url: str, part: PartialFile, timeout: float, progress: Progress) ->
         elif error.code not in RETRIED:
             raise RefusedError(f'{url} answered {error.code} {error.reason}') from error
         raise _BrokenOffError(f'{error.code} {error.reason}') from error
+
+
+def _answer(opener: Any, request: urllib.request.Request, timeout: float, left: float) -> Any:
+    """The answer with its headers, which a server may send byte by byte for days, within ``left`` seconds."""
+    found: queue.Queue[Any] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            found.put(opener.open(request, timeout=timeout))
+        except Exception as error:
+            found.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = found.get(timeout=max(left, 0.0))
+    except queue.Empty:
+        raise _BrokenOffError('no whole answer in time') from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 class _NoDowngrade(urllib.request.HTTPRedirectHandler):

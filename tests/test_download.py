@@ -313,3 +313,18 @@ def test_processes_that_want_one_file_wait_for_each_other(tmp_path):
         assert len(server.requests) == 1
     assert (tmp_path / 'file.bin').read_bytes() == CONTENT
     assert leftovers(tmp_path / 'file.bin') == []
+
+
+def test_headers_that_come_byte_by_byte_end_in_time(tmp_path):
+    def drip(handler):
+        for byte in b'HTTP/1.1 200 OK\r\nX-Long: ' + b'x' * 1000:
+            handler.wfile.write(bytes([byte]))
+            handler.wfile.flush()
+            time.sleep(0.05)
+
+    with FileServer(CONTENT) as server:
+        server.answer = drip
+        begin = time.monotonic()
+        with pytest.raises(TimeLimitError):
+            fetch(server, tmp_path / 'file.bin', limit=0.4)
+        assert time.monotonic() - begin < 2

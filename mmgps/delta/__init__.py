@@ -10,7 +10,7 @@ from .extract import DeltaExtractError, extract
 from .files import DeltaFileError, load_delta, pack_delta, save_delta, unpack_delta
 from .fit import verify
 from .gate import DeltaInUseError
-from .grow import grow
+from .grow import check_growth, grow
 from .merge import DeltaMergeError, merge
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     'DeltaUnionError',
     'Difference',
     'Origin',
+    'check_growth',
     'diff',
     'extract',
     'format_diff',

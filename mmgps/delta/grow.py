@@ -15,6 +15,9 @@ from mmgps.tuning import InjectionError, Structure, TuningMethod, eject, rebuild
 from .base import DeltaMismatchError, listed
 from .tensors import injected_names, tensors_of
 
+MOST = 2**24
+"""Numbers beside a small base that a file may ask for without holding them."""
+
 
 def grow(backbone: nn.Module, selection: Selection, wanted: set[str], method: TuningMethod | None = None) -> bool:
     """Put in place what a run had beside the base, where it is not there.
@@ -61,7 +64,7 @@ def grow(backbone: nn.Module, selection: Selection, wanted: set[str], method: Tu
         raise
 
 
-def check_growth(backbone: nn.Module, selection: Selection, wanted: Mapping[str, Tensor]) -> None:
+def check_growth(backbone: nn.Module, selection: Selection, wanted: Mapping[str, Tensor | None]) -> None:
     """Make sure that :func:`grow` puts in place tensors of the shapes of ``wanted``; none of them is made for it.
 
     The settings of a file may ask for any number of gigabytes.
@@ -69,10 +72,11 @@ def check_growth(backbone: nn.Module, selection: Selection, wanted: Mapping[str,
     Args:
         backbone: The part that is tuned; it is left as it is.
         selection: What the run trained.
-        wanted: All tensors beside the base, by their names in ``backbone``.
+        wanted: All tensors beside the base, by their names in ``backbone``; None where a file says no more of them.
 
     Raises:
-        DeltaMismatchError: If the method does not put in place what is wanted, or in other shapes.
+        DeltaMismatchError: If the method does not put in place what is wanted, or in other shapes; of unknown shapes,
+            if they are larger than the base and than 16 million numbers.
     """
     if not wanted.keys() - tensors_of(backbone).keys():
         return
@@ -91,8 +95,14 @@ def check_growth(backbone: nn.Module, selection: Selection, wanted: Mapping[str,
         f'{name} {tuple(value.shape)}, {selection.method} with {str(dict(selection.settings))[:200]} makes '
         f'{tuple(made[name].shape)}'
         for name, value in wanted.items()
-        if value.shape != made[name].shape
+        if value is not None and value.shape != made[name].shape
     ]
+    size = sum(made[name].numel() for name, value in wanted.items() if value is None)
+    if size > max(MOST, sum(value.numel() for value in tensors_of(backbone).values())):
+        raise DeltaMismatchError(
+            f'{selection.method} with {str(dict(selection.settings))[:200]} puts {size:,} numbers beside the base, '
+            'more than it has'
+        )
     if wrong:
         raise DeltaMismatchError(f'the delta holds tensors of another shape than its method says: {listed(wrong)}')
 

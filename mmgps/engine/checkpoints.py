@@ -104,9 +104,10 @@ def weights_only() -> Iterator[None]:
 
 def load_safely(runner: Any) -> None:
     """Let ``runner`` read its checkpoints within :func:`weights_only`, those of its model's ``init_cfg`` too."""
-    for name in LOADING:
-        if name not in vars(runner) and hasattr(runner, name):
-            vars(runner)[name] = weights_only()(getattr(runner, name))
+    for part in (runner, getattr(runner, 'strategy', None)):  # of a FlexibleRunner, the strategy reads
+        for name in LOADING:
+            if hasattr(part, name) and name not in vars(part):
+                vars(part)[name] = weights_only()(getattr(part, name))
 
 
 def _enter() -> None:
@@ -166,9 +167,9 @@ def _naming(checkpoint: str) -> Iterator[None]:
         telling = next((line for line in lines if 'Unsupported' in line or 'GLOBAL' in line), lines[0])
         raise CheckpointFileError(
             f'{checkpoint} is damaged or holds more than tensors and plain values, and was not read, since that could '
-            f'execute code: {telling} Fetch or write it again; if you trust it as you trust a program, set {TRUST}=1 '
-            "for this command. Runs with default_hooks.resume=dict(type='mmgps.ExactResumeHook') write checkpoints "
-            'that load safely.'
+            f'execute code (weights_only=True): {telling} Fetch or write it again; if you trust it as you trust a '
+            f'program, set {TRUST}=1 for this command. Runs with '
+            "default_hooks.resume=dict(type='mmgps.ExactResumeHook') write checkpoints that load safely."
         ) from error
 
 

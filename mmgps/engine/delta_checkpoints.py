@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor
 
-from mmgps.delta import AppliedDelta, Base, Delta, extract, grow, merge, same, unpack_delta, verify
+from mmgps.delta import AppliedDelta, Base, Delta, check_growth, extract, grow, merge, same, unpack_delta, verify
 from mmgps.selection import Selection, pack_selection, unpack_selection
 
 from .base_model import build_base, state_of
@@ -48,9 +48,11 @@ def extract_from_checkpoint(
     selection = unpack_selection(loaded[CHECKPOINT_KEY])
     model = build_base(cfg, base, target)
     backbone = find_backbone(model, target)
-    grow(backbone, selection, set(selection.whole) - dict(backbone.named_parameters()).keys())
+    beside, state = set(selection.whole) - dict(backbone.named_parameters()).keys(), state_of(loaded)
+    check_growth(backbone, selection, {name: state.get(f'{target}.{name}') for name in beside})
+    grow(backbone, selection, beside)
     before = Base.of(backbone, selection)
-    model.load_state_dict(dict(state_of(loaded)))
+    model.load_state_dict(dict(state))
     meta = loaded.get('meta', {})
     origin = origin_of(cfg, meta.get('dataset_meta'), meta.get('epoch'), meta.get('iter'))
     return extract(model, selection, before, target, origin)

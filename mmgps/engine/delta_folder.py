@@ -60,6 +60,7 @@ class DeltaFolder:
         return {'kept': list(self._kept), 'best': self._best, 'best_score': self.best_score}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`."""
+        """Go on from :meth:`state`. Of what a checkpoint calls a file of this folder, only the last part counts."""
         self._resumed = True
-        self._kept, self._best, self.best_score = list(state['kept']), state['best'], state['best_score']
+        self._kept, self.best_score = [Path(name).name for name in state['kept']], state['best_score']
+        self._best = None if state['best'] is None else Path(state['best']).name

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
+from .checkpoints import load_safely, weights_only
 from .last_checkpoint import check_last_checkpoint
 
 
@@ -15,10 +16,14 @@ def build_runner(cfg: Config) -> Any:
 
     Raises:
         ValueError: For a ``strategy``, which ``Runner`` would ignore.
+        CheckpointFileError: From the runner, for a checkpoint that is damaged or holds code, none of which is executed.
         LastCheckpointError: If a run is to go on and there is nothing whole where ``last_checkpoint`` points.
     """
     if cfg.get('strategy') and cfg.get('runner_type', 'Runner') == 'Runner':
         raise ValueError("strategy is of no effect in a Runner; set runner_type='FlexibleRunner' beside it")
     if cfg.get('resume') and not cfg.get('load_from'):
         check_last_checkpoint(cfg.work_dir)
-    return RUNNERS.build(cfg)
+    with weights_only():  # some models read files when they are built
+        runner = RUNNERS.build(cfg)
+    load_safely(runner)
+    return runner

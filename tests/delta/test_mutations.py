@@ -21,6 +21,7 @@ from mmgps.delta import (
     AppliedDelta,
     DeltaFileError,
     DeltaMismatchError,
+    check_growth,
     load_delta,
     pack_delta,
     save_delta,
@@ -215,3 +216,15 @@ def test_positions_beyond_32_bits_keep_their_size() -> None:
     packed = pack_selection(Selection('gps', {'w': Connections(places, 2**20, 2**20)}, (), 'x'))
     assert packed['positions']['w'].dtype == torch.int64
     assert torch.equal(unpack_selection(packed).connections['w'].positions, places)
+
+
+def test_settings_of_a_selection_take_no_memory_either() -> None:
+    """It holds no tensors to hold them against."""
+    backbone, selection = Small().backbone, trained(method=LoRA(2))[1].selection
+    beside = dict.fromkeys(selection.whole)
+    check_growth(backbone, selection, beside)
+    before = mutating.peak_mib()
+    with pytest.raises(DeltaMismatchError, match='numbers beside the base, more than it has'):
+        check_growth(backbone, replace(selection, settings={**selection.settings, 'rank': 2_000_000}), beside)
+    assert mutating.peak_mib() - before < 64
+    assert list(backbone.state_dict()) == list(Small().backbone.state_dict())

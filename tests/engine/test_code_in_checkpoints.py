@@ -128,6 +128,11 @@ def _mm_runner(s: Scene, **changes: Any) -> None:
     Runner.from_cfg(s.config(**changes)).train()
 
 
+def _flexible(s: Scene, cfg: Config) -> None:
+    cfg.runner_type, cfg.env_cfg = 'FlexibleRunner', {}
+    build_runner(cfg).train()
+
+
 def _compare_child(s: Scene) -> None:
     from mmgps.compare.child import train as train_child
     from mmgps.compare.files import write_json
@@ -170,6 +175,8 @@ WAYS: dict[str, Callable[[Scene], Any]] = {
     "mmengine's runner, load_from": lambda s: _mm_runner(s, load_from=str(s.bad)),
     "mmengine's runner, resume": lambda s: _mm_runner(s, load_from=str(s.bad), resume=True),
     'build_runner': lambda s: build_runner(s.config(load_from=str(s.bad))).train(),
+    'build_runner, FlexibleRunner': lambda s: _flexible(s, s.config(load_from=str(s.bad))),
+    'build_runner, FlexibleRunner, init_cfg': lambda s: _flexible(s, s.starting_from(s.bad)),
     'extract_backbone': lambda s: extract_backbone(s.bad, s.folder / 'out.pth'),
     'convert_vit': lambda s: s.tool('convert_vit', s.config(), s.bad, s.folder / 'out.pth'),
     'SAMPretrained': lambda s: SAMPretrained(str(s.bad))(torch.nn.Identity()),

@@ -12,10 +12,12 @@ pytest.importorskip('mmseg')
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from shifted import trained
 from tiny import PIPELINE, assert_same_bits, state_of, stop_workers, tiny_config, train
 
 from mmgps.delta import DeltaMismatchError, load_delta
 from mmgps.engine import init_bank, init_model
+from mmgps.engine.delta_folder import DeltaFolder
 from mmgps.engine.whole_checkpoints import DivergedError
 from mmgps.registry import HOOKS
 
@@ -211,6 +213,19 @@ def test_a_best_delta_that_a_kill_left_goes_with_the_next_save(tmp_path: Path, b
     cfg.train_cfg.max_iters, cfg.resume = 8, True
     train(cfg)
     assert names(tmp_path / 'deltas') == sorted([best.name, 'iter_8.safetensors', *others])
+
+
+def test_a_checkpoint_has_no_file_elsewhere_removed(tmp_path: Path) -> None:
+    mine = tmp_path / 'mine'
+    mine.write_text('x')
+    folder = DeltaFolder('deltas', 1)
+    folder.enter(str(tmp_path / 'run'))
+    folder.restore({'kept': [str(mine), '../../mine'], 'best': str(mine), 'best_score': 0.0})
+    delta = trained()[1]
+    folder.write(delta, 'iter_2')
+    folder.write_best(delta, 'best_mIoU_iter_2', 1.0)
+    assert mine.exists()
+    assert names(tmp_path / 'run/deltas') == ['best_mIoU_iter_2.safetensors', 'iter_2.safetensors']
 
 
 def test_scores_of_averaged_weights_are_none_of_the_deltas(tmp_path: Path, base: Path) -> None:

@@ -26,7 +26,7 @@ from .fsdp import GPSFSDPStrategy, ShardingError  # noqa: E402
 from .hooks import BeforeAfterHook, DeltaHook, ExactResumeHook, GPSHook, TuneHook  # noqa: E402
 from .inference import ModelBank, init_bank, init_model  # noqa: E402
 from .inputs import InputMissingError, MissingInputsError, provide_inputs  # noqa: E402
-from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
+from .optim import GPSAmpOptimWrapper, GPSOptimWrapper, WarmUpCosineLR  # noqa: E402
 from .runners import build_runner  # noqa: E402
 from .selection_loss import TaskLoss  # noqa: E402
 from .supcon import SupConLoss  # noqa: E402
@@ -55,6 +55,7 @@ __all__ = [
     'SupConLoss',
     'TaskLoss',
     'TuneHook',
+    'WarmUpCosineLR',
     'add_config_arguments',
     'add_delta_commands',
     'add_launcher_arguments',

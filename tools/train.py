@@ -15,6 +15,7 @@ from mmgps.engine import (  # noqa: E402
     add_launcher_arguments,
     add_tune_arguments,
     build_runner,
+    check_batches,
     enable_amp,
     enable_auto_scale_lr,
     provide_inputs,
@@ -58,7 +59,9 @@ def main() -> None:
         provide_inputs(cfg)
     except MissingInputsError as error:
         sys.exit(f'{args.config}: {error}')
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    check_batches(runner.train_dataloader)
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -26,6 +26,7 @@ from .fsdp import GPSFSDPStrategy, ShardingError  # noqa: E402
 from .hooks import BeforeAfterHook, DeltaHook, ExactResumeHook, GPSHook, TuneHook  # noqa: E402
 from .inference import ModelBank, init_bank, init_model  # noqa: E402
 from .inputs import InputMissingError, MissingInputsError, provide_inputs  # noqa: E402
+from .loaders import NoBatchError, check_batches  # noqa: E402
 from .optim import GPSAmpOptimWrapper, GPSOptimWrapper, WarmUpCosineLR  # noqa: E402
 from .runners import build_runner  # noqa: E402
 from .selection_loss import TaskLoss  # noqa: E402
@@ -49,6 +50,7 @@ __all__ = [
     'InputMissingError',
     'MissingInputsError',
     'ModelBank',
+    'NoBatchError',
     'PixelEmbedding',
     'ShardingError',
     'ShuffledOrder',
@@ -65,6 +67,7 @@ __all__ = [
     'build_method',
     'build_plain',
     'build_runner',
+    'check_batches',
     'enable_amp',
     'enable_auto_scale_lr',
     'find_backbone',

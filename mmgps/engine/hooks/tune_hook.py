@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from torch import nn
 
 from mmgps.registry import HOOKS, SELECTION_LOSSES, SPARSE
@@ -19,6 +19,8 @@ from mmgps.tuning import InjectionMethod, TuningMethod, check_trainable, format_
 from ..agreement import check_same_loss, check_same_method, check_same_training
 from ..components import build_method
 from ..history import pack_history, unpack_history
+from ..last_checkpoint import is_training
+from ..loaders import check_batches
 from ..optim import check_owners, hold_only_trained
 from ..selection_pass import select, unwrapped
 from ..target import find_backbone
@@ -65,10 +67,16 @@ class TuneHook(Hook):
         self.loss = SELECTION_LOSSES.build({'_scope_': 'mmgps', 'type': 'TaskLoss', **(loss or {})})
         # A file says itself which loss it was chosen by, so only one that is named beside it has to agree.
         self._compares_loss = not selection or loss is not None
+        self._loaded_to_test = False
         self.selection: Selection | None = None
         self.training: SparseTraining | None = None
         self.gradients: Mapping[str, Quantiles] = {}
         """Spread of the gradients that this process selected by."""
+
+    def before_run(self, runner: Runner) -> None:
+        """Let training load what a validation before it loaded: mmengine loads once, and draws the weights anew."""
+        if self._loaded_to_test and is_training(runner):
+            self._loaded_to_test = runner._has_loaded = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Restore the selection before the optimizer's state is loaded, only when resuming.
@@ -76,7 +84,8 @@ class TuneHook(Hook):
         A model that is tested needs what was trained beside its base, and no selection.
         """
         unpack_history(checkpoint)
-        if not isinstance(runner._train_loop, BaseLoop):  # tested, also by the config of a run that was resumed
+        if not is_training(runner):  # tested, also by the config of a run that was resumed
+            self._loaded_to_test = True
             for state in ('optimizer', 'param_schedulers'):
                 checkpoint.pop(state, None)
             if CHECKPOINT_KEY in checkpoint:
@@ -98,6 +107,7 @@ class TuneHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         origin = 'selection restored from the checkpoint'
+        check_batches(runner.train_dataloader)
         check_strategy(runner, self.sparse)
         find_tune_hook(runner)
         if self.selection is None:

@@ -186,7 +186,8 @@ def _check_without_memory(
         memory = ['the scores so far'] if needs_scores(scheduler) else []
         if not _is_own(scheduler) and at < min(len(found), len(then.schedulers)):
             built = then.schedulers[at][1]
-            memory += [key for key in built if key not in PLACE and described(found[at].get(key)) != built[key]]
+            kept = built.keys() & found[at].keys() - PLACE
+            memory += sorted(key for key in kept if described(found[at][key]) != built[key])
         if memory:
             why = '; '.join(reasons) or 'an epoch has another number of iterations'
             raise ResumeError(

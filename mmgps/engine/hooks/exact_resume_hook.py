@@ -112,11 +112,11 @@ class ExactResumeHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         check_finite(runner)
         pack_gradients(runner, checkpoint)
-        pack_history(checkpoint)
         if self._settings is not None:
             checkpoint[KEY] = self._settings.pack()
             checkpoint[HOOKS_KEY] = self._memory.pack(runner)
             self._before_validation.put_into(checkpoint)
+        pack_history(checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         unpack_history(checkpoint)

@@ -156,8 +156,8 @@ def _check_accumulation(then: RunSettings, now: RunSettings, before: int, after:
             raise ResumeError(
                 f'gradients are accumulated: the checkpoint has summed {had} of {former} at iteration {before}, the '
                 f'run under accumulative_counts={count} would have summed {after % count} at iteration {after}; set '
-                'accumulative_counts of optim_wrapper so that it divides the iterations of the checkpoint, or as it '
-                f'was, {INSTEAD}'
+                'accumulative_counts of optim_wrapper and batch_size as they were, or accumulative_counts so that it '
+                f'divides both iterations, {INSTEAD}'
             )
 
 

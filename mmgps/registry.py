@@ -11,6 +11,9 @@ HOOKS = Registry(
     'hook', parent=root.HOOKS, scope='mmgps', locations=['mmgps.engine', 'mmgps.visualization', 'mmgps.report']
 )
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmgps', locations=['mmgps.engine'])
+PARAM_SCHEDULERS = Registry(
+    'parameter scheduler', parent=root.PARAM_SCHEDULERS, scope='mmgps', locations=['mmgps.engine']
+)
 STRATEGIES = Registry('strategy', parent=root.STRATEGIES, scope='mmgps', locations=['mmgps.engine'])
 MODELS = Registry('model', parent=root.MODELS, scope='mmgps', locations=['mmgps.engine', 'mmgps.models'])
 WEIGHT_INITIALIZERS = Registry(

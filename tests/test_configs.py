@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 pytest.importorskip('mmseg')
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 
 from mmgps.registry import HOOKS
 
@@ -62,16 +61,3 @@ def test_methods_on_kvasir_differ_in_method_and_rate_alone() -> None:
         plain['optim_wrapper'].pop('paramwise_cfg', None)
         stripped.append(plain)
     assert all(plain == stripped[0] for plain in stripped)
-
-
-@pytest.mark.parametrize(('iterations', 'spans'), [(110, [(0, 50), (50, 880)]), (14, [(0, 6), (6, 112)])])
-def test_the_schedule_of_kvasir_fits_sets_and_numbers_of_gpus(iterations: int, spans: list[tuple[int, int]]) -> None:
-    """One GPU as published; eight see an eighth of the iterations."""
-    cfg = Config.fromfile(ROOT / 'polyp/gps_deit-tiny_kvasir.py')
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    found = [
-        PARAM_SCHEDULERS.build(each, default_args=dict(optimizer=optimizer, epoch_length=iterations))
-        for each in cfg.param_scheduler
-    ]
-    assert [(each.begin, each.end) for each in found] == spans
-    assert found[-1].end == cfg.train_cfg.max_epochs * iterations

@@ -16,6 +16,7 @@ from mmgps.engine import (  # noqa: E402
     add_launcher_arguments,
     add_tune_arguments,
     build_runner,
+    check_batches,
     enable_amp,
     enable_auto_scale_lr,
     enter_work_dir,
@@ -70,6 +71,7 @@ def main() -> None:
     except (WorkDirError, MissingInputsError) as error:
         sys.exit(f'{args.config}: {error}')
     runner = build_runner(cfg)
+    check_batches(runner.train_dataloader)
     if args.overwrite:
         remove_run(cfg.work_dir)
     runner.train()

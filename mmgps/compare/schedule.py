@@ -45,6 +45,8 @@ def shorten(cfg: Config, share: float, kept: float) -> None:
     for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
         in_epochs = scheduler.get('by_epoch', True)
         factor = after / before if in_epochs else by_iteration
+        if scheduler.get('warm_up'):  # of mmgps.WarmUpCosineLR, in iterations whatever the loop counts
+            scheduler['warm_up'] = max(1, round(scheduler['warm_up'] * by_iteration))
         in_parts = scheduler.get('convert_to_iter_based', False)
         for name in LENGTHS:
             if scheduler.get(name) is not None:

@@ -25,8 +25,9 @@ from .fsdp import GPSFSDPStrategy, ShardingError  # noqa: E402
 from .hooks import BeforeAfterHook, DeltaHook, ExactResumeHook, GPSHook, TuneHook  # noqa: E402
 from .inference import ModelBank, init_bank, init_model  # noqa: E402
 from .inputs import InputMissingError, MissingInputsError, provide_inputs  # noqa: E402
+from .loaders import NoBatchError, check_batches  # noqa: E402
 from .micro_batches import MicroBatches  # noqa: E402
-from .optim import GPSAmpOptimWrapper, GPSOptimWrapper  # noqa: E402
+from .optim import GPSAmpOptimWrapper, GPSOptimWrapper, WarmUpCosineLR  # noqa: E402
 from .runners import build_runner  # noqa: E402
 from .selection_loss import TaskLoss  # noqa: E402
 from .supcon import SupConLoss  # noqa: E402
@@ -52,12 +53,14 @@ __all__ = [
     'MicroBatches',
     'MissingInputsError',
     'ModelBank',
+    'NoBatchError',
     'PixelEmbedding',
     'ShardingError',
     'ShuffledOrder',
     'SupConLoss',
     'TaskLoss',
     'TuneHook',
+    'WarmUpCosineLR',
     'WorkDirError',
     'add_config_arguments',
     'add_delta_commands',
@@ -68,6 +71,7 @@ __all__ = [
     'build_method',
     'build_plain',
     'build_runner',
+    'check_batches',
     'enable_amp',
     'enable_auto_scale_lr',
     'enter_work_dir',

@@ -1,4 +1,4 @@
-"""The logged values of a checkpoint as plain lists instead of objects."""
+"""The logged values and the schedulers of a checkpoint as plain values instead of objects."""
 
 from __future__ import annotations
 
@@ -15,8 +15,19 @@ def pack_history(checkpoint: dict[str, Any]) -> None:
 
     torch since 2.6 refuses to load these objects, so mmengine 0.10.7 cannot resume from its own checkpoints. From the
     result it can, without mmgps too, which skips the logged values. Packing twice is packing once.
+
+    Functions are left out of the states of schedulers: ``OneCycleLR`` keeps one, which is there when it is built.
     """
     checkpoint['message_hub'] = _plain(checkpoint['message_hub'])
+    if 'param_schedulers' in checkpoint:
+        checkpoint['param_schedulers'] = _without_functions(checkpoint['param_schedulers'])
+
+
+def _without_functions(states: Any) -> Any:
+    """``states`` of schedulers, a list or one list for each optimizer, without what can be called."""
+    if isinstance(states, dict):
+        return {name: _without_functions(part) for name, part in states.items()}
+    return [{name: value for name, value in state.items() if not callable(value)} for state in states]
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import re
 import zipfile
 from pathlib import Path
 
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 NOTE = 'last_checkpoint'
@@ -35,6 +36,11 @@ def check_last_checkpoint(work_dir: str | Path) -> None:
 def resumed(runner: Runner) -> bool:
     """Whether a run goes on from a checkpoint; one that is told to resume before there is any starts anew."""
     return runner._resume and runner._has_loaded
+
+
+def is_training(runner: Runner) -> bool:
+    """Whether what ``runner`` loads is for training; for a validation or a test it builds no optimizer."""
+    return isinstance(runner.optim_wrapper, OptimWrapper)
 
 
 def is_whole(path: Path) -> bool:

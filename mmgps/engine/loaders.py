@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_world_size
 from torch.utils.data import DataLoader, IterableDataset
 
-from .seeding import SeededDataset, SeededSampler, SkippingBatches
+from .seeding import SeededBatches, SeededDataset
 
 
 def rebuild(loader: DataLoader, **changes: Any) -> DataLoader:
@@ -33,15 +34,59 @@ def seeded_loader(loader: DataLoader, seed: int, rank: int) -> DataLoader:
         TypeError: For an iterable data set or a batch sampler without a sampler, which have no positions.
     """
     batches: Any = loader.batch_sampler
-    inner = getattr(batches, 'sampler', None)
-    if isinstance(loader.dataset, IterableDataset) or inner is None:
+    if isinstance(batches, SeededBatches):
+        return loader
+    check_positions(loader)
+    return rebuild(loader, dataset=SeededDataset(loader.dataset), batch_sampler=SeededBatches(batches, seed, rank))
+
+
+def check_positions(loader: DataLoader) -> None:
+    """Make sure that the samples of ``loader`` have positions.
+
+    Raises:
+        TypeError: For an iterable data set or a batch sampler without a sampler, which have none.
+    """
+    batches: Any = loader.batch_sampler
+    if isinstance(loader.dataset, IterableDataset) or getattr(batches, 'sampler', None) is None:
         raise TypeError(
             f'exact resumption needs a data set and a sampler with positions, got {type(loader.dataset).__name__} and '
             f'{type(batches).__name__}; remove mmgps.ExactResumeHook from custom_hooks to train without it'
         )
-    seeded: Any = copy.copy(batches)
-    seeded.sampler = SeededSampler(inner, seed, rank)
-    return rebuild(loader, dataset=SeededDataset(loader.dataset), batch_sampler=SkippingBatches(seeded))
+
+
+def number_of_batches(loader: DataLoader) -> int | None:
+    """Batches of an epoch; None where the batch sampler does not know it, which is of use in loops by iteration."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
+
+
+class NoBatchError(ValueError):
+    """The training data do not fill one batch."""
+
+
+def check_batches(loader: DataLoader) -> None:
+    """Make sure that training has a batch to draw.
+
+    Raises:
+        NoBatchError: If an epoch has none; names the number of samples and the size of a batch.
+    """
+    batches: Any = loader.batch_sampler
+    sampler: Any = getattr(batches, 'sampler', loader.sampler)
+    dataset: Any = loader.dataset
+    if isinstance(dataset, IterableDataset):
+        return
+    samples, size, world = len(dataset), getattr(batches, 'batch_size', loader.batch_size), get_world_size()
+    if samples == 0:
+        raise NoBatchError(f'the training set has 0 samples for batches of {size}; check the paths of train_dataloader')
+    if not isinstance(sampler, InfiniteSampler) and number_of_batches(loader) == 0:
+        share = f', {len(sampler)} of them for each of {world} processes' if world > 1 else ''
+        raise NoBatchError(
+            f'the training set has {samples} samples{share}, too few for one batch of {size}, and drop_last=True '
+            f'leaves out incomplete batches: there is nothing to train on; set batch_size of train_dataloader to at '
+            f'most {len(sampler)}, or drop_last=False'
+        )
 
 
 class ResumableIterator:
@@ -57,11 +102,10 @@ class ResumableIterator:
     def __init__(self, loader: DataLoader, start: int, swallowed: int) -> None:
         self._loader, self._swallowed = loader, swallowed
         order: Any = loader.batch_sampler
-        self._order = order
-        length = start + 1 if order.sampler.infinite else len(loader)
-        self._epoch, self._skip = divmod(start, length)
-        self._batches: Iterator[Any] = iter(())
-        self._opened = False
+        self._order: SeededBatches = order
+        self._order.start_after(start)
+        self._epoch = self._order.epoch
+        self._batches: Iterator[Any] | None = None
 
     def skip_iter(self, num_iters: int) -> None:
         """Nothing: the start was given."""
@@ -73,17 +117,15 @@ class ResumableIterator:
         if self._swallowed:
             self._swallowed -= 1
             return None
-        if not self._opened:
-            self._open()
+        if self._batches is None:
+            self._batches = self._opened()
         try:
             return next(self._batches)
         except StopIteration:
             self._epoch += 1
-            self._open()
+            self._batches = self._opened()
             return next(self._batches)
 
-    def _open(self) -> None:
-        self._opened = True
-        self._order.sampler.set_epoch(self._epoch)
-        self._order.skip, self._skip = self._skip, 0
-        self._batches = iter(self._loader)
+    def _opened(self) -> Iterator[Any]:
+        self._order.set_epoch(self._epoch)  # mmengine has told it another: a loop by iteration stays in epoch 0
+        return iter(self._loader)

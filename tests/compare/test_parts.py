@@ -141,14 +141,16 @@ def test_a_shorter_schedule_keeps_its_form() -> None:
             dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=880, T_max=830),
             dict(type='MultiStepLR', milestones=[4, 6]),
             dict(type='LinearLR', begin=0, end=0.455, convert_to_iter_based=True),
+            dict(type='mmgps.WarmUpCosineLR', warm_up=50, convert_to_iter_based=True),
         ],
     ))  # fmt: skip
     shorten(cfg, 0.5, 0.875)
     assert cfg.train_cfg.max_epochs == 4
-    warm, cosine, steps, in_parts = cfg.param_scheduler
+    warm, cosine, steps, in_parts, both = cfg.param_scheduler
     assert (warm.begin, warm.end, cosine.begin, cosine.end, cosine.T_max) == (0, 22, 22, 385, 363)
     assert steps.milestones == [2, 3]
     assert (in_parts.begin, in_parts.end) == (0, 0.2275)
+    assert (both.warm_up, 'end' in both) == (22, False)
 
 
 def test_a_shorter_loop_over_iterations() -> None:

@@ -320,6 +320,23 @@ def test_several_optimizers(tmp_path: Path) -> None:
     assert_same_bits(state_of(train(resumed)), state)
 
 
+def test_several_optimizers_follow_a_longer_schedule(tmp_path: Path) -> None:
+    def config(name: str, iterations: int):
+        cfg = two_optimizers(tmp_path / name)
+        cfg.train_cfg.max_iters = iterations
+        cfg.param_scheduler = dict(
+            backbone=[dict(type='CosineAnnealingLR', T_max=iterations, by_epoch=False)],
+            head=[dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=iterations)],
+        )
+        return cfg
+
+    train(config('first', 4))
+    resumed = config('resumed', 9)
+    resumed.update(resume=True, load_from=str(tmp_path / 'first/iter_2.pth'))
+    rates = [train(cfg).optim_wrapper.get_lr() for cfg in (resumed, config('whole', 9))]
+    assert rates[0] == rates[1]
+
+
 def groups_held(runner):
     """The trained numbers of the backbone: one parameter of each chosen weight, and those trained in full."""
     [hook] = [hook for hook in runner.hooks if isinstance(hook, TuneHook)]

@@ -13,10 +13,17 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmgps.registry import HOOKS
 
 from ..checkpoints import load_safely
+from ..due_validation import BeforeValidation, validate_if_due
 from ..history import pack_history, unpack_history
-from ..last_checkpoint import check_last_checkpoint
-from ..loaders import ResumableIterator, seeded_loader
-from ..pending_gradients import KEY, pack_gradients, restore_gradients
+from ..hook_memory import KEY as HOOKS_KEY
+from ..hook_memory import HookMemory
+from ..last_checkpoint import check_last_checkpoint, is_training, resumed
+from ..loaders import ResumableIterator, check_batches, check_positions, seeded_loader
+from ..pending_gradients import KEY as GRADIENTS_KEY
+from ..pending_gradients import pack_gradients, restore_gradients
+from ..resumption import KEY, plan_resumption, say_if_finished
+from ..run_settings import RunSettings
+from ..schedule_resumption import Plan, carry_out
 from ..seeding import mixed_seed, run_seed, seed_generators
 from ..whole_checkpoints import check_finite, check_loss, save_whole
 from ..work_dir import WorkDirLock, hold_work_dir
@@ -31,6 +38,9 @@ class ExactResumeHook(Hook):
     they need no restoring: the seed travels in the checkpoint's meta data, and the iteration does too. Skipping what
     was trained before loads nothing. The order of the samples is that of the configured sampler.
 
+    A checkpoint says under which settings it was trained. A resumed run under other ones follows them and says so, or
+    is refused: :mod:`mmgps.engine.resumption` has the list.
+
     The logged values in a checkpoint become plain lists, so that it loads without executing code.
 
     What a run goes on from is whole and finite: a checkpoint takes the place of the former when it is written to its
@@ -38,15 +48,25 @@ class ExactResumeHook(Hook):
 
     One run at a time trains in a work dir (:mod:`mmgps.engine.work_dir`).
 
+    Args:
+        exempt: Classes of hooks whose memory decides nothing, and which may therefore lose it on resuming.
+
     Raises:
         WorkDirError: When training starts, if another run holds the work dir.
         LastCheckpointError: When a run is to be resumed and there is nothing whole where ``last_checkpoint`` points.
+        ResumeError: If a setting changed that the rest of the run cannot follow.
         DivergedError: If training makes parameters that are NaN or infinite.
     """
 
     priority = 'VERY_LOW'
-    _gradients: Sequence[Any] = ()
-    _lock: WorkDirLock | None = None
+
+    def __init__(self, exempt: Sequence[str] = ()) -> None:
+        self._memory = HookMemory(exempt)
+        self._gradients: Sequence[Any] = ()
+        self._settings: RunSettings | None = None
+        self._plan: Plan | None = None
+        self._lock: WorkDirLock | None = None
+        self._before_validation = BeforeValidation()
 
     def before_run(self, runner: Runner) -> None:
         if isinstance(runner._train_loop, BaseLoop):  # testing leaves the work dir to others
@@ -56,35 +76,73 @@ class ExactResumeHook(Hook):
         load_safely(runner)
         write_before_removing(runner)
         save_whole(runner)
+        self._read_settings(runner)
 
     def before_train(self, runner: Runner) -> None:
         self._seed, self._rank = run_seed(runner.seed), get_rank()
         loop = runner.train_loop
+        check_batches(loop.dataloader)
+        assert self._settings is not None
+        if self._plan is not None:
+            carry_out(runner, self._plan, self._settings)
+            self._plan = None
         loop.dataloader = seeded_loader(loop.dataloader, self._seed, self._rank)
         if isinstance(loop, IterBasedTrainLoop):
             skips_itself = hasattr(_InfiniteDataloaderIterator, 'skip_iter')
             swallowed = 0 if skips_itself else loop.iter
             loop.dataloader_iterator = ResumableIterator(loop.dataloader, loop.iter, swallowed)
         else:  # from a checkpoint within an epoch
-            loop.dataloader.batch_sampler.skip = loop.iter - loop.epoch * len(loop.dataloader)
+            loop.dataloader.batch_sampler.start_at(loop.epoch, loop.iter - loop.epoch * len(loop.dataloader))
         if self._gradients:
             restore_gradients(runner, self._gradients)
+        self._memory.begin(runner)
+        if resumed(runner):
+            validate_if_due(runner)
+            say_if_finished(runner)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Let the order be that of the epoch, also where the config has no hook of mmengine's that does so."""
+        if not isinstance(runner.train_loop, IterBasedTrainLoop):
+            runner.train_loop.dataloader.batch_sampler.set_epoch(runner.epoch)
 
     def after_run(self, runner: Runner) -> None:
         self._lock = None
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        self._memory.release()
+        self._before_validation.release()
         seed_generators(mixed_seed(self._seed, self._rank, runner.iter))
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         check_loss(runner, outputs)
 
+    def before_val_epoch(self, runner: Runner) -> None:
+        if self._settings is not None:
+            self._memory.hold(runner)
+            self._before_validation.hold(runner)
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         check_finite(runner)
         pack_gradients(runner, checkpoint)
+        if self._settings is not None:
+            checkpoint[KEY] = self._settings.pack()
+            checkpoint[HOOKS_KEY] = self._memory.pack(runner)
+            self._before_validation.put_into(checkpoint)
         pack_history(checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         unpack_history(checkpoint)
-        if runner._resume:
-            self._gradients = checkpoint.get(KEY, ())
+        if not runner._resume or not is_training(runner):
+            return
+        check_batches(runner.train_dataloader)
+        self._read_settings(runner)
+        assert self._settings is not None
+        self._plan = plan_resumption(runner, checkpoint, self._settings)
+        self._memory.restore(runner, checkpoint.get(HOOKS_KEY, {}))
+        self._gradients = checkpoint.get(GRADIENTS_KEY, ())
+
+    def _read_settings(self, runner: Runner) -> None:
+        """Before anything is loaded or stepped: a ``FlexibleRunner`` loads before it begins to run."""
+        if self._settings is None and is_training(runner):
+            check_positions(runner.train_dataloader)
+            self._settings = RunSettings.of(runner)

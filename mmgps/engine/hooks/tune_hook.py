@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from torch import nn
 
 from mmgps.registry import HOOKS, LEAN, MICRO_BATCHES, SELECTION_LOSSES, SPARSE
@@ -47,7 +47,8 @@ from ..checkpoint_method import CHECKPOINT_KEY, check_nothing_lost, follow_check
 from ..checkpoints import load_safely
 from ..components import build_method
 from ..history import pack_history, unpack_history
-from ..last_checkpoint import resumed
+from ..last_checkpoint import is_training, resumed
+from ..loaders import check_batches
 from ..micro_batches import MicroBatches
 from ..optim import hold_only_trained, watch_losses, wrappers_of
 from ..selection_pass import select, unwrapped
@@ -111,6 +112,7 @@ class TuneHook(Hook):
             self.micro_batches = MICRO_BATCHES.build({'_scope_': 'mmgps', 'type': 'MicroBatches', **micro_batches})
         # A file says itself which loss it was chosen by, so only one that is named beside it has to agree.
         self._compares_loss = not selection or loss is not None
+        self._loaded_to_test = False
         self.selection: Selection | None = None
         self.training: SparseTraining | None = None
         self._first: FirstIteration | None = None
@@ -118,8 +120,13 @@ class TuneHook(Hook):
         """Spread of the gradients that this process selected by."""
 
     def before_run(self, runner: Runner) -> None:
+        """Let training load what a validation before it loaded: mmengine loads once, and draws the weights anew."""
         load_safely(runner)
-        if isinstance(runner._train_loop, BaseLoop) and self._loading is None and self.selection is None:
+        if not is_training(runner):
+            return
+        if self._loaded_to_test:
+            self._loaded_to_test = runner._has_loaded = False
+        if self._loading is None and self.selection is None:
             self._loading = LoadingWatch(self._backbone(runner))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -129,7 +136,8 @@ class TuneHook(Hook):
         """
         unpack_history(checkpoint)
         _check_whole(runner, checkpoint)
-        if not isinstance(runner._train_loop, BaseLoop):  # tested, also by the config of a run that was resumed
+        if not is_training(runner):  # tested, also by the config of a run that was resumed
+            self._loaded_to_test = True
             for state in ('optimizer', 'param_schedulers'):
                 checkpoint.pop(state, None)
             self._follow(runner, checkpoint)
@@ -153,6 +161,7 @@ class TuneHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         origin = 'selection restored from the checkpoint'
+        check_batches(runner.train_dataloader)
         check_strategy(runner, self.sparse, bool(self.lean))
         find_tune_hook(runner)
         self._check_base(runner)

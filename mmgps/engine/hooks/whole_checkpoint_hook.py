@@ -98,6 +98,8 @@ class WholeCheckpointHook(CheckpointHook):
                 remove_other_best(Path(self.out_dir), path.name)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        if not self.save_best or not hasattr(self, 'file_backend'):  # set when training begins; before, none is better
+            return
         backend, later = self.file_backend, _RemovesLater(self.file_backend)
         self.file_backend = later
         try:

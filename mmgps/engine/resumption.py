@@ -1,0 +1,167 @@
+"""What decides the rest of a run, and what a resumed run does about each of it.
+
+=================================== ==================================================================================
+weights, optimizer, loss scaler     restored by mmengine
+selection, added modules            restored by :class:`mmgps.engine.TuneHook`
+gradients within an accumulation    restored (:mod:`mmgps.engine.pending_gradients`)
+schedulers, with memory too         restored; under other settings, or at another iteration, drawn anew from the config
+                                    up to the position, or refused if they depend on scores
+hooks with memory                   restored, or refused by name (:mod:`mmgps.engine.hook_memory`)
+seed                                restored by mmengine
+order, augmentation, dropout        derived from the position (:mod:`mmgps.engine.seeding`)
+a validation due at the position    made before the first step, where something depends on its scores
+data set, batch size, ``drop_last`` compared: followed from the start of an epoch and in loops by iteration, refused
+processes, samplers                 within an epoch
+``accumulative_counts``             compared: followed where no gradient is pending, else refused
+kind of loop, kind of optimizer     compared: refused
+settings of the optimizer           compared: followed
+length, ``val_interval``            those of the config
+=================================== ==================================================================================
+
+What is followed is said in one warning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from .pending_gradients import KEY as GRADIENTS
+from .run_settings import RunSettings, changed_entries
+from .schedule_resumption import INSTEAD, Plan, ResumeError, plan_schedule
+
+KEY = 'mmgps_run'
+
+
+def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings) -> Plan:
+    """Compare the settings of a checkpoint with those of ``runner``, and move what the checkpoint says of its place.
+
+    Args:
+        runner: Before it loads ``checkpoint``.
+        checkpoint: Its meta data are changed in place where an iteration has another number by now.
+        now: Of ``runner``.
+
+    Raises:
+        ResumeError: If a setting changed that cannot be followed; names both values and the next step.
+    """
+    then = RunSettings.unpack(checkpoint.get(KEY))
+    if 'optimizer' not in checkpoint and isinstance(runner, Runner):
+        raise ResumeError(
+            'the checkpoint holds no state of the optimizer, as with save_optimizer=False of the CheckpointHook; go on '
+            f'from one that does, {INSTEAD}'
+        )
+    said = []
+    if then is None:
+        said.append(
+            'the checkpoint does not say under which settings it was trained, so they are not compared: keep batch '
+            'size, data and optimizer as they were. Hooks that remember, such as EarlyStoppingHook, start anew'
+        )
+    else:
+        _check_kind(then, now)
+    meta = checkpoint['meta']
+    before = meta['iter']
+    said += _move(checkpoint, then, now)
+    if then is not None:
+        _check_accumulation(then, now, before, meta['iter'])
+        said += _counts_of(then, now)
+    elif (GRADIENTS in checkpoint) != any(meta['iter'] % count for count in now.accumulation):
+        raise ResumeError(
+            f'the checkpoint at iteration {meta["iter"]} and accumulative_counts={now.accumulation} do not fit: it '
+            f'{"holds" if GRADIENTS in checkpoint else "does not hold"} gradients of an accumulation; set '
+            f'accumulative_counts of optim_wrapper to what it was trained with, {INSTEAD}'
+        )
+    plan, more = plan_schedule(runner, checkpoint, then, now, moved=meta['iter'] != before)
+    said += more
+    if said:
+        runner.logger.warning('resuming under other settings than those of the checkpoint:\n  ' + '\n  '.join(said))
+    return plan
+
+
+def say_if_finished(runner: Runner) -> None:
+    """Warn where a resumed run is at its end, and say what makes it longer."""
+    loop: Any = runner.train_loop
+    by_iteration = isinstance(loop, IterBasedTrainLoop)
+    at, last = (loop.iter, loop.max_iters) if by_iteration else (loop.epoch, loop.max_epochs)
+    unit, key = ('iteration', 'max_iters') if by_iteration else ('epoch', 'max_epochs')
+    if at >= last:
+        runner.logger.warning(
+            f'nothing left to do: the checkpoint is that of {unit} {at} of {last}; to train longer, set '
+            f'train_cfg.{key} above {at}, and end (and T_max) of param_scheduler where the config names them'
+        )
+    elif loop.stop_training:
+        runner.logger.warning(f'nothing left to do: the run was stopped early, at {unit} {at} of {last}')
+
+
+def _check_kind(then: RunSettings, now: RunSettings) -> None:
+    if then.loop != now.loop:
+        raise ResumeError(
+            f'the checkpoint was trained in a loop that counts {then.loop}, that of train_cfg counts {now.loop}; set '
+            f'train_cfg to a loop by {then.loop}, {INSTEAD}'
+        )
+    sizes, current = ([len(part) for part in each.groups] for each in (then, now))
+    if then.optimizers == now.optimizers and sizes != current:
+        raise ResumeError(
+            f'the optimizer of the checkpoint has {sizes} parameter groups, that of the config {current}; set '
+            f'paramwise_cfg and constructor of optim_wrapper as they were, {INSTEAD}'
+        )
+    if then.optimizers != now.optimizers:
+        raise ResumeError(
+            f'the checkpoint was trained by {", ".join(then.optimizers)}, the config asks for '
+            f'{", ".join(now.optimizers)}; set optim_wrapper.optimizer.type to that of the checkpoint, {INSTEAD}'
+        )
+
+
+def _move(checkpoint: dict[str, Any], then: RunSettings | None, now: RunSettings) -> list[str]:
+    """Let the checkpoint's iteration be the one that the run under the settings of now has at its place."""
+    changed = [] if then is None else changed_entries(then.data, now.data)
+    meta, length = checkpoint['meta'], now.epoch_length
+    if now.loop == 'iterations':
+        return [f'{each}; followed from iteration {meta["iter"]} on' for each in changed]
+    epoch, iteration = meta['epoch'], meta['iter']
+    former = _former_length(checkpoint, now) if then is None else then.epoch_length
+    within = iteration - epoch * former
+    if not 0 <= within <= former:
+        raise ResumeError(
+            f'the checkpoint says epoch {epoch} and iteration {iteration}, which no run of {former} iterations an '
+            'epoch reaches: batch size, images or processes are not those that it was trained with; set them to those, '
+            f'{INSTEAD}'
+        )
+    if not changed and former == length:
+        return []
+    if then is None:
+        changed = [f'iterations of an epoch: {former} -> {length}']
+    if 0 < within < former:
+        raise ResumeError(
+            f'the checkpoint lies within epoch {epoch + 1}, after {within} of {former} iterations, and this run would '
+            f'see other batches: {"; ".join(changed)}. Set these as they were, or go on from a checkpoint at the end '
+            f'of an epoch, {INSTEAD}'
+        )
+    meta['iter'] = epoch * length + (length if within else 0)
+    return [f'{each}; followed from epoch {epoch + 1} on, iteration {meta["iter"]}' for each in changed]
+
+
+def _former_length(checkpoint: dict[str, Any], now: RunSettings) -> int:
+    """Iterations of an epoch, as mmengine's message hub knows them."""
+    known = checkpoint.get('message_hub', {}).get('runtime_info', {})
+    epochs, iterations = known.get('max_epochs'), known.get('max_iters')
+    return iterations // epochs if epochs and iterations else now.epoch_length
+
+
+def _check_accumulation(then: RunSettings, now: RunSettings, before: int, after: int) -> None:
+    """Refuse a place at which gradients are pending under one setting and not under the other."""
+    for former, count in zip(then.accumulation, now.accumulation, strict=True):
+        had = 0 if before == then.iterations else before % former
+        if had != after % count or (had and former != count):
+            raise ResumeError(
+                f'gradients are accumulated: the checkpoint has summed {had} of {former} at iteration {before}, the '
+                f'run under accumulative_counts={count} would have summed {after % count} at iteration {after}; set '
+                'accumulative_counts of optim_wrapper and batch_size as they were, or accumulative_counts so that it '
+                f'divides both iterations, {INSTEAD}'
+            )
+
+
+def _counts_of(then: RunSettings, now: RunSettings) -> list[str]:
+    if then.accumulation == now.accumulation:
+        return []
+    return [f'accumulative_counts: {then.accumulation} -> {now.accumulation}; followed']

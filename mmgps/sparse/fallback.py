@@ -75,7 +75,8 @@ def install_fallback(owner: nn.Module, attribute: str, weight: TrainedWeight) ->
     """During each forward of ``owner``, let it compute with the stand-in of its weight."""
     shadow = Shadow(owner, attribute, weight)
     return [
-        owner.register_forward_pre_hook(Call(shadow.cast)),
+        # before others, which may compute with the weight: those of weight norm do
+        owner.register_forward_pre_hook(Call(shadow.cast), prepend=True),
         owner.register_forward_hook(Call(shadow.lift), always_call=True),
     ]
 

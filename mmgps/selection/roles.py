@@ -203,7 +203,7 @@ def type_names(owner: nn.Module) -> set[str]:
 
 
 def _table_role(value: Tensor) -> tuple[Role, None]:
-    return (Role.SCALE if _is_vector(value) else Role.POSITION_BIAS), None
+    return (Role.SCALE if value.dim() > 2 and _is_vector(value) else Role.POSITION_BIAS), None
 
 
 def _read_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> Known:

@@ -65,7 +65,10 @@ def normalises(owner: nn.Module) -> bool:
 
 
 def reads_weights(owner: nn.Module) -> dict[str, bool]:
-    """Child of ``owner`` whose ``weight`` a method computes with, to whether some method also calls the child."""
+    """Child of ``owner`` whose ``weight`` its forward computes with, to whether it has code that calls the child too.
+
+    Of a child that is called, only reading it for a linear map with another bias than its own counts.
+    """
     return _reads_weights(_class_of(owner))
 
 
@@ -94,18 +97,29 @@ def _normalises(kind: type) -> bool:
 
 @cache
 def _reads_weights(kind: type) -> dict[str, bool]:
-    read, called = set(), set()
-    for method in _methods(kind):
+    read, mapped, called = set(), set(), set()
+    for method in _reached(kind, 'forward', set()):
         parents = _parents(method)
         for node in ast.walk(method):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _is_self(node.func.value):
-                called.add(node.func.attr)
-            elif isinstance(node, ast.Attribute) and node.attr == 'weight' and isinstance(node.ctx, ast.Load):
-                above = parents[node]
-                fact = isinstance(above, ast.Attribute) and above.attr in _FACTS
-                if isinstance(node.value, ast.Attribute) and _is_self(node.value.value) and not fact:
-                    read.add(node.value.attr)
-    return {child: child in called for child in sorted(read)}
+            if isinstance(node, ast.Call) and _is_attribute(node.func):
+                called.add(_name(node.func))
+            elif isinstance(node, ast.Attribute) and node.attr == 'weight' and _is_attribute(node.value):
+                if not isinstance(above := parents[node], ast.Attribute) or above.attr not in _FACTS:
+                    read.add(_name(node.value))
+                if _maps_with_other_bias(node, parents):
+                    mapped.add(_name(node.value))
+    return {child: child in called for child in sorted(mapped | (read - called))}
+
+
+def _maps_with_other_bias(weight: ast.Attribute, parents: dict[ast.AST, ast.AST]) -> bool:
+    """Whether ``self.child.weight`` goes into ``linear`` with a bias that is not ``self.child.bias``."""
+    call = parents[weight]
+    call = parents[call] if isinstance(call, ast.keyword) else call
+    if not isinstance(call, ast.Call) or _name(call.func) != 'linear':
+        return False
+    biases = [*call.args[2:], *(keyword.value for keyword in call.keywords if keyword.arg == 'bias')]
+    own = ast.unparse(weight.value) + '.bias'
+    return any(ast.unparse(bias) not in (own, 'None') for bias in biases)
 
 
 class _Reader:
@@ -273,6 +287,20 @@ def _functions(kind: type) -> Iterator[FunctionType]:
         function = inspect.unwrap(value) if callable(value) else None
         if isinstance(function, FunctionType) and name != '__init__':
             yield function
+
+
+def _reached(kind: type, name: str, seen: set[str]) -> Iterator[ast.AST]:
+    """The method of ``kind`` called ``name`` and those that it calls."""
+    function = getattr(kind, name, None)
+    if name in seen or not isinstance(function, FunctionType) or function.__module__.startswith('torch.'):
+        return
+    seen.add(name)
+    tree = _tree(inspect.unwrap(function))
+    if tree is not None:
+        yield tree
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and _is_self(node.value):
+                yield from _reached(kind, node.attr, seen)
 
 
 @cache

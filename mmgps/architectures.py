@@ -146,3 +146,46 @@ KEEPING_PARAMETRIZATIONS = {
     'torch.nn.utils.parametrizations._WeightNorm',
     'torch.nn.utils.parametrizations._SpectralNorm',
 }
+
+# Norms of maps [B, C, H, W] that do not derive from such a class of torch, and of rows of channels.
+MAP_NORMS = {
+    'mmcv.ops.sync_bn.SyncBatchNorm',
+    'mmgps.models.sam.layers.LayerNorm2d',
+    'mmpretrain.models.utils.norm.LayerNorm2d',
+    'mmpretrain.models.utils.sparse_modules.SparseLayerNorm2D',
+    'mmseg.models.utils.san_layers.LayerNorm2d',
+    'segment_anything.modeling.common.LayerNorm2d',
+    'timm.layers.evo_norm.EvoNorm2dB0',
+    'timm.layers.evo_norm.EvoNorm2dB1',
+    'timm.layers.evo_norm.EvoNorm2dB2',
+    'timm.layers.evo_norm.EvoNorm2dS0',
+    'timm.layers.evo_norm.EvoNorm2dS1',
+    'timm.layers.evo_norm.EvoNorm2dS2',
+    'timm.layers.filter_response_norm.FilterResponseNormAct2d',
+    'timm.layers.filter_response_norm.FilterResponseNormTlu2d',
+    'timm.layers.norm.RmsNorm2d',
+    'timm.layers.norm.RmsNorm2dFp32',
+    'timm.layers.norm.SimpleNorm2d',
+    'timm.layers.norm.SimpleNorm2dFp32',
+    'timm.layers.norm_act.RmsNormAct2d',
+    'timm.layers.norm_act.RmsNormAct2dFp32',
+    'timm.layers.norm.LayerNorm2d',
+    'timm.layers.norm.LayerNormExp2d',
+    'torchvision.models.convnext.LayerNorm2d',
+}
+LINE_NORMS = {
+    'timm.layers.norm.RmsNorm',
+    'timm.layers.norm.RmsNormFp32',
+    'timm.layers.norm.SimpleNorm',
+    'timm.layers.norm.SimpleNormFp32',
+}
+
+# Residual blocks of convolutions, and the attribute of their last norm.
+LAST_NORMS = {
+    'mmseg.models.backbones.resnet.BasicBlock': 'norm2',
+    'mmseg.models.backbones.resnet.Bottleneck': 'norm3',
+    'mmpretrain.models.backbones.resnet.BasicBlock': 'norm2',
+    'mmpretrain.models.backbones.resnet.Bottleneck': 'norm3',
+    'mmdet.models.backbones.resnet.BasicBlock': 'norm2',
+    'mmdet.models.backbones.resnet.Bottleneck': 'norm3',
+}

@@ -8,15 +8,14 @@ method, through views, elementwise functions and local names. Where a class has 
 from __future__ import annotations
 
 import ast
-import inspect
-import textwrap
 from collections.abc import Iterator
 from enum import StrEnum
 from functools import cache
 from types import FunctionType
-from typing import Any
 
 from torch import nn
+
+from .source import functions, is_attribute, is_self, methods, name_of, parents, reached
 
 
 class Use(StrEnum):
@@ -64,6 +63,11 @@ def normalises(owner: nn.Module) -> bool:
     return _normalises(_class_of(owner))
 
 
+def statistic_dims(owner: nn.Module) -> frozenset[int]:
+    """Dimensions that the methods of ``owner`` take statistics over, as far as they stand there as numbers."""
+    return _statistic_dims(_class_of(owner))
+
+
 def reads_weights(owner: nn.Module) -> dict[str, bool]:
     """Child of ``owner`` whose ``weight`` its forward computes with, to whether it has code that calls the child too.
 
@@ -79,43 +83,54 @@ def _class_of(owner: nn.Module) -> type:
 @cache
 def _uses(kind: type) -> dict[str, frozenset[Use]]:
     found: dict[str, set[Use]] = {}
-    for method in _methods(kind):
+    for method in methods(kind):
         reader = _Reader(method)
         for node in ast.walk(method):
-            if isinstance(node, ast.Attribute) and _is_self(node.value) and isinstance(node.ctx, ast.Load):
+            if isinstance(node, ast.Attribute) and is_self(node.value) and isinstance(node.ctx, ast.Load):
                 found.setdefault(node.attr, set()).update(reader.uses(node))
     return {name: frozenset(kinds) for name, kinds in found.items()}
 
 
 @cache
 def _normalises(kind: type) -> bool:
-    functions = [method for base in _own_bases(kind) for method in _functions(base)]
-    names = [_called(function, depth=3) for function in functions]
+    names = [_called(function, depth=3) for function in functions(kind)]
     gains = any(Use.MULTIPLIED in done for done in _uses(kind).values())
     return any(found & STATISTICS or (gains and 'mean' in found and found & ROOTS) for found in names)
 
 
 @cache
+def _statistic_dims(kind: type) -> frozenset[int]:
+    found = set()
+    for method in methods(kind):
+        for node in ast.walk(method):
+            if isinstance(node, ast.Call) and name_of(node.func) in {'mean', *STATISTICS}:
+                for value in [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == 'dim')]:
+                    text = ast.unparse(value)
+                    found |= {int(text)} if text.lstrip('-').isdigit() else set()
+    return frozenset(found)
+
+
+@cache
 def _reads_weights(kind: type) -> dict[str, bool]:
     read, mapped, called = set(), set(), set()
-    for method in _reached(kind, 'forward', set()):
-        parents = _parents(method)
+    for method in reached(kind, 'forward', set()):
+        above = parents(method)
         for node in ast.walk(method):
-            if isinstance(node, ast.Call) and _is_attribute(node.func):
-                called.add(_name(node.func))
-            elif isinstance(node, ast.Attribute) and node.attr == 'weight' and _is_attribute(node.value):
-                if not isinstance(above := parents[node], ast.Attribute) or above.attr not in _FACTS:
-                    read.add(_name(node.value))
-                if _maps_with_other_bias(node, parents):
-                    mapped.add(_name(node.value))
+            if isinstance(node, ast.Call) and is_attribute(node.func):
+                called.add(name_of(node.func))
+            elif isinstance(node, ast.Attribute) and node.attr == 'weight' and is_attribute(node.value):
+                if not isinstance(fact := above[node], ast.Attribute) or fact.attr not in _FACTS:
+                    read.add(name_of(node.value))
+                if _maps_with_other_bias(node, above):
+                    mapped.add(name_of(node.value))
     return {child: child in called for child in sorted(mapped | (read - called))}
 
 
-def _maps_with_other_bias(weight: ast.Attribute, parents: dict[ast.AST, ast.AST]) -> bool:
+def _maps_with_other_bias(weight: ast.Attribute, above: dict[ast.AST, ast.AST]) -> bool:
     """Whether ``self.child.weight`` goes into ``linear`` with a bias that is not ``self.child.bias``."""
-    call = parents[weight]
-    call = parents[call] if isinstance(call, ast.keyword) else call
-    if not isinstance(call, ast.Call) or _name(call.func) != 'linear':
+    call = above[weight]
+    call = above[call] if isinstance(call, ast.keyword) else call
+    if not isinstance(call, ast.Call) or name_of(call.func) != 'linear':
         return False
     biases = [*call.args[2:], *(keyword.value for keyword in call.keywords if keyword.arg == 'bias')]
     own = ast.unparse(weight.value) + '.bias'
@@ -126,7 +141,7 @@ class _Reader:
     """Follows values through one method."""
 
     def __init__(self, method: ast.AST) -> None:
-        self._parents = _parents(method)
+        self._parents = parents(method)
         self._loads: dict[str, list[ast.AST]] = {}
         for node in ast.walk(method):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
@@ -175,13 +190,13 @@ class _Reader:
             call = self._parents.get(above)
             if above.arg == 'bias':
                 yield Use.ADDED
-            elif above.arg == 'weight' and isinstance(call, ast.Call) and _name(call.func) in _MAPS and not gathered:
+            elif above.arg == 'weight' and isinstance(call, ast.Call) and name_of(call.func) in _MAPS and not gathered:
                 yield Use.WEIGHT
         elif isinstance(above, ast.Call):
             yield from self._argument(node, above, expanded, gathered)
         elif isinstance(above, ast.List | ast.Tuple):
             joint = self._parents.get(above)
-            if isinstance(joint, ast.Call) and _name(joint.func) in _JOIN:
+            if isinstance(joint, ast.Call) and name_of(joint.func) in _JOIN:
                 yield from [Use.TOKEN] if expanded else self.follow(joint, expanded, gathered)
             elif isinstance(joint, ast.Assign) and isinstance(joint.targets[0], ast.Tuple):
                 yield from self._bound(joint.targets[0].elts[above.elts.index(node)], expanded, gathered)  # type: ignore[arg-type]
@@ -192,9 +207,9 @@ class _Reader:
 
     def _operand(self, node: ast.AST, above: ast.BinOp, expanded: bool, gathered: bool) -> Iterator[Use]:
         other = above.left if above.right is node else above.right
-        if isinstance(other, ast.Constant) or _is_attribute(other):
+        if isinstance(other, ast.Constant) or is_attribute(other):
             yield from self.follow(above, expanded, gathered)
-        elif isinstance(above.op, ast.Add) and isinstance(other, ast.Call) and _name(other.func) in _ZEROS:
+        elif isinstance(above.op, ast.Add) and isinstance(other, ast.Call) and name_of(other.func) in _ZEROS:
             yield Use.TOKEN
         else:
             yield from _operation(above.op)
@@ -209,7 +224,7 @@ class _Reader:
             yield from onward or [Use.EXPANDED]
 
     def _argument(self, node: ast.AST, call: ast.Call, expanded: bool, gathered: bool) -> Iterator[Use]:
-        name, place = _name(call.func), call.args.index(node) if node in call.args else -1
+        name, place = name_of(call.func), call.args.index(node) if node in call.args else -1
         if name in _ADD or (name in _ADD_TO and place == 0):
             yield Use.ADDED
         elif name in _MULTIPLY:
@@ -245,19 +260,6 @@ def _operation(operator: ast.operator) -> Iterator[Use]:
         yield Use.MULTIPLIED
 
 
-def _is_self(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name) and node.id == 'self'
-
-
-def _is_attribute(node: ast.AST) -> bool:
-    """Whether ``node`` is another attribute of ``self``."""
-    return isinstance(node, ast.Attribute) and _is_self(node.value)
-
-
-def _name(function: ast.AST) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, 'id', '')
-
-
 def _is_view(index: ast.AST) -> bool:
     """Whether an index is made of slices, ``None``, ``...`` and constants."""
     parts = index.elts if isinstance(index, ast.Tuple) else [index]
@@ -267,52 +269,6 @@ def _is_view(index: ast.AST) -> bool:
 def _adds_dimension(index: ast.AST) -> bool:
     parts = index.elts if isinstance(index, ast.Tuple) else [index]
     return any(isinstance(part, ast.Constant) and part.value is None for part in parts)
-
-
-def _own_bases(kind: type) -> list[type]:
-    return [base for base in kind.__mro__ if not base.__module__.startswith('torch.') and base is not object]
-
-
-def _methods(kind: type) -> Iterator[ast.AST]:
-    for base in _own_bases(kind):
-        for function in _functions(base):
-            tree = _tree(function)
-            if tree is not None:
-                yield tree
-
-
-def _functions(kind: type) -> Iterator[FunctionType]:
-    """Functions that ``kind`` itself defines, the constructor aside."""
-    for name, value in vars(kind).items():
-        function = inspect.unwrap(value) if callable(value) else None
-        if isinstance(function, FunctionType) and name != '__init__':
-            yield function
-
-
-def _reached(kind: type, name: str, seen: set[str]) -> Iterator[ast.AST]:
-    """The method of ``kind`` called ``name`` and those that it calls."""
-    function = getattr(kind, name, None)
-    if name in seen or not isinstance(function, FunctionType) or function.__module__.startswith('torch.'):
-        return
-    seen.add(name)
-    tree = _tree(inspect.unwrap(function))
-    if tree is not None:
-        yield tree
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and _is_self(node.value):
-                yield from _reached(kind, node.attr, seen)
-
-
-@cache
-def _tree(function: Any) -> ast.AST | None:
-    try:
-        return ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):
-        return None
-
-
-def _parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
-    return {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
 
 
 def _called(function: FunctionType, depth: int) -> set[str]:

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from torch import nn
 
+from mmgps.architectures import LAST_NORMS
 from mmgps.selection.roles import CONVOLUTIONS, HEADS, type_names
 from mmgps.sparse.install import computes_natively
 
@@ -38,15 +39,6 @@ class Part(StrEnum):
 
 # What attention modules call the size of a head.
 HEAD_SIZES = ('head_dim', 'head_size', 'attention_head_size')
-# Residual blocks of convolutions, and the attribute of their last norm.
-LAST_NORMS = {
-    'mmseg.models.backbones.resnet.BasicBlock': 'norm2',
-    'mmseg.models.backbones.resnet.Bottleneck': 'norm3',
-    'mmpretrain.models.backbones.resnet.BasicBlock': 'norm2',
-    'mmpretrain.models.backbones.resnet.Bottleneck': 'norm3',
-    'mmdet.models.backbones.resnet.BasicBlock': 'norm2',
-    'mmdet.models.backbones.resnet.Bottleneck': 'norm3',
-}
 
 
 def as_parts(given: str | Iterable[str]) -> tuple[Part, ...]:

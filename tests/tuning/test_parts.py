@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgps.tuning import LoRA
+from mmgps.tuning import SSF, LoRA
+from mmgps.tuning.channels import channel_dim
 from mmgps.tuning.parts import structural_parts
 from mmgps.tuning.sites import InjectionError, find_sites
 
@@ -114,3 +115,32 @@ def test_networks_of_mmpretrain_that_read_weights_are_known() -> None:
     attention = pytest.importorskip('mmpretrain.models.utils.attention')
     window = attention.WindowMSAV2(8, (4, 4), 2)
     assert {site.path: site.reader for site in find_sites(window)}['qkv'] == 'WindowMSAV2'
+
+
+class RootMeanSquare(nn.Module):
+    """As two hundred classes of transformers."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight, self.dim = nn.Parameter(torch.ones(8)), dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
+class OfAnyDimension(RootMeanSquare):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x * torch.rsqrt(x.pow(2).mean(self.dim, keepdim=True) + 1e-6)
+
+
+def test_the_channels_of_a_norm_are_where_its_code_takes_statistics() -> None:
+    norm = nn.Sequential(RootMeanSquare(-1))
+    (site,) = find_sites(norm)
+    assert channel_dim(site) == -1
+    SSF(std=0.1).put_in_place(norm)
+    x = torch.randn(2, 3, 8)
+    scaled = norm(x) - norm[0].forward(x)
+    assert scaled.shape == x.shape
+    assert scaled.abs().max() > 0
+    with pytest.raises(InjectionError, match=r"which dimension of '0' \(OfAnyDimension\) holds its channels"):
+        channel_dim(*find_sites(nn.Sequential(OfAnyDimension(-1))))

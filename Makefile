@@ -12,7 +12,7 @@ MM_TESTS = tests/engine tests/datasets tests/evaluation tests/models tests/tools
 
 install:
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install -c constraints.txt -e ".[onedl,test]"
+	$(VENV)/bin/pip install -c constraints.txt -e ".[onedl,frameworks,test]"
 
 lint:
 	$(VENV)/bin/ruff check .

@@ -30,9 +30,10 @@ PLAIN = {*TORCH, 'packaging', 'cv2'}
 
 #: What a layer of mmgps may import of mmgps, beside itself and the helpers.
 BELOW = {
-    **{layer: set(TORCH_ONLY[:at]) for at, layer in enumerate(TORCH_ONLY)},
+    **{layer: {*TORCH_ONLY[:at], 'architectures'} for at, layer in enumerate(TORCH_ONLY)},
     **{helper: set() for helper in HELPERS},
     'registry': set(),
+    'architectures': set(),
     'engine': {*TORCH_ONLY, 'registry'},
     'benchmark': {*TORCH_ONLY, 'registry', 'engine'},
     'report': {*TORCH_ONLY, 'registry', 'engine'},
@@ -46,6 +47,7 @@ OUTSIDE = {
     **{layer: {*TORCH} for layer in TORCH_ONLY},
     **{helper: {'torch', 'packaging'} for helper in HELPERS},
     'registry': {'mmengine'},
+    'architectures': set(),
     'engine': {*TORCH, *ENGINE},
     'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib', 'segment_anything'},
     'compare': {*TORCH, *ENGINE, 'matplotlib'},

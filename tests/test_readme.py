@@ -52,7 +52,7 @@ def parsed(words: list[str], monkeypatch: pytest.MonkeyPatch):
 
 def test_the_first_two_commands_install_and_run_the_demo_and_the_tests() -> None:
     demo, tests = blocks(README, 'bash')[:2]
-    for command, extras in ((demo, '[onedl]'), (tests, '[onedl,test]')):
+    for command, extras in ((demo, '[onedl]'), (tests, '[onedl,frameworks,test]')):
         assert len(command.splitlines()) == 1
         assert command.startswith(
             f'python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e ".{extras}" && '

@@ -1,11 +1,17 @@
 """What each parameter of a network is, decided by the type of the module that owns it.
 
-Names lie: SAM's ``LayerNorm2d`` sits at ``neck.1``, mmpretrain calls its norms ``ln1``. So the owner's type decides;
-for an owner that no rule knows, the parameter's shape does:
+Names lie: SAM's ``LayerNorm2d`` sits at ``neck.1``, mmpretrain calls its norms ``ln1``. So the owner's type decides:
+torch's own types here, others by the tables of ``mmgps/architectures.py``. For an owner that no rule knows, what its
+code does with the parameter (``usage.py``) and the parameter's shape do:
 
-* a pair of equal vectors and nothing else is an affine normalisation (``LayerNorm2d``, ``GRN``);
-* a vector, or a tensor that is longer than 1 only in its first dimension, scales channels or heads (layer scale);
-* a leading dimension of 1 is a batch dimension: a token or a position embedding;
+* vectors of a module that divides by a statistic of its input are a norm, and so is a pair of equal vectors and nothing
+  else (``RMSNorm``, ``LayerNorm2d``, ``GRN``);
+* what is expanded to the batch, joined to a sequence or written into it is a token;
+* a vector, or a tensor that is longer than 1 only in its first dimension, is a bias if it is added, else it scales
+  channels or heads (layer scale);
+* what ``linear`` or ``conv`` of torch gets as its weight is one;
+* a table that is read at an index and added, with one column or row per head, holds biases of relative positions;
+* what is added, or has a leading dimension of 1, which is one of a batch, is a token or a position embedding;
 * anything else is ``OTHER``: it stays frozen, and the report names it.
 """
 
@@ -14,11 +20,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from mmgps.architectures import (
+    BIAS_EMBEDDINGS,
+    BIASED_ATTENTION,
+    EXTERNAL_LAYERS,
+    KEEPING_PARAMETRIZATIONS,
+    PLACED_ATTENTION,
+    SINGLE_PARAMETERS,
+    TRANSPOSED_LINEAR,
+)
 
 from .injected import Injected
 from .layout import NeuronLayout
+from .usage import Use, normalises, uses
 
 
 class Role(StrEnum):
@@ -72,62 +93,51 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, *([nn.RMSNorm] if hasattr(nn, 'RMSNorm') else []))
 ATTENTION_WEIGHTS = ('in_proj_weight', 'q_proj_weight', 'k_proj_weight', 'v_proj_weight')
-
-# Layers from outside torch, by the qualified names of their types so that nothing has to be imported. A weight here
-# is stored as [out, in / groups, *kernel].
-EXTERNAL_LAYERS = {
-    'mmcv.ops.deform_conv.DeformConv2d',
-    'mmcv.ops.modulated_deform_conv.ModulatedDeformConv2d',
-}
-# Attention modules whose tables hold one bias per head and relative position, and whose vectors are biases.
-BIASED_ATTENTION = {
-    'mmseg.models.backbones.swin.WindowMSA',
-    'mmseg.models.backbones.beit.BEiTAttention',
-    'mmdet.models.backbones.swin.WindowMSA',
-    'mmpretrain.models.utils.attention.WindowMSA',
-    'mmpretrain.models.utils.attention.WindowMSAV2',
-    'mmpretrain.models.utils.attention.BEiTAttention',
-    'mmpretrain.models.utils.attention.CrossMultiheadAttention',
-    'mmpretrain.models.utils.attention.LeAttention',
-    'mmpretrain.models.backbones.beit.RelativePositionBias',
-    'mmpretrain.models.backbones.levit.Attention',
-    'mmpretrain.models.backbones.levit.AttentionSubsample',
-    'mmpretrain.models.backbones.efficientformer.AttentionWithBias',
-}
-# Attention modules whose tables hold one vector per relative position, to be multiplied with the query: embeddings of
-# positions, not biases of scores. SAM's, and those of the models that read its files.
-PLACED_ATTENTION = {
-    'mmgps.models.sam.attention.RelativeAttention',
-    'mmpretrain.models.backbones.vit_sam.Attention',
-    'mmpretrain.models.backbones.mvit.MultiScaleAttention',
-    'segment_anything.modeling.image_encoder.Attention',
-}
+# What attention modules call the number of their heads.
+HEADS = ('num_heads', 'num_attention_heads', 'n_heads', 'n_head', 'heads')
 
 
 def describe(module: nn.Module) -> dict[str, Parameter]:
     """Describe every parameter below ``module``, in the order of ``named_parameters``.
 
     A tied parameter appears once, under its first name. If one of its owners reads it as connections and another as
-    an embedding table, it is a connection.
+    an embedding table, it is a connection; an owner whose type says what it is counts more than one that is guessed at.
     """
     found: dict[int, Parameter] = {}
-    for path, owner in module.named_modules():
+    guessed: set[int] = set()
+    modules = dict(module.named_modules())
+    for path, owner in modules.items():
         for attribute, value in owner.named_parameters(recurse=False):
             name = f'{path}.{attribute}' if path else attribute
-            entry = _describe_one(name, value, owner, attribute)
-            known = found.setdefault(id(value), entry)
-            if known.role is not Role.CONNECTION and entry.role is Role.CONNECTION:
-                found[id(value)] = Parameter(**{**vars(entry), 'name': known.name})
+            known = _known_role(modules, path, attribute, value)
+            role, layout = known or _read_role(owner, attribute, value)
+            first = found.get(id(value))
+            if first is None:
+                guessed |= {id(value)} if known is None else set()
+            elif not (role is Role.CONNECTION is not first.role or (known and id(value) in guessed)):
+                continue
+            is_bias = role is Role.BIAS or (role is Role.NORM and _is_offset(owner, attribute))
+            found[id(value)] = Parameter(first.name if first else name, value, role, is_bias, layout, owner, attribute)
     return {entry.name: entry for entry in found.values()}
 
 
-def _describe_one(name: str, value: nn.Parameter, owner: nn.Module, attribute: str) -> Parameter:
-    role, layout = _layer_role(owner, attribute, value) or (_structural_role(owner, value), None)
-    is_bias = role is Role.BIAS or (role is Role.NORM and _is_offset(owner, value))
-    return Parameter(name, value, role, is_bias, layout, owner, attribute)
+Known = tuple[Role, NeuronLayout | None]
 
 
-def _layer_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> tuple[Role, NeuronLayout | None] | None:
+def _known_role(modules: dict[str, nn.Module], path: str, attribute: str, value: nn.Parameter) -> Known | None:
+    """The role that the types of the owner and of the modules around it give to a parameter, None without a rule."""
+    owner = modules[path]
+    around = modules.get(path.rpartition('.')[0], owner)
+    if isinstance(owner, ParametrizationList):
+        holder, _, name = path.rpartition('.')  # LAYER.parametrizations
+        return _parametrized_role(modules[holder.rpartition('.')[0]], name, owner, attribute, value) if holder else None
+    if isinstance(owner, nn.Embedding):
+        biases = set().union(*(BIAS_EMBEDDINGS.get(name, set()) for name in type_names(around)))
+        return (Role.POSITION_BIAS if path.rpartition('.')[2] in biases else Role.EMBEDDING), None
+    return _reparametrized_role(owner, attribute, value) or _layer_role(owner, attribute, value)
+
+
+def _layer_role(owner: nn.Module, attribute: str, value: Tensor) -> Known | None:
     """The role that the owner's type gives to one of its own attributes, None for an owner without a rule."""
     shape = tuple(value.shape)
     types = type_names(owner)
@@ -135,19 +145,22 @@ def _layer_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> tuple[
         return Role.INJECTED, None
     if isinstance(owner, NORMS):
         return Role.NORM, None
-    if isinstance(owner, nn.Embedding | nn.EmbeddingBag):
+    if isinstance(owner, nn.EmbeddingBag):
         return Role.EMBEDDING, None
     if isinstance(owner, nn.MultiheadAttention):
         if attribute in ATTENTION_WEIGHTS:
             return Role.CONNECTION, NeuronLayout(shape)
         return (Role.BIAS, None) if value.dim() == 1 else None
-    if isinstance(owner, nn.RNNBase):
+    if isinstance(owner, nn.RNNBase | nn.RNNCellBase):
         return (Role.CONNECTION, NeuronLayout(shape)) if value.dim() == 2 else (Role.BIAS, None)
+    for single in (SINGLE_PARAMETERS[name] for name in types & SINGLE_PARAMETERS.keys()):
+        if attribute in single:
+            return Role(single[attribute]), None
     if types & BIASED_ATTENTION:
         return (Role.BIAS, None) if value.dim() == 1 else _table_role(value)
     if types & PLACED_ATTENTION:
         return Role.EMBEDDING, None
-    transposed = isinstance(owner, TRANSPOSED)
+    transposed = isinstance(owner, TRANSPOSED) or bool(types & TRANSPOSED_LINEAR)
     plain = isinstance(owner, (nn.Linear, nn.Bilinear, *CONVOLUTIONS)) or types & EXTERNAL_LAYERS
     if transposed or plain:
         if attribute == 'weight':
@@ -158,31 +171,89 @@ def _layer_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> tuple[
     return None
 
 
+def _parametrized_role(
+    layer: nn.Module, name: str, owner: ParametrizationList, attribute: str, value: nn.Parameter
+) -> Known | None:
+    """The role of an original of ``torch.nn.utils.parametrize``: that of what it stands for.
+
+    Of the two that weight norm has, the first is the gain.
+    """
+    if not all(type_names(step) & KEEPING_PARAMETRIZATIONS for step in owner):
+        return Role.OTHER, None
+    return (Role.SCALE, None) if attribute == 'original0' else _layer_role(layer, name, value)
+
+
+def _reparametrized_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> Known | None:
+    """The role of what a hook of ``torch.nn.utils`` computes an attribute from before each forward."""
+    for hook in owner._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm) and attribute == f'{hook.name}_g':
+            return Role.SCALE, None
+        if isinstance(hook, WeightNorm) and attribute == f'{hook.name}_v':
+            return _layer_role(owner, hook.name, value)
+        if isinstance(hook, SpectralNorm) and attribute == f'{hook.name}_orig':
+            return _layer_role(owner, hook.name, value)
+        if isinstance(hook, BasePruningMethod) and attribute == f'{hook._tensor_name}_orig':
+            return _layer_role(owner, hook._tensor_name, value)
+    return None
+
+
 def type_names(owner: nn.Module) -> set[str]:
     """Qualified names of the class of ``owner`` and of those that it derives from."""
     return {f'{kind.__module__}.{kind.__qualname__}' for kind in type(owner).__mro__}
 
 
-def _table_role(value: nn.Parameter) -> tuple[Role, None]:
-    return (Role.SCALE if _is_vector(value) else Role.POSITION_BIAS), None
+def _table_role(value: Tensor) -> tuple[Role, None]:
+    return (Role.SCALE if value.dim() > 2 and _is_vector(value) else Role.POSITION_BIAS), None
 
 
-def _structural_role(owner: nn.Module, value: nn.Parameter) -> Role:
-    own = list(owner.parameters(recurse=False))
-    if len(own) == 2 and own[0].shape == own[1].shape and all(map(_is_vector, own)):
-        alone = all(isinstance(child, Injected) for child in owner.children())
-        return Role.NORM if alone else Role.SCALE
+def _read_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> Known:
+    """The role of a parameter whose owner no rule knows: by what its code does, else by shape."""
+    done = uses(owner).get(attribute, frozenset())
+    if _is_norm(owner):
+        return Role.NORM, None
+    if Use.WEIGHT in done and value.dim() > 1:
+        return Role.CONNECTION, NeuronLayout(tuple(value.shape))
+    if Use.TOKEN in done or (done == {Use.EXPANDED} and not _is_vector(value)):
+        return Role.EMBEDDING, None
     if _is_vector(value):
-        return Role.SCALE
-    return Role.EMBEDDING if value.shape[0] == 1 else Role.OTHER
+        return (Role.BIAS if done - {Use.EXPANDED} == {Use.ADDED} else Role.SCALE), None
+    if done == {Use.MULTIPLIED} and value.dim() > 2 and value.shape[1] == value.numel():
+        return Role.SCALE, None  # of the channels of a map
+    heads = [count for name in HEADS if isinstance(count := getattr(owner, name, None), int)]
+    if done >= {Use.GATHERED, Use.ADDED} and any(count in value.shape for count in heads):
+        return Role.POSITION_BIAS, None
+    if done == {Use.ADDED} and value.dim() == 2 and value.shape[0] in heads:
+        return Role.BIAS, None  # of the channels of each head
+    return (Role.EMBEDDING if value.shape[0] == 1 or Use.ADDED in done else Role.OTHER), None
 
 
-def _is_vector(value: nn.Parameter) -> bool:
+def _is_norm(owner: nn.Module) -> bool:
+    """Whether ``owner`` is a normalisation: it divides by a statistic, or has two equal vectors and nothing else."""
+    own = dict(owner.named_parameters(recurse=False))
+    below = [child for child in owner.children() if not isinstance(child, Injected)]
+    if isinstance(owner, nn.ParameterList | nn.ParameterDict) or not all(map(_is_one_dimensional, own.values())):
+        return False
+    if normalises(owner):
+        return not any(True for child in below for _ in child.parameters())
+    known = uses(owner)
+    gains = all(known.get(name, frozenset()) == {Use.MULTIPLIED} for name in own)
+    pair = len(own) == 2 and len({value.shape for value in own.values()}) == 1
+    large = all(value.numel() > 1 for value in own.values())
+    return pair and large and not below and not gains
+
+
+def _is_vector(value: Tensor) -> bool:
     return value.dim() <= 1 or value.numel() == value.shape[0]
 
 
-def _is_offset(owner: nn.Module, value: nn.Parameter) -> bool:
-    """Whether ``value`` is what its norm adds: ``bias`` by torch's convention, else the second of its pair."""
-    own = list(owner.parameters(recurse=False))
-    declared = getattr(owner, 'bias', None)
-    return value is declared if declared is not None else len(own) == 2 and value is own[1]
+def _is_one_dimensional(value: Tensor) -> bool:
+    return value.numel() == max(value.shape, default=1)
+
+
+def _is_offset(owner: nn.Module, attribute: str) -> bool:
+    """Whether an attribute is what its norm adds: by torch's name for it, by its code, or as the second of a pair."""
+    if getattr(owner, 'bias', None) is not None:
+        return attribute == 'bias'
+    own = [name for name, _ in owner.named_parameters(recurse=False)]
+    added = [name for name in own if Use.ADDED in uses(owner).get(name, ())]
+    return attribute in added if added else len(own) == 2 and attribute == own[1]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mmgps.architectures import LINE_NORMS, MAP_NORMS
 from mmgps.selection.roles import CONVOLUTIONS, type_names
+from mmgps.selection.usage import statistic_dims
 
 from .sites import InjectionError, Site
 
@@ -14,24 +16,13 @@ LAYOUTS = {'channel_first': 1, 'channels_first': 1, 'channel_last': -1, 'channel
 
 CHANNELS_FIRST = (*CONVOLUTIONS, _NormBase, nn.GroupNorm)
 LAYER_NORMS = (nn.LayerNorm, *([nn.RMSNorm] if hasattr(nn, 'RMSNorm') else []))
-# Norms of maps [B, C, H, W] that do not derive from such a class of torch.
-MAP_NORMS = {
-    'mmcv.ops.sync_bn.SyncBatchNorm',
-    'mmgps.models.sam.layers.LayerNorm2d',
-    'mmpretrain.models.utils.norm.LayerNorm2d',
-    'mmpretrain.models.utils.sparse_modules.SparseLayerNorm2D',
-    'mmseg.models.utils.san_layers.LayerNorm2d',
-    'segment_anything.modeling.common.LayerNorm2d',
-    'timm.layers.norm.LayerNorm2d',
-    'timm.layers.norm.LayerNormExp2d',
-    'torchvision.models.convnext.LayerNorm2d',
-}
 
 
 def channel_dim(site: Site) -> int:
     """The dimension of the output of a layer or norm that holds its channels, 1 or -1.
 
     A norm's ``data_format`` says it, else its type: other descendants of ``nn.LayerNorm`` have them last, as it has.
+    So has a norm whose code takes its statistics over the last dimension and over no other.
 
     Raises:
         InjectionError: For a norm that neither is said of.
@@ -43,6 +34,8 @@ def channel_dim(site: Site) -> int:
     if isinstance(owner, CHANNELS_FIRST) or type_names(owner) & MAP_NORMS:
         return 1
     if isinstance(owner, nn.Linear) or (isinstance(owner, LAYER_NORMS) and site.weight.dim() == 1):
+        return -1
+    if site.weight.dim() == 1 and (type_names(owner) & LINE_NORMS or statistic_dims(owner) == {-1}):
         return -1
     raise InjectionError(
         f'it is not known which dimension of {site.path!r} ({type(owner).__name__}) holds its channels; set its '

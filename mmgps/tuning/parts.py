@@ -1,7 +1,8 @@
 """The part that a layer plays in a network.
 
 The type of the owner decides, and for the parts of a transformer its structure: two linear layers that widen and narrow
-again are an MLP, one that triples its input and one that keeps it are an attention. Names are not read.
+again are an MLP, one that triples its input and one that keeps it are an attention; so are three or two that give what
+one does, in a module that has heads. The names of layers are not read.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from enum import StrEnum
 
 from torch import nn
 
-from mmgps.selection.roles import CONVOLUTIONS, type_names
+from mmgps.architectures import LAST_NORMS
+from mmgps.selection.roles import CONVOLUTIONS, HEADS, type_names
 from mmgps.sparse.install import computes_natively
 
 
@@ -19,7 +21,7 @@ class Part(StrEnum):
     """The part that a site plays."""
 
     QKV = 'qkv'
-    """Query, key and value projections of an attention, in one map."""
+    """Query, key and value projections of an attention, in one map or in several."""
     PROJ = 'proj'
     """The output projection of an attention."""
     FC1 = 'fc1'
@@ -35,15 +37,8 @@ class Part(StrEnum):
     """The last norm of a residual block of convolutions."""
 
 
-# Residual blocks of convolutions, and the attribute of their last norm.
-LAST_NORMS = {
-    'mmseg.models.backbones.resnet.BasicBlock': 'norm2',
-    'mmseg.models.backbones.resnet.Bottleneck': 'norm3',
-    'mmpretrain.models.backbones.resnet.BasicBlock': 'norm2',
-    'mmpretrain.models.backbones.resnet.Bottleneck': 'norm3',
-    'mmdet.models.backbones.resnet.BasicBlock': 'norm2',
-    'mmdet.models.backbones.resnet.Bottleneck': 'norm3',
-}
+# What attention modules call the size of a head.
+HEAD_SIZES = ('head_dim', 'head_size', 'attention_head_size')
 
 
 def as_parts(given: str | Iterable[str]) -> tuple[Part, ...]:
@@ -81,16 +76,45 @@ def _transformer_parts(backbone: nn.Module) -> Iterator[tuple[int, Part]]:
     """Id of a linear layer to its part in an attention or MLP."""
     for module in backbone.modules():
         layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-        if len(layers) != 2 or isinstance(module, nn.MultiheadAttention):
+        if isinstance(module, nn.MultiheadAttention):
             continue
-        (first, last), width = layers, layers[0].in_features
-        if last.out_features != width:
-            continue
-        if first.out_features == 3 * width and last.in_features == width:
-            yield from ((id(first), Part.QKV), (id(last), Part.PROJ))
-        # a gated MLP has a first layer twice as wide
-        elif first.out_features in (last.in_features, 2 * last.in_features):
-            yield from ((id(first), Part.FC1), (id(last), Part.FC2))
+        own = [layer for layer in module.children() if isinstance(layer, nn.Linear)]
+        attention = _attention_layers(module, own) or _attention_layers(module, layers)
+        if attention:
+            yield from ((id(layer), Part.PROJ if layer is attention[-1] else Part.QKV) for layer in attention)
+        elif len(layers) == 2 and layers[1].out_features == layers[0].in_features:
+            (first, last), width = layers, layers[0].in_features
+            if first.out_features == 3 * width and last.in_features == width:
+                yield from ((id(first), Part.QKV), (id(last), Part.PROJ))
+            # a gated MLP has a first layer twice as wide
+            elif first.out_features in (last.in_features, 2 * last.in_features):
+                yield from ((id(first), Part.FC1), (id(last), Part.FC2))
+
+
+def _attention_layers(module: nn.Module, layers: list[nn.Linear]) -> list[nn.Linear]:
+    """The projections of an attention whose query, key and value are several maps, the one out last; else none.
+
+    They are three maps of which two are alike, two of which one is twice as wide, or one that gives three times what
+    the last takes, or twice where the query comes from elsewhere. What gives a number for each head beside them, as in
+    CaiT and ConViT, is passed over.
+    """
+    if not 2 <= len(layers) <= 6:
+        return []
+    owner = next(part for part in module.modules() if layers[0] in part.children())
+    heads = [count for name in HEADS if isinstance(count := getattr(owner, name, None), int)]
+    width = layers[0].in_features
+    layers = [layer for layer in layers if layer.out_features not in heads or layer.in_features == width not in heads]
+    if len(layers) < 2 or not (heads or any(hasattr(owner, name) for name in HEAD_SIZES)):
+        return []
+    *into, out = layers
+    if out.out_features not in (into[0].in_features, out.in_features):
+        return []
+    widths = sorted(layer.out_features for layer in into)
+    shared = len({layer.in_features for layer in into}) == 1
+    alike = len(into) == 3 and into[1].in_features == into[2].in_features and len(set(widths)) < 3
+    paired = len(into) == 2 and shared and widths[1] == 2 * widths[0]
+    packed = len(into) == 1 and widths[0] in (2 * out.in_features, 3 * out.in_features)
+    return layers if alike or paired or packed else []
 
 
 def _last_norms(backbone: nn.Module) -> Iterator[tuple[int, Part]]:

@@ -8,16 +8,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from mmgps.selection import Role, describe
-from mmgps.selection.roles import type_names
+from mmgps.selection.usage import reads_weights
 from mmgps.sparse.attention import runs_natively
 
 from .parts import Part, own_part, structural_parts
-
-# Attention that reads the weight of its ``qkv`` and never calls it.
-READS_WEIGHTS = {
-    'mmseg.models.backbones.beit.BEiTAttention',
-    'mmpretrain.models.utils.attention.BEiTAttention',
-}
 
 
 class InjectionError(ValueError):
@@ -122,7 +116,13 @@ def check_called(site: Site, method: str) -> None:
 
 
 def _read(backbone: nn.Module) -> Iterator[tuple[int, str]]:
+    """Id of each layer whose weight the module around it reads instead of calling it, to the type of that module.
+
+    A module that has code for both reads the weight where it composes a bias of vectors of its own, as BEiT does.
+    """
     for module in backbone.modules():
-        if type_names(module) & READS_WEIGHTS:
-            layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-            yield id(layers[0]), type(module).__name__
+        composes = any(value.dim() == 1 for value in module.parameters(recurse=False))
+        for child, called in reads_weights(module).items():
+            layer = getattr(module, child, None)
+            if isinstance(layer, nn.Linear) and (composes or not called):
+                yield id(layer), type(module).__name__

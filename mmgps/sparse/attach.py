@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.fx import _symbolic_trace
 
 from .routes import Route
 
@@ -56,9 +58,19 @@ class _Attach(torch.autograd.Function):
         return dy, None, values.view(ctx.shape), bias, None
 
 
+# not in every version of torch that is supported
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, 'is_exporting', torch.jit.is_tracing)
+
+
+def recorded() -> bool:
+    """Whether a trace, an export or ``torch.fx`` records what runs, as a graph that computes and never trains."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    return tracing or _is_exporting() or getattr(_symbolic_trace, '_is_fx_tracing_flag', False)
+
+
 def wanted(values: Tensor) -> bool:
     """Whether the gradient of ``values`` is."""
-    return torch.is_grad_enabled() and values.requires_grad
+    return torch.is_grad_enabled() and values.requires_grad and not recorded()
 
 
 def attach(y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:

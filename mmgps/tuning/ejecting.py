@@ -9,13 +9,13 @@ from mmgps.sparse.forward import OwnForward
 
 from .attention import TunedAttention
 from .injection import forget
-from .operations import run_operations
+from .operations import run_operations, run_within
 from .prompts import enter_prompts, leave_prompts
 from .structure import Structure
 from .window_prompts import PromptedWindows
 
 OWN_FORWARDS = (TunedAttention, PromptedWindows)
-HOOKS = (run_operations, enter_prompts, leave_prompts)
+HOOKS = (run_operations, run_within, enter_prompts, leave_prompts)
 
 
 def eject(backbone: nn.Module) -> None:

@@ -11,7 +11,7 @@ from .attention import TunedAttention
 from .injection import forget
 from .operations import run_operations, run_within
 from .prompts import enter_prompts, leave_prompts
-from .structure import Structure
+from .structure import Structure, drop_compiled
 from .window_prompts import PromptedWindows
 
 OWN_FORWARDS = (TunedAttention, PromptedWindows)
@@ -33,6 +33,7 @@ def eject(backbone: nn.Module) -> None:
             if isinstance(own, OwnForward) and isinstance(own, OWN_FORWARDS):
                 own.remove()
         forget(backbone)
+        drop_compiled()
     except BaseException:
         before.restore()
         raise

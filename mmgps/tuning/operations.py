@@ -25,6 +25,8 @@ class Operation(Injected, ABC):
     """Its name within the owner of the map."""
     dim: int
     """The dimension of the output that holds its channels, 1 or -1, unless the call of the owner says another."""
+    biased: bool
+    """Whether the map has a bias."""
 
     @abstractmethod
     def forward(self, x: Tensor, y: Tensor, rows: slice, dim: int) -> Tensor:
@@ -61,7 +63,7 @@ def run_operations(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Tens
             along, the keyword arguments may be missing.
 
     Raises:
-        InjectionError: If the operations of the owner are gone.
+        InjectionError: If the operations of the owner are gone, or if a norm was fused into it.
     """
     operations = operations_of(module)
     if not operations:
@@ -73,6 +75,12 @@ def run_operations(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Tens
     output: Tensor = rest[-1]
     x = args[0] if args else next(iter(kwargs.values()))
     for operation in operations:
+        if operation.biased != (getattr(module, 'bias', None) is not None):
+            raise InjectionError(
+                f'a {type(module).__name__} had {"a" if operation.biased else "no"} bias when {operation.key!r} was '
+                'put behind it: something fused a norm into it; merge first (mmgps.tuning.merge_operations, or '
+                '`delta merge`), then convert the network'
+            )
         output = operation(x, output, slice(None), LAYOUTS.get(kwargs.get('data_format', ''), operation.dim))
     return output
 

@@ -25,7 +25,7 @@ def place(site: Site, operation: Operation) -> None:
             TunedAttention(site.attention)
             site.attention.register_forward_hook(run_within)
     else:
-        operation.dim = channel_dim(site)
+        operation.dim, operation.biased = channel_dim(site), site.bias is not None
         if run_operations not in owner._forward_hooks.values():
             owner.register_forward_hook(run_operations, with_kwargs=True)
     owner.add_module(operation.key, operation)

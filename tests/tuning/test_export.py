@@ -17,12 +17,13 @@ from torch import Tensor, nn
 pytest.importorskip('mmpretrain')
 
 from architectures import SIDE, build
+from shifted import Small, trained
 from test_matrix import CLAIMS, tuned
 
-from mmgps.delta import AppliedDelta, Base, extract
+from mmgps.delta import AppliedDelta, Base, DeltaBank, extract
 from mmgps.selection import RandomScore
 from mmgps.sparse import CompactTraining
-from mmgps.tuning import GPS, SSF, Adapter, InjectionError, LoRA
+from mmgps.tuning import GPS, SSF, Adapter, InjectionError, LoRA, merge_operations
 
 METHODS = ('gps', 'bias', 'lora', 'adapter', 'ssf', 'vpt-shallow', 'vpt-deep', 'spt-lora', 'spt-adapter')
 KINDS = ('vit', 'mmpretrain-vit', 'swin', 'convnext', 'resnet')
@@ -280,6 +281,19 @@ def test_a_quantized_layer_that_lost_its_modules_says_so() -> None:
         quantized(tokens())
 
 
+def test_a_convolution_with_a_norm_fused_into_it_says_so() -> None:
+    """The norm would scale the weight and not what LoRA adds."""
+    fuse_conv_bn = pytest.importorskip('mmcv.cnn').fuse_conv_bn
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4))
+    LoRA(2, parts='conv').inject(net)
+    fused = fuse_conv_bn(copy.deepcopy(shaken(net)).eval())
+    with pytest.raises(InjectionError, match=r'had no bias .* merge first'):
+        fused(picture())
+    merge_operations(net)
+    expected = net.eval()(picture())
+    torch.testing.assert_close(fuse_conv_bn(net)(picture()), expected)
+
+
 @pytest.mark.parametrize(
     'net', [nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.Flatten(2), nn.Linear(900, 7))]
 )
@@ -295,3 +309,19 @@ def test_symbolic_traces_are_right_and_scripts_are_refused(net: nn.Module) -> No
             assert torch.equal(torch.fx.symbolic_trace(each)(x), each(x))
             with pytest.raises((AttributeError, RuntimeError, TypeError, ValueError, NotImplementedError)):
                 torch.jit.script(each)
+
+
+def test_a_compiled_network_follows_a_bank() -> None:
+    """Torch does not look for hooks that came since it compiled a network."""
+    bank, answers = DeltaBank(Small().eval()), {}
+    for seed, (name, method) in enumerate({'lora': LoRA(2), 'ssf': SSF(0.3), 'gps': None}.items()):
+        source = Small()
+        if method is not None:
+            method.inject(source.backbone)
+        bank.add(name, trained(seed, method, source)[1])
+    compiled, x = torch.compile(bank.model, backend='eager'), torch.randn(2, 3, 4, 4)
+    for name in (None, 'lora', None, 'ssf', 'lora', 'gps', None):
+        with bank.using(name) as model, torch.no_grad():
+            torch.testing.assert_close(compiled(x), model(x))
+            answers[name] = model(x)
+    assert len({float(answer.sum()) for answer in answers.values()}) == 4

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.fx import _symbolic_trace
 
 from .derived import Derivation, derivation_of
 from .routes import Route
@@ -86,9 +87,19 @@ def _kept_late(plan: Plan, derived: Derivation, sources: tuple[Tensor, ...], bia
     return plan.keep_mapped(made, bias, derived.pointwise)
 
 
+# not in every version of torch that is supported
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, 'is_exporting', torch.jit.is_tracing)
+
+
+def recorded() -> bool:
+    """Whether a trace, an export or ``torch.fx`` records what runs, as a graph that computes and never trains."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    return tracing or _is_exporting() or getattr(_symbolic_trace, '_is_fx_tracing_flag', False)
+
+
 def wanted(values: Tensor) -> bool:
     """Whether the gradient of ``values`` is."""
-    return torch.is_grad_enabled() and values.requires_grad
+    return torch.is_grad_enabled() and values.requires_grad and not recorded()
 
 
 def attach(y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:

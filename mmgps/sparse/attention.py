@@ -6,15 +6,18 @@ mathematics, the masks, the dropout and the fast inference path are those of the
 
 from __future__ import annotations
 
+import threading
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .forward import OwnForward, runs_forward_of
+from .attach import wanted
+from .forward import OwnForward, no_hook, runs_forward_of
 from .fused_attention import is_self_attention, self_attention
 from .linear import LinearPlan, attached_linear, dense_linear, linear_plan
 from .routes import Route
@@ -46,9 +49,9 @@ class Projection:
     def __call__(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
         """The linear map by ``w``, the rows of the weight from ``start``, that depends on the values in them."""
         entries, plan = self._parts[start, start + len(w)]
-        if plan is None:
-            return F.linear(x, w.detach(), b)
         values: Tensor = self.weight.values
+        if plan is None or not wanted(values):
+            return F.linear(x, w.detach(), b)
         if entries != (0, len(self.weight)):
             values = values.reshape(-1)[entries[0] : entries[1]]
         return attached_linear(x, w, b, values, plan)
@@ -69,6 +72,12 @@ class Projection:
         return (first, last), linear_plan(rows[first:last] - start, columns, stop - start, self.weight.layout.fan_in)
 
 
+class _Rows(threading.local):
+    """The next row of the packed weight, in each thread."""
+
+    next = 0
+
+
 class ProjectingForward(OwnForward, ABC):
     """The forward of one ``nn.MultiheadAttention``, whose linear maps are those of :meth:`project`.
 
@@ -81,12 +90,12 @@ class ProjectingForward(OwnForward, ABC):
         super().__init__(owner)
         self._owner: nn.MultiheadAttention = owner
         self._forward = attention_code(self._linear, **names)
-        self._read = 0
+        self._read, self._compiled_read = _Rows(), 0
         self.fused = False
         """Whether the caller drops the attention weights, so that none are made."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._read = 0
+        self._count(0)
         run = self._without_weights if self.fused else self._forward
         return run(self._owner, *args, **kwargs)
 
@@ -111,10 +120,17 @@ class ProjectingForward(OwnForward, ABC):
 
     def _linear(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         # torch reads the packed weight from first to last row; where a part lies in memory, no compiler can ask
-        start = self._read
+        start = self._compiled_read if torch.compiler.is_compiling() else self._read.next
         if w is not self._owner.out_proj.weight:
-            self._read += len(w)
+            self._count(start + len(w))
         return self.project(x, w, b, start)
+
+    def _count(self, row: int) -> None:
+        """Keep that ``row`` of the packed weight is read next in this thread, of which a compiler knows but one."""
+        if torch.compiler.is_compiling():
+            self._compiled_read = row
+        else:
+            self._read.next = row
 
     @abstractmethod
     def project(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
@@ -139,9 +155,15 @@ class AttentionForward(ProjectingForward):
     def __init__(self, owner: nn.MultiheadAttention, weights: Sequence[TrainedWeight]) -> None:
         # the fast inference path would give the values no gradient
         super().__init__(owner, _arg_requires_grad=lambda _: True)
+        # nn.TransformerEncoderLayer has one too, and takes it without calling the attention unless that has a hook
+        self._hook = owner.register_forward_hook(no_hook())
         packed = owner.in_proj_weight
         self._projections = [Projection(weight, weight.dense is packed) for weight in weights]
         self._packed = next((p for p in self._projections if p.weight.dense is packed), None)
+
+    def remove(self) -> None:
+        super().remove()
+        self._hook.remove()
 
     def project(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
         for projection in self._projections:
@@ -172,11 +194,16 @@ def attention_code(linear: Callable[..., Tensor], **names: Any) -> Callable[...,
     """
     inner = F.multi_head_attention_forward
     parts = {name: _rebound(getattr(F, name), linear=linear) for name in ('_in_projection_packed', '_in_projection')}
-    # a mode of torch, such as set_default_device, would have torch's own function called in its place
-    attention = _rebound(inner, linear=linear, has_torch_function=lambda _: False, **parts)
+    # Within any mode for torch's functions, as torch.export and ``with torch.device(...)`` are, it would hand the call
+    # over to the original. Each of the operations within goes through the mode instead.
+    attention = _rebound(inner, linear=linear, has_torch_function=_never, **parts)
     functional = types.SimpleNamespace(**{**vars(F), inner.__name__: attention})
     forward: Callable[..., Any] = _rebound(nn.MultiheadAttention.forward, F=functional, **names)
     return forward
+
+
+def _never(_: object) -> bool:
+    return False
 
 
 def _rebound(function: Any, **names: Any) -> Any:

@@ -70,6 +70,9 @@ class Bottleneck(Operation):
         self.up_bias = nn.Parameter(torch.zeros(site.outputs))
 
     def forward(self, x: Tensor, y: Tensor, rows: slice, dim: int) -> Tensor:
-        features = y.movedim(dim, -1)
+        # permute and not movedim, which torch's older ONNX exporter gets wrong
+        others = range(2, y.dim())
+        features = y if dim == -1 else y.permute(0, *others, 1)
         low = F.gelu(F.linear(features, self.down[:, rows], self.down_bias))
-        return y + F.linear(low, self.up[rows], self.up_bias[rows]).movedim(-1, dim)
+        added = F.linear(low, self.up[rows], self.up_bias[rows])
+        return y + (added if dim == -1 else added.permute(0, y.dim() - 1, *(at - 1 for at in others)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmgps.sparse.attention import ProjectingForward
 
 from .operations import operations_of
+from .sites import InjectionError
 
 
 class TunedAttention(ProjectingForward):
@@ -32,6 +33,14 @@ class TunedAttention(ProjectingForward):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self._owner,))
+
+    def __call__(self, query: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if query.is_nested:
+            raise InjectionError(
+                "nn.TransformerEncoder hands a padded batch to its attention as a nested tensor, which only torch's "
+                'unchanged attention takes; build the encoder with enable_nested_tensor=False, or merge first'
+            )
+        return super().__call__(query, *args, **kwargs)
 
     def project(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
         y = F.linear(x, w, b)

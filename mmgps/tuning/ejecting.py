@@ -9,13 +9,13 @@ from mmgps.sparse.forward import OwnForward
 
 from .attention import TunedAttention
 from .injection import forget
-from .operations import run_operations
+from .operations import run_operations, run_within
 from .prompts import enter_prompts, leave_prompts
-from .structure import Structure
+from .structure import Structure, drop_compiled
 from .window_prompts import PromptedWindows
 
 OWN_FORWARDS = (TunedAttention, PromptedWindows)
-HOOKS = (run_operations, enter_prompts, leave_prompts)
+HOOKS = (run_operations, run_within, enter_prompts, leave_prompts)
 
 
 def eject(backbone: nn.Module) -> None:
@@ -33,6 +33,7 @@ def eject(backbone: nn.Module) -> None:
             if isinstance(own, OwnForward) and isinstance(own, OWN_FORWARDS):
                 own.remove()
         forget(backbone)
+        drop_compiled()
     except BaseException:
         before.restore()
         raise

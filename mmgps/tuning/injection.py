@@ -15,7 +15,7 @@ from mmgps.selection import Injected, Parameter, Role, Selection, base_parameter
 from .base import WholeParameters
 from .placing import check_connected
 from .sites import InjectionError
-from .structure import Structure
+from .structure import Structure, drop_compiled
 
 _RECORD = '_mmgps_method'
 
@@ -45,6 +45,7 @@ class InjectionMethod(WholeParameters):
         try:
             self.put_in_place(backbone)
             setattr(backbone, _RECORD, self)
+            drop_compiled()
         except BaseException:
             before.restore()
             raise

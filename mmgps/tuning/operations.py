@@ -26,6 +26,8 @@ class Operation(Injected, ABC):
     """Its name within the owner of the map."""
     dim: int
     """The dimension of the output that holds its channels, 1 or -1, unless the call of the owner says another."""
+    biased: bool
+    """Whether the map has a bias."""
 
     @abstractmethod
     def forward(self, x: Tensor, y: Tensor, rows: slice, dim: int) -> Tensor:
@@ -67,9 +69,48 @@ def operations_of(module: nn.Module) -> list[Operation]:
     return [child for child in module.children() if isinstance(child, Operation)]
 
 
-def run_operations(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
-    """Forward hook of every owner with operations."""
+def run_operations(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Tensor:
+    """Forward hook of every owner with operations.
+
+    Args:
+        module: The owner.
+        args: Positional arguments of its call.
+        rest: Keyword arguments and output. Where something replaced the owner, as quantization does, and took the hook
+            along, the keyword arguments may be missing.
+
+    Raises:
+        InjectionError: If the operations of the owner are gone, or if a norm was fused into it.
+    """
+    operations = operations_of(module)
+    if not operations:
+        raise InjectionError(
+            f'a {type(module).__name__} took the place of a layer that had modules of a method behind it, and does not '
+            'have them; merge first (mmgps.tuning.merge_operations, or `delta merge`), then convert the network'
+        )
+    kwargs: dict[str, Any] = rest[0] if len(rest) == 2 else {}
+    output: Tensor = rest[-1]
     x = args[0] if args else next(iter(kwargs.values()))
-    for operation in operations_of(module):
+    for operation in operations:
+        if operation.biased != (getattr(module, 'bias', None) is not None):
+            raise InjectionError(
+                f'a {type(module).__name__} had {"a" if operation.biased else "no"} bias when {operation.key!r} was '
+                'put behind it: something fused a norm into it; merge first (mmgps.tuning.merge_operations, or '
+                '`delta merge`), then convert the network'
+            )
         output = operation(x, output, slice(None), LAYOUTS.get(kwargs.get('data_format', ''), operation.dim))
     return output
+
+
+def run_within(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    """Forward hook of every ``nn.MultiheadAttention`` with operations, which run within its forward.
+
+    ``nn.TransformerEncoderLayer`` computes without calling its attention, unless this has a hook.
+
+    Raises:
+        InjectionError: If the attention does not run them.
+    """
+    if 'forward' not in vars(module):
+        raise InjectionError(
+            f'a {type(module).__name__} lost the forward that runs the modules of a method in it; build the network '
+            'anew with its method, or merge first (mmgps.tuning.merge_operations, or `delta merge`)'
+        )

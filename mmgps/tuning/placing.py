@@ -6,7 +6,7 @@ from torch import nn
 
 from .attention import TunedAttention
 from .channels import channel_dim
-from .operations import Operation, operations_of, run_operations
+from .operations import Operation, operations_of, run_operations, run_within
 from .sites import InjectionError, Site
 
 
@@ -23,8 +23,9 @@ def place(site: Site, operation: Operation) -> None:
     if site.attention is not None:
         if 'forward' not in vars(site.attention):
             TunedAttention(site.attention)
+            site.attention.register_forward_hook(run_within)
     else:
-        operation.dim = channel_dim(site)
+        operation.dim, operation.biased = channel_dim(site), site.bias is not None
         if run_operations not in owner._forward_hooks.values():
             owner.register_forward_hook(run_operations, with_kwargs=True)
     owner.add_module(operation.key, operation)

@@ -28,7 +28,7 @@ class Prompts(Injected):
 
     def enter(self, x: Tensor) -> Tensor:
         """``x`` ``[batch, tokens, width]`` with the prompts in it."""
-        return _inserted(x, self.tokens.to(x.dtype).expand(len(x), -1, -1), self.after)
+        return _inserted(x, self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), self.after)
 
     def leave(self, y: Tensor) -> Tensor:
         """``y`` without the prompts: whatever follows the layer sees the base's tokens alone."""

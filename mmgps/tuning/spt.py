@@ -26,7 +26,7 @@ from .low_rank import low_rank
 from .operations import Operation
 from .placing import check_connected, place
 from .sites import Site, check_called, find_sites
-from .structure import Structure
+from .structure import Structure, drop_compiled
 
 
 class SPT(ABC):
@@ -85,6 +85,7 @@ class SPT(ABC):
         try:
             self._put_in_place(backbone, selection)
             check_connected(backbone)
+            drop_compiled()
         except BaseException:
             before.restore()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -25,12 +26,25 @@ class Structure:
 
     def restore(self) -> None:
         """Put all of it back. May be called again, also after a call that was interrupted."""
-        for held, before in (*self._attributes, *self._contents):
-            if list(map(id, held.values())) != list(map(id, before.values())) or list(held) != list(before):
-                held.clear()
-                held.update(before)
+        changed = [pair for pair in (*self._attributes, *self._contents) if not _same(*pair)]
+        for held, before in changed:
+            held.clear()
+            held.update(before)
         for value, flag in self._flags:
             value.requires_grad_(flag)
+        if changed:
+            drop_compiled()
+
+
+def _same(held: dict[Any, Any], before: dict[Any, Any]) -> bool:
+    return list(held) == list(before) and all(value is before[key] for key, value in held.items())
+
+
+def drop_compiled() -> None:
+    """Let torch compile anew what it has compiled: it does not notice hooks that came or went since."""
+    dynamo = sys.modules.get('torch._dynamo')
+    if dynamo is not None:
+        dynamo.reset()
 
 
 def roll_back(steps: list[Callable[[], Any]]) -> None:

@@ -15,8 +15,8 @@ from mmgps.tuning import SSF, InjectionError, LoRA, eject, merge_operations
 
 LINES, OPERATIONS = AtLine, AtOperation
 OPCODES = partial(AtLine, event='opcode')
-every = pytest.mark.parametrize('most', [40, pytest.param(10_000, marks=pytest.mark.slow)])
-"""Interruptions per test: some, or one at every place."""
+every = pytest.mark.parametrize('most', [40, pytest.param(1000, marks=pytest.mark.slow)])
+"""Interruptions per test, at most: some, or about all places."""
 
 
 def lora_bank() -> DeltaBank:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ('mmgps', 'tools', 'tests', 'configs', 'docs', '.ci')
 TEXT = {'.py', '.md', '.txt', '.toml', '.sh', '.in', '.cfg', '.yml', '.yaml', ''}
-MAX_LINES = {'mmgps': 320, 'tests': 400}
+MAX_LINES = {'mmgps': 320, 'tests': 420}
 MAX_TOOL_LINES = 80
 #: The two places that look for inputs beside the repository.
 INPUT_PLACES = {'tests/conftest.py', '.ci/run'}

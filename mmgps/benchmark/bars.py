@@ -59,6 +59,16 @@ def bars_for(backbone: nn.Module) -> list[Bar]:
         Bar('saved_bytes', one, 'bias', 1.10, 1.05),
         Bar('saved_bytes', one, 'lora-r8', 0.75, 0.65),
         Bar('step_s', many, 'full', 1.02, 0.90 if wide else 0.95),
+        Bar('step_s', f'{one}+leaner', 'bias', 1.05, 1.00),
+        Bar('saved_bytes', f'{one}+leaner', 'bias', 0.85, 0.75),
+        *(
+            bar
+            for k, step in ((5, 0.88), (20, 0.95))
+            for bar in (
+                Bar('step_s', f'gps-compact-k{k}+lean', 'full', 1.00, step),
+                Bar('saved_bytes', f'gps-compact-k{k}+lean', 'full', 0.85, 0.70 if k == 5 else 0.75),
+            )
+        ),
         Bar('optimizer_bytes_per_number', one, 'bias', 1.01, 1.01),
         Bar('reduced_bytes_per_number', one, 'bias', 1.01, 1.01),
     ]

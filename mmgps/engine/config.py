@@ -31,7 +31,7 @@ def tune_config(
 ) -> Config:
     """Make ``cfg`` fine-tune its backbone by ``method``, in place.
 
-    A method that the config has already is replaced; its target and the batches and loss of its selection pass stay. A
+    A method that the config has already is replaced; its target, its lean options and all of its selection pass stay. A
     method that adds modules is written into the config of the backbone, any other into a hook. Wrappers of the
     optimizer become the selective ones of the same kind, and :class:`mmgps.engine.ExactResumeHook` is added.
 
@@ -54,7 +54,7 @@ def tune_config(
         key: hook[key]
         for hook in [*defaults.values(), *hooks]
         if _is(hook, TUNE_HOOKS)
-        for key in ('target', 'num_batches', 'loss', 'allow_random_base')
+        for key in ('target', 'num_batches', 'loss', 'lean', 'micro_batches', 'allow_random_base')
         if key in hook
     }
     if target is not None:

@@ -16,6 +16,9 @@ from mmgps.sparse import LeanOption, saved_bytes, start_options
 from .selection_batches import divide, samples_of
 from .selection_loss import SelectionLoss, TrainingLoss
 
+ROOM = 0.6
+"""The share of what training keeps for a batch that a fitted part and the sums take: a batch of views, what forward and
+backward need in passing, and the gaps of the heap, which training then inherits, come on top."""
 PROBE = 2
 """Images that memory is measured with; a norm over a batch needs two."""
 
@@ -47,7 +50,7 @@ class MicroBatches:
 
     Args:
         size: Images of a part, for a contrastive loss views of images. None fits it: what a part keeps for its
-            backward, and the summed gradients, then stay below what training keeps for a batch, as measured with two
+            backward, and the summed gradients, then take 0.6 of what training keeps for a batch, as measured with two
             images.
         sums_on_host: Whether the gradient of each weight goes to the memory of the host as soon as it is made. For a
             GPU on which even one dense gradient of the backbone is too much.
@@ -136,7 +139,7 @@ class MicroBatches:
             training = TrainingLoss(model, optim_wrapper)
             own = loss.bind(model, backbone, optim_wrapper)
             each = saved_by(model, parameters, lambda: own(probe), True) / PROBE
-            room = batch_size * saved_by(model, parameters, lambda: training(probe), False) / PROBE
+            room = ROOM * batch_size * saved_by(model, parameters, lambda: training(probe), False) / PROBE
             sums = 0 if self.sums_on_host else sum(4 * value.numel() for value in parameters.values())
             size = max(1, int((room - sums) / max(each, 1)))
         if size < images:

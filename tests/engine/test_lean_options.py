@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from stopping import Stop
 from tiny import assert_same_bits, state_of, tiny_config, tiny_model, train
 
+from mmgps.engine import tune_config
 from mmgps.engine.fsdp import GPSFSDPStrategy
 from mmgps.engine.wrapping import check_strategy
 
@@ -59,6 +60,14 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
         train(tiny_config(tmp_path / 'cut', custom_hooks=[*hooks, dict(type='StopAt', at=3)]))
     resumed = train(tiny_config(tmp_path / 'cut', custom_hooks=hooks, resume=True))
     assert_same_bits(state_of(resumed), state_of(whole))
+
+
+def test_another_method_keeps_the_options(tmp_path: Path) -> None:
+    told = dict(lean=LEAN, micro_batches=dict(size=2))
+    cfg = tiny_config(tmp_path, custom_hooks=[{**HOOKS['gps'], **told}])
+    (hook, *_) = tune_config(cfg, 'bias').custom_hooks
+    assert hook.method.type == 'mmgps.BiasTuning'
+    assert {key: hook[key] for key in told} == told
 
 
 def test_sharded_weights_are_refused() -> None:

@@ -190,6 +190,29 @@ def test_autocast_rounds_as_without(method: str, options: str) -> None:
     assert_same(found, expected, rtol=2e-2, atol=2e-3)
 
 
+@pytest.mark.parametrize('autocast', [False, True])
+@pytest.mark.parametrize('method', ['full', 'k1'])
+def test_what_is_made_again_has_the_bits_that_it_had(method: str, autocast: bool) -> None:
+    """Outputs of norms, of linear layers behind them, and of activations, made again outside of autocast."""
+    net = network().float()
+    prepare(CompactTraining, net, METHODS[method][1](net))
+    Recomputation(1.0).start(net)
+    outputs: list[Tensor] = []
+    layers = [part for block in net.blocks for part in (block.ln1, block.ln2, block.ffn[0], block.ffn[1])]
+    for layer in layers:
+        layer.register_forward_hook(lambda module, args, output: outputs.append(output))
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        net(inputs().float())
+    assert len(outputs) == len(layers)
+    assert (outputs[2].dtype == torch.bfloat16) == autocast
+    for output in outputs:
+        derived = derivation_of(output)
+        made = derived.make(*derived.sources)
+        made = made if derived.pointwise is None else derived.pointwise(made)
+        assert made.dtype == output.dtype
+        assert torch.equal(made, output)
+
+
 def kept(net: nn.Module, method: str, options: Sequence[LeanOption]) -> int:
     net = copy.deepcopy(net)
     _, optimizer = prepare(METHODS[method][0], net, METHODS[method][1](net))

@@ -77,6 +77,16 @@ def test_scores_every_image_and_draws_none(run, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob('vis_image'))
 
 
+def test_the_method_is_that_of_the_checkpoint(run, tmp_path: Path) -> None:
+    """Whichever the command names: its scores are those of the network that was trained."""
+    run()
+    expected = (tmp_path / 'scores.csv').read_text()
+    for method in ('ssf', 'lora'):
+        (tmp_path / 'scores.csv').unlink()
+        run('--tune', method)
+        assert (tmp_path / 'scores.csv').read_text() == expected
+
+
 def test_show_dir_draws_every_image(run, tmp_path: Path) -> None:
     run('--show-dir', tmp_path / 'shown')
     pictures = sorted((tmp_path / 'shown/test').glob('*.png'))

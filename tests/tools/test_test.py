@@ -77,14 +77,17 @@ def test_scores_every_image_and_draws_none(run, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob('vis_image'))
 
 
-def test_the_method_is_that_of_the_checkpoint(run, tmp_path: Path) -> None:
-    """Whichever the command names: its scores are those of the network that was trained."""
+def test_the_method_is_that_of_the_checkpoint(run, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    """Whichever the command names: the network is the one that was trained."""
+    with (tmp_path / 'config.py').open('a') as config:
+        config.write("\nlog_level = 'INFO'\n")
     run()
     expected = (tmp_path / 'scores.csv').read_text()
-    for method in ('ssf', 'lora'):
-        (tmp_path / 'scores.csv').unlink()
-        run('--tune', method)
-        assert (tmp_path / 'scores.csv').read_text() == expected
+    run('--tune', 'ssf', '--tune-options', 'std=9.0')
+    assert (tmp_path / 'scores.csv').read_text() == expected
+    said = ''.join(capfd.readouterr())
+    assert 'trained by gps, the config asks for ssf: the network follows the checkpoint' in said
+    assert 'missing keys' not in said
 
 
 def test_show_dir_draws_every_image(run, tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from torch import nn
 from mmgps.delta import grow
 from mmgps.delta.base import listed
 from mmgps.delta.tensors import below, injected_names
+from mmgps.registry import METHODS
 from mmgps.selection import Selection
 from mmgps.tuning import TuningMethod, eject, injected_by
-from mmgps.tuning.rebuild import KEYS
+from mmgps.tuning.rebuild import INJECTING, KEYS
 
+from .components import METHOD_NAMES
 from .target import find_backbone
 
 CHECKPOINT_KEY = 'mmgps_selection'
@@ -32,7 +34,7 @@ def follow_checkpoint(
 
     Args:
         model: Built by some config, with or without a method in place.
-        target: Path of the backbone.
+        target: Path of the backbone, where the weights do not say it.
         state: The weights of the checkpoint; empty where it holds a delta.
         selection: That of the checkpoint, None if it has none: then the names of ``state`` say what is there.
         method: That of the config, which may be none of mmgps.
@@ -44,10 +46,13 @@ def follow_checkpoint(
         ValueError: If the weights hold what a method put beside the base and nothing says by which settings.
         DeltaMismatchError: If the method does not fit the backbone.
     """
+    if selection is not None:
+        target = trained_target(state, selection) or target
     backbone = find_backbone(model, target)
-    there, kept = injected_names(backbone), injected_by(backbone)
-    own = set(backbone.state_dict()) - there
-    wanted = (injected_in(state, target) if selection is None else set(selection.whole)) - own
+    own = set(backbone.state_dict()) - injected_names(backbone)
+    there, kept = injected_names(model), injected_by(backbone)
+    names = injected_in(state, target) if selection is None else beside_base(selection, method)
+    wanted = {below(target, name) for name in names - own}
     if wanted == there and (selection is None or not wanted or kept is None or agrees(kept, selection)):
         return False
     if selection is None and wanted:
@@ -56,18 +61,34 @@ def follow_checkpoint(
             f'{type(backbone).__name__} of the config has {listed(sorted(there))}; test it by the config that it was '
             'trained with, or give a checkpoint that was not published: one with its selection'
         )
+    asked = method or kept
     if there:
-        eject(backbone)
+        for part in model.modules():
+            eject(part)
     if wanted:
         assert selection is not None
-        grow(backbone, selection, wanted, method if method is not None and agrees(method, selection) else None)
-    asked = method or kept
+        grow(backbone, selection, names - own, method if method is not None and agrees(method, selection) else None)
     print_log(
         f'the checkpoint was trained by {selection.method if selection else "no method that adds modules"}, the config '
         f'asks for {asked.name if asked else "no method"}: the network follows the checkpoint',
         'current',
     )
     return True
+
+
+def trained_target(state: Mapping[str, Any], selection: Selection) -> str | None:
+    """Path of the part of a network that ``selection`` was trained in, read off the names of its weights."""
+    names = [*selection.whole, *selection.connections]
+    paths = {key.removesuffix(f'.{names[0]}') for key in state if key.endswith(f'.{names[0]}')} if names else set()
+    fitting = [path for path in paths if all(f'{path}.{name}' in state for name in names)]
+    return fitting[0].removeprefix('module.') if len(fitting) == 1 else None
+
+
+def beside_base(selection: Selection, method: TuningMethod | None) -> set[str]:
+    """Names that a selection trains in full, where some may be of modules that its method added."""
+    plain = {METHODS.get(entry['type']).name for entry in METHOD_NAMES.values()} - INJECTING.keys()
+    ours = selection.method in plain and not (method is not None and agrees(method, selection))
+    return set() if ours else set(selection.whole)
 
 
 def agrees(method: TuningMethod, selection: Selection) -> bool:

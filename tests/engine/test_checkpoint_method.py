@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from test_injected import INJECTED
 from tiny import tiny_config, train
 
-from mmgps.engine import build_base, follow_method, init_bank, init_model, tune_config
+from mmgps.engine import METHOD_NAMES, build_base, follow_method, init_bank, init_model, tune_config
 from mmgps.engine.delta_checkpoints import extract_from_checkpoint, merged_state, write_checkpoint
 
 CONFIGS = ['gps', 'lora', 'ssf', 'spt-lora', 'full', None]
@@ -58,6 +58,19 @@ def test_the_checkpoint_decides(asked: str | None, made: str, trained: dict, tmp
     runner = loaded(config(tmp_path, asked), checkpoint)
     assert torch.equal(answer(runner.model), expected)
     assert runner.model.state_dict().keys() == torch.load(checkpoint, weights_only=True)['state_dict'].keys()
+
+
+@pytest.mark.parametrize('method', ['gps', 'lora', 'bias'])
+def test_another_part_of_the_network(method: str, tmp_path: Path) -> None:
+    """Which the checkpoint says, and no config that tunes the backbone or nothing."""
+    named = {**METHOD_NAMES[method], **(dict(parts=('conv',), rank=2) if method == 'lora' else {})}
+    cfg = tiny_config(tmp_path, 2)
+    cfg.custom_hooks = [dict(type='mmgps.TuneHook', method=named, target='decode_head.convs')]
+    cfg.custom_hooks.append(dict(type='mmgps.ExactResumeHook'))
+    expected = answer(train(cfg).model)
+    for asked in ('ssf', 'gps', None):
+        runner = loaded(config(tmp_path / f'{asked}', asked), tmp_path / 'iter_2.pth')
+        assert torch.equal(answer(runner.model), expected)
 
 
 def test_settings_that_change_no_shape(trained: dict, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModule
-from mmengine.registry import MODELS, OPTIMIZERS
+from mmengine.registry import MODELS, OPTIMIZERS, init_default_scope
 from mmengine.runner import Runner
 from ranks import run_ranks
 from tiny import state_of, tiny_config, tiny_model, train
@@ -18,7 +18,10 @@ from torch.utils.checkpoint import checkpoint
 
 from mmgps.engine import METHOD_NAMES, tune_config
 from mmgps.selection import UnreachedError
-from mmgps.tuning import UntrainedError
+from mmgps.tuning import InjectionError, LoRA, UntrainedError, merge_operations
+from mmgps.tuning.low_rank import low_rank
+from mmgps.tuning.placing import place
+from mmgps.tuning.sites import find_sites
 
 ADAMW = dict(type='AdamW', lr=1e-2)
 
@@ -109,7 +112,7 @@ def test_a_head_that_is_frozen_too(tmp_path: Path) -> None:
 
 def test_compiled_training_has_a_first_iteration(tmp_path: Path) -> None:
     """Which is not looked into, but gives gradients."""
-    cfg = config(tmp_path, 'bias', None, compile=dict(backend='eager'))
+    cfg = config(tmp_path, 'gps', None, compile=dict(backend='eager'))
     assert train(cfg).iter == 2
 
 
@@ -171,6 +174,19 @@ def test_an_optimizer_that_keeps_its_parameters_elsewhere(tmp_path: Path) -> Non
     state = state_of(train(tiny_config(tmp_path / 'a', max_iters=2, optim_wrapper=wrapper, custom_hooks=hooks)))
     name = 'backbone.layers.0.attn.attn.in_proj_weight'
     assert 0 < int((state[name] != base[name]).sum()) <= 48
+
+
+def test_what_stands_at_a_layer_that_is_not_called_is_not_merged() -> None:
+    """BEiT composes the bias of ``qkv`` and reads its weight: nothing behind the layer runs."""
+    init_default_scope('mmseg')
+    net = MODELS.build(
+        dict(type='BEiT', img_size=32, patch_size=8, embed_dims=16, num_layers=1, num_heads=2, mlp_ratio=2)
+    )
+    LoRA(2, parts=('fc1',)).inject(net)
+    [site] = [site for site in find_sites(net) if site.reader]
+    place(site, low_rank(site, 2, 1.0))
+    with pytest.raises(InjectionError, match=r"output of 'layers\.0\.attn\.qkv': BEiTAttention reads its weight"):
+        merge_operations(net)
 
 
 def test_two_processes(tmp_path: Path) -> None:

@@ -87,6 +87,19 @@ def test_the_config_of_the_training_stays(run, tmp_path: Path) -> None:
     assert Config.fromfile(own).test_dataloader.dataset.data_root == str(tmp_path / 'set')
 
 
+def test_the_method_is_that_of_the_checkpoint(run, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    """Whichever the command names: the network is the one that was trained."""
+    with (tmp_path / 'config.py').open('a') as config:
+        config.write("\nlog_level = 'INFO'\n")
+    run()
+    expected = (tmp_path / 'scores.csv').read_text()
+    run('--tune', 'ssf', '--tune-options', 'std=9.0')
+    assert (tmp_path / 'scores.csv').read_text() == expected
+    said = ''.join(capfd.readouterr())
+    assert 'trained by gps, the config asks for ssf: the network follows the checkpoint' in said
+    assert 'missing keys' not in said
+
+
 def test_show_dir_draws_every_image(run, tmp_path: Path) -> None:
     run('--show-dir', tmp_path / 'shown')
     pictures = sorted((tmp_path / 'shown/test').glob('*.png'))

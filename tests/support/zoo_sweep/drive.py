@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import multiprocessing
@@ -58,6 +59,7 @@ def probed(stack: str, config: str, timeout_s: float, memory_gib: float) -> dict
     context = multiprocessing.get_context('fork')  # the packages are imported once
     receive, send = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(stack, config, send, memory_gib))
+    gc.collect()  # process groups that nobody holds: their threads do not exist in a fork that would free them
     child.start()
     send.close()
     child.join(timeout_s)

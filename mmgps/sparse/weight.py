@@ -110,8 +110,17 @@ class TrainedWeight:
         picked = whole.reshape(-1).index_select(0, self.flat).view_as(self.values)
         self.values.grad = picked if self.values.grad is None else self.values.grad + picked
 
+    @property
+    def replaced(self) -> bool:
+        """Whether the owner has another parameter than the one that this was built for, or that it followed last.
+
+        One that is sharded is another within the forward pass and comes back after it: False.
+        """
+        return self.dense is not self._found and not is_sharded(self._found)
+
     def _find_places(self) -> None:
         dense, connections = self.dense, self._connections
+        self._found = dense
         self.rows = connections.rows.to(dense.device)
         """Neuron of each number, int64 ``[chosen]``, ascending."""
         self.columns = connections.columns.to(dense.device)

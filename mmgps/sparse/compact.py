@@ -106,9 +106,11 @@ class CompactTraining:
 
         Raises:
             RuntimeError: If numbers were changed both in the values and in a weight, or in the values where a compiled
-                forward pass could not see it.
+                forward pass could not see it, or if a weight was replaced by another parameter.
         """
         for weight in self._weights:
+            if weight.replaced:
+                raise RuntimeError(_replaced(weight))
             if weight.dense.grad is not None:  # of one that is sharded, which FSDP makes after all hooks
                 weight.collect(weight.dense)
         if self._compiled:
@@ -183,6 +185,13 @@ def _changed_twice(weight: TrainedWeight) -> str:
     return (
         f'the chosen numbers of {weight.name} were changed both in the weight and in the parameter that the optimizer '
         'holds for them since the last step; change one of the two, the weight if in doubt'
+    )
+
+
+def _replaced(weight: TrainedWeight) -> str:
+    return (
+        f'{weight.name} is another parameter than when CompactTraining was built; call load_state_dict without '
+        'assign=True and write numbers with copy_, or close() and build CompactTraining and the optimizer anew'
     )
 
 

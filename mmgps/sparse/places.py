@@ -22,23 +22,30 @@ class Places:
         self.flat = logical_places(layout, connections.positions).to(dense.device)
         """Places in the weight read in logical order, int64 ``[chosen]``, in the order of the connections."""
         self._strides: tuple[int, ...] | None = None
-        self._stored = self.flat
+        self._stored, self._numbers = self.flat, dense.detach()
 
     def take(self) -> Tensor:
         """The numbers at the places, ``[chosen]``."""
-        return _storage(self._dense).index_select(0, self._places())
+        self._look()
+        return self._numbers.index_select(0, self._stored)
 
     def put(self, values: Tensor) -> None:
         """Write ``values`` ``[chosen]`` in place; the other numbers keep their bits."""
-        _storage(self._dense).index_copy_(0, self._places(), values)
+        self._look()
+        self._numbers.index_copy_(0, self._stored, values)
 
-    def _places(self) -> Tensor:
-        """Places in storage order, which is another one for weights that are channels-last."""
-        if self._strides != self._dense.stride():
-            self._strides = self._dense.stride()
-            index = torch.unravel_index(self.flat, self._dense.shape)
-            self._stored = torch.stack([i * s for i, s in zip(index, self._strides, strict=True)]).sum(0)
-        return self._stored
+    def _look(self) -> None:
+        """See where the weight lies in memory by now: its numbers and the places in storage order.
+
+        That is another order for weights that are channels-last.
+        """
+        dense = self._dense
+        if self._strides == dense.stride() and self._numbers.data_ptr() == dense.data_ptr():
+            return
+        self._strides = dense.stride()
+        index = torch.unravel_index(self.flat, dense.shape)
+        self._stored = torch.stack([i * s for i, s in zip(index, self._strides, strict=True)]).sum(0)
+        self._numbers = _storage(dense)
 
 
 def logical_places(layout: NeuronLayout, positions: Tensor) -> Tensor:

@@ -110,8 +110,17 @@ class TrainedWeight:
         picked = whole.reshape(-1).index_select(0, self.flat).view_as(self.values)
         self.values.grad = picked if self.values.grad is None else self.values.grad + picked
 
+    @property
+    def replaced(self) -> bool:
+        """Whether the owner has another parameter than the one that this was built for, or that it followed last.
+
+        One that is sharded is another within the forward pass and comes back after it: False.
+        """
+        return self.dense is not self._found and not is_sharded(self._found)
+
     def _find_places(self) -> None:
         dense, connections = self.dense, self._connections
+        self._found = dense
         self.rows = connections.rows.to(dense.device)
         """Neuron of each number, int64 ``[chosen]``, ascending."""
         self.columns = connections.columns.to(dense.device)
@@ -144,20 +153,20 @@ def with_changed_weights(weights: Sequence[TrainedWeight]) -> list[TrainedWeight
     return [weight for weight, found in zip(weights, now, strict=True) if not same_bits([found], [weight.agreed])]
 
 
+@torch.no_grad()
 def same_bits(ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     """Whether each of ``ones`` holds the numbers of its counterpart, NaN among them; asks each device once per type."""
-    return _bits(ones).keys() == _bits(others).keys() and all(
-        torch.equal(torch.cat(mine), torch.cat(theirs))
-        for mine, theirs in zip(_bits(ones).values(), _bits(others).values(), strict=True)
-    )
+    groups: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
+    for one, other in zip(ones, others, strict=True):
+        mine, theirs = groups.setdefault((one.dtype, one.device), ([], []))
+        mine.append(one.reshape(-1))
+        theirs.append(other.reshape(-1))
+    return all(torch.equal(_bits(mine), _bits(theirs)) for mine, theirs in groups.values())
 
 
-def _bits(tensors: Sequence[Tensor]) -> dict[tuple[torch.dtype, torch.device], list[Tensor]]:
-    found: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for tensor in tensors:
-        integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-        found.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach().reshape(-1).view(integers))
-    return found
+def _bits(parts: list[Tensor]) -> Tensor:
+    whole = torch.cat(parts)
+    return whole.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[whole.element_size()])
 
 
 def _after_accumulating(value: Tensor, hook: Callable[[Tensor], None]) -> RemovableHandle:

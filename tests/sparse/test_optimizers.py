@@ -310,6 +310,14 @@ def test_numbers_that_were_changed_in_both_places_are_refused() -> None:
         network(torch.randn(2, 2, 5, 5, dtype=torch.float64))
 
 
+def test_a_weight_that_was_replaced_is_refused() -> None:
+    pair = Pair(lambda held: optim.AdamW(held, lr=0.01))
+    network, training, optimizer = pair.runs[1]
+    network.load_state_dict(shifted(pair), assign=True)
+    with pytest.raises(RuntimeError, match=r'is another parameter than when CompactTraining was built; .* assign=True'):
+        step(network, training, optimizer)
+
+
 def test_a_nan_is_a_number_like_any_other() -> None:
     pair = Pair(lambda held: optim.AdamW(held, lr=0.01))
     network, training, _ = pair.runs[1]

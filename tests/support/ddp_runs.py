@@ -21,6 +21,9 @@ STEPS = 6
 class Net(nn.Module):
     """A convolution, attention and two branches, of which a call may leave out one."""
 
+    reads = False
+    """Whether the weight of the first branch is also read without a call of it."""
+
     def __init__(self, norm: type[nn.Module] = nn.Identity) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 3, 2, 1)
@@ -31,6 +34,7 @@ class Net(nn.Module):
     def forward(self, x: Tensor, both: bool) -> Tensor:
         x = self.norm(self.conv(x)).relu().flatten(2).transpose(1, 2)
         x = x + self.attention(x, x, x)[0]
+        x = nn.functional.linear(x, self.first.weight) if self.reads else x
         return self.first(x) + self.second(x) if both else self.first(x)
 
 
@@ -54,13 +58,16 @@ CASES: dict[str, tuple[dict[str, Any], int, type[nn.Module]]] = {
     'unused': (dict(find_unused_parameters=True), 1, nn.Identity),
     'static': (dict(static_graph=True), 1, nn.Identity),
     'accumulated': ({}, 3, nn.Identity),
+    'read': ({}, 1, nn.Identity),
     'batch-norm': ({}, 1, nn.BatchNorm2d),
 }
 
 
 def base_of(case: str) -> nn.Module:
     torch.manual_seed(0)
-    return Net(CASES[case][2]).double()
+    network = Net(CASES[case][2]).double()
+    network.reads = case == 'read'
+    return network
 
 
 class Counter:

@@ -104,7 +104,8 @@ def assert_compiled_is_eager(
             torch.testing.assert_close(
                 found[name], value, rtol=1e-10, atol=1e-11, msg=lambda text, n=name: f'{n}: {text}'
             )
-    assert len(expected) >= 2 * len(training.replacements())
+    values = training.replacements().values()
+    assert sum(value.grad is not None for value in values) >= 0.9 * len(values)
 
 
 #: Of each operation one, for every run of the tests; a graph takes a minute of the C++ compiler on a busy machine.

@@ -37,13 +37,8 @@ def parse_args() -> argparse.Namespace:
         help='where logs and checkpoints go; default: work_dirs/<config name>, with --tune _<method> behind',
     )
     found = parser.add_mutually_exclusive_group()
-    found.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='go on from CHECKPOINT, or from the last one of the work dir',
-    )
+    resume = dict(nargs='?', const='auto', metavar='CHECKPOINT')
+    found.add_argument('--resume', **resume, help='go on from CHECKPOINT, or from the last one of the work dir')
     found.add_argument('--overwrite', action='store_true', help='replace what another run left in the work dir')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the lr by the total batch size')

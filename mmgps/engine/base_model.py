@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS as ANY_MODELS
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
+from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 
 from mmgps.delta.base import listed
@@ -112,6 +112,31 @@ def named_weights(part: Any) -> list[str]:
         return []
     own = [str(part[key]) for key in WEIGHT_KEYS if isinstance(part.get(key), str | bool) and part[key]]
     return [*own, *(name for value in part.values() for name in named_weights(value))]
+
+
+def check_loaded(runner: Runner, watch: LoadingWatch, allowed: bool) -> None:
+    """Make sure that the files that a config names filled the backbone.
+
+    Args:
+        runner: Whose model is to be tuned.
+        watch: What was loaded into its backbone so far; it is closed.
+        allowed: Whether any backbone will do: a random one was asked for, or the run goes on from a checkpoint.
+
+    Raises:
+        RandomBaseError: If next to nothing of such a file fits.
+    """
+    watch.close()
+    if allowed:
+        return
+    named = [f'load_from {runner._load_from}'] if runner._load_from else []
+    named += named_weights(runner.cfg.get('model'))
+    remedy = 'set allow_random_base=True of the hook to tune a random backbone'
+    watch.check(' and '.join(named) or 'what was loaded', remedy)
+    if not watch.loads and not named:
+        runner.logger.warning(
+            'the config names no file of weights for the backbone: unless it loads some itself, it is tuned from '
+            'random numbers; set init_cfg of the backbone, or load_from'
+        )
 
 
 def state_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:

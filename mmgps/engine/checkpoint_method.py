@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 from torch import nn
 
 from mmgps.delta import grow
@@ -121,4 +122,14 @@ def check_nothing_lost(model: nn.Module, target: str, state: Mapping[str, Any]) 
             f'load_from names a network with {len(lost)} tensors beside its base, {listed(sorted(lost))}, which the '
             'backbone of the config has no place for and would lose; write it as a plain network by '
             'python tools/delta.py merge, or go on with its method by --resume'
+        )
+
+
+def check_not_thin(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint without weights where nothing fills it up."""
+    thin = 'state_dict' in checkpoint and not checkpoint['state_dict']
+    if thin and not any(hasattr(hook, 'thin_checkpoints') for hook in runner.hooks):
+        raise ValueError(
+            "the checkpoint is a thin one, with a delta in place of the weights; add dict(type='mmgps.DeltaHook') to "
+            'custom_hooks, which puts it onto the base that the config names'
         )

@@ -30,7 +30,8 @@ class CompactTraining:
 
     What the optimizer, or anybody else, does to the values between two steps is in the weights before the next forward
     pass; numbers that somebody put into a weight are in the values before the next step. A compiled forward pass does
-    not look for the former.
+    not look for the former. Elsewhere than on the CPU a write through ``.data`` between two training steps, with no
+    validation in between, is not seen: looking for it would wait for the device in each step.
 
     Build it when the backbone is on its device; :meth:`close`, or leaving it as a context, restores the modules.
 
@@ -53,6 +54,7 @@ class CompactTraining:
         self._routes: dict[str, Route] = {}
         self._required: list[bool] = []
         self._watching = self._compiled = False
+        self._suspicious, self._mode = True, backbone.training
 
     def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
         return {weight.dense: weight.values for weight in self._weights}
@@ -116,10 +118,12 @@ class CompactTraining:
         if self._compiled:
             for weight in with_changed_values(self._weights):
                 raise RuntimeError(_unseen(weight))
-        for weight in with_changed_weights(self._weights):
-            if with_changed_values([weight]):
-                raise RuntimeError(_changed_twice(weight))
-            weight.read()
+        if self._may_have_changed():
+            for weight in with_changed_weights(self._weights):
+                if with_changed_values([weight]):
+                    raise RuntimeError(_changed_twice(weight))
+                weight.read()
+            self._suspicious = False
         average_gradients([weight.values for weight in self._weights])
 
     def after_step(self) -> None:
@@ -165,8 +169,24 @@ class CompactTraining:
         elif not torch.jit.is_tracing():  # type: ignore[no-untyped-call]
             self._follow_values()
 
+    def _may_have_changed(self) -> bool:
+        """Whether numbers are to be compared. Where that would wait for a device, only after a sign of a change.
+
+        Signs are a write that torch counts, other memory, and a forward pass in another mode than the one before: what
+        swaps averages in and out writes through ``.data``, which is not counted, but around a validation.
+        """
+        return self._on_cpu or self._suspicious or any(weight.touched for weight in self._weights)
+
+    @property
+    def _on_cpu(self) -> bool:
+        return all(weight.values.device.type == 'cpu' for weight in self._weights)
+
     def _follow_values(self) -> None:
         """Put values that somebody changed beside a step into the weights: a closure, a perturbation, an average."""
+        if self._mode is not self._backbone.training:
+            self._mode, self._suspicious = self._backbone.training, True
+        if not self._may_have_changed():
+            return
         for weight in with_changed_values(self._weights):
             if with_changed_weights([weight]):
                 raise RuntimeError(_changed_twice(weight))

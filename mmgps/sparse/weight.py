@@ -36,7 +36,7 @@ class TrainedWeight:
         self.values = nn.Parameter(self._places.take().view(_shape(connections)))
         self.agreed = self.values.detach().clone()
         """The numbers that values and weight held when one was last copied to the other."""
-        self._version = self.values._version
+        self._seen = self._marks()
         self._watch: RemovableHandle | None = None
 
     @property
@@ -69,12 +69,23 @@ class TrainedWeight:
 
     def _note(self) -> None:
         self.agreed = self.values.detach().clone()
-        self._version = self.values._version
+        self._seen = self._marks()
+
+    def _marks(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """What tells of values and weight that they were written, as far as torch counts it, or lie elsewhere."""
+        dense = self.dense  # of one that is sharded nothing is told
+        of_dense = (0, 0) if is_sharded(dense) else (dense._version, dense.data_ptr())
+        return (self.values._version, self.values.data_ptr()), of_dense
 
     @property
     def values_touched(self) -> bool:
         """Whether somebody wrote into ``values`` since they were read or written; ``values.data`` aside."""
-        return self.values._version != self._version
+        return self.values._version != self._seen[0][0]
+
+    @property
+    def touched(self) -> bool:
+        """Whether somebody wrote into either since one was last copied to the other, as far as torch counts it."""
+        return self._marks() != self._seen
 
     def in_dense(self) -> Tensor:
         """The chosen numbers of the dense weight, in the shape of ``values``."""

@@ -42,8 +42,8 @@ from mmgps.tuning import (
 )
 
 from ..agreement import check_same_loss, check_same_method, check_same_training
-from ..base_model import named_weights
-from ..checkpoint_method import CHECKPOINT_KEY, check_nothing_lost, follow_checkpoint, injected_in
+from ..base_model import check_loaded
+from ..checkpoint_method import CHECKPOINT_KEY, check_not_thin, check_nothing_lost, follow_checkpoint, injected_in
 from ..checkpoints import load_safely
 from ..components import build_method
 from ..history import pack_history, unpack_history
@@ -135,7 +135,7 @@ class TuneHook(Hook):
         A model that is tested needs what its checkpoint was trained with beside the base, and no selection.
         """
         unpack_history(checkpoint)
-        _check_whole(runner, checkpoint)
+        check_not_thin(runner, checkpoint)
         if not is_training(runner):  # tested, also by the config of a run that was resumed
             self._loaded_to_test = True
             for state in ('optimizer', 'param_schedulers'):
@@ -164,7 +164,9 @@ class TuneHook(Hook):
         check_batches(runner.train_dataloader)
         check_strategy(runner, self.sparse, bool(self.lean))
         find_tune_hook(runner)
-        self._check_base(runner)
+        watch, self._loading = self._loading, None
+        if watch is not None:
+            check_loaded(runner, watch, self.selection is not None or self.allow_random_base)
         check_metrics(runner)
         if self.selection is None:
             self._backbone(runner).train()  # most freeze their frozen_stages then, not when they are built
@@ -242,28 +244,6 @@ class TuneHook(Hook):
         if method is not None:
             check_made_before(runner, method, self.target)
 
-    def _check_base(self, runner: Runner) -> None:
-        """Make sure that files that the config names filled the backbone, unless the run goes on from a checkpoint."""
-        watch, self._loading = self._loading, None
-        if watch is None:
-            return
-        watch.close()
-        if self.selection is not None or self.allow_random_base:
-            return
-        named = [
-            *([f'load_from {runner._load_from}'] if runner._load_from else []),
-            *named_weights(runner.cfg.get('model')),
-        ]
-        watch.check(
-            ' and '.join(named) or 'what was loaded',
-            'set allow_random_base=True of the hook to tune a random backbone',
-        )
-        if not watch.loads and not named:
-            runner.logger.warning(
-                'the config names no file of weights for the backbone: unless it loads some itself, it is tuned from '
-                'random numbers; set init_cfg of the backbone, or load_from'
-            )
-
     def _watch(self, runner: Runner) -> None:
         """Make sure that an optimizer holds what is trained, and watch for what the first iteration leaves out."""
         if self._first is not None:
@@ -313,16 +293,6 @@ class TuneHook(Hook):
             path = Path(runner.work_dir) / 'selection.safetensors'
             save_selection(selection, path)
             runner.logger.info(f'selection written to {path}')
-
-
-def _check_whole(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint without weights where nothing fills it up."""
-    thin = 'state_dict' in checkpoint and not checkpoint['state_dict']
-    if thin and not any(hasattr(hook, 'thin_checkpoints') for hook in runner.hooks):
-        raise ValueError(
-            "the checkpoint is a thin one, with a delta in place of the weights; add dict(type='mmgps.DeltaHook') to "
-            'custom_hooks, which puts it onto the base that the config names'
-        )
 
 
 def find_tune_hook(runner: Runner) -> TuneHook:

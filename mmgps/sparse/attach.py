@@ -102,6 +102,14 @@ def wanted(values: Tensor) -> bool:
     return torch.is_grad_enabled() and values.requires_grad and not recorded()
 
 
+def constant(weight: Tensor) -> Tensor:
+    """``weight`` without its own gradient, which is that of whoever else reads it.
+
+    Where no gradient is recorded it stays itself, so that a mode that watches for reads of it sees this one.
+    """
+    return weight.detach() if torch.is_grad_enabled() else weight
+
+
 def attach(y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
     """``y``, the output of a layer for ``x``, made to depend on ``values``, and on ``bias`` where one is given."""
     attached: Tensor = _Attach.apply(y, x, values, bias, plan, derivation_of(x))  # type: ignore[no-untyped-call]

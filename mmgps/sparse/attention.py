@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attach import wanted
+from .attach import constant, wanted
 from .forward import OwnForward, no_hook, runs_forward_of
 from .fused_attention import is_self_attention, self_attention
 from .linear import LinearPlan, attached_linear, dense_linear, linear_plan
@@ -51,7 +51,7 @@ class Projection:
         entries, plan = self._parts[start, start + len(w)]
         values: Tensor = self.weight.values
         if plan is None or not wanted(values):
-            return F.linear(x, w.detach(), b)
+            return F.linear(x, constant(w), b)
         if entries != (0, len(self.weight)):
             values = values.reshape(-1)[entries[0] : entries[1]]
         return attached_linear(x, w, b, values, plan)

@@ -92,13 +92,14 @@ class CompactTraining:
         installer = Installer(self._weights)
         installer.install(self._backbone)
         forward, saving = Call(self._before_forward), Call(self._follow_values)
-        self._handles = [
-            *installer.handles,
+        self._handles, self._routes = list(installer.handles), installer.routes
+        if not self._weights:
+            return
+        self._handles += [
             self._backbone.register_forward_pre_hook(forward),
             self._backbone.register_state_dict_pre_hook(saving),  # type: ignore[no-untyped-call]
             *(weight.after_backward(partial(self._check_seen, weight)) for weight in self._weights),
         ]
-        self._routes = installer.routes
         # DDP, which wraps the network between here and the first forward, must not reduce gradients of the weights
         if not _in_processes() or any(is_sharded(weight.dense) for weight in self._weights):
             self._watch()
@@ -167,7 +168,8 @@ class CompactTraining:
         if torch.compiler.is_compiling():
             self._compiled = True
         elif not torch.jit.is_tracing():  # type: ignore[no-untyped-call]
-            self._follow_values()
+            with torch._C.DisableTorchFunction():  # this is none of what a mode watches the network for
+                self._follow_values()
 
     def _may_have_changed(self) -> bool:
         """Whether numbers are to be compared. Where that would wait for a device, only after a sign of a change.

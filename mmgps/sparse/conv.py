@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attach import Plan, attach, wanted
+from .attach import Plan, attach, constant, wanted
 from .conv_inputs import Kept, Source, Taps, batched
 from .conv_native import weight_gradient
 from .forward import OwnForward
@@ -38,7 +38,7 @@ class ConvForward(OwnForward):
         self._values, self.plan = values, plan
 
     def __call__(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        layer, weight = self._layer, self._layer.weight.detach()
+        layer, weight = self._layer, constant(self._layer.weight)
         if layer.transposed:
             y = _transposed(layer, input, weight, output_size)
         else:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attach import Plan, attach, wanted
+from .attach import Plan, attach, constant, wanted
 from .derived import derivation_of
 from .forward import OwnForward
 from .picking import RowPick, chunks, wide_type
@@ -39,7 +39,7 @@ def attached_linear(x: Tensor, w: Tensor, b: Tensor | None, values: Tensor, plan
     The gradient of the bias is a sum over the same positions as that of the values. Where it can be made on the way,
     the native operation does not read the output's gradient once more for it.
     """
-    w = w.detach()  # its own gradient is that of whoever else reads it
+    w = constant(w)
     if not wanted(values):
         return F.linear(x, w, b)
     if b is None or not b.requires_grad or not plan.makes_bias:

@@ -119,7 +119,7 @@ class TrainedWeight:
             return
         whole = found.full_tensor() if is_sharded(found) else found  # type: ignore[attr-defined]
         picked = whole.reshape(-1).index_select(0, self.flat).view_as(self.values)
-        self.values.grad = picked if self.values.grad is None else self.values.grad + picked
+        torch.autograd.backward([self.values], [picked])  # and whoever watches the values is told
 
     @property
     def replaced(self) -> bool:

@@ -151,6 +151,7 @@ def test_injecting_merging_and_ejecting_that_is_stopped_anywhere_changes_nothing
     ):
         model, before = copy.deepcopy(start).eval(), bits_of(start)
         output, flags = model(picture()), [value.requires_grad for value in start.parameters()]
+        change(copy.deepcopy(model))  # what is read of the classes is read once
         other = copy.deepcopy(model)
         with kind(0) as counting:
             change(other)

@@ -112,13 +112,13 @@ def hold_only_trained(
     for wrapper in wrappers:
         if needed and not isinstance(wrapper, SelectiveStep):
             raise TypeError(_refusal(wrapper))
-        held = {id(value) for group in wrapper.optimizer.param_groups for value in group['params']}
-        if any(id(old) in held for old in sparse.replacements()):
-            sparse.check_optimizer(wrapper.optimizer)
     groups = [group for wrapper in wrappers for group in wrapper.optimizer.param_groups]
     heirs = _new_members(groups, added)
     for wrapper in wrappers:
         _check_groups(wrapper.optimizer, {*map(id, sparse.replacements()), *(at for at, new in heirs.items() if new)})
+        held = {id(value) for group in wrapper.optimizer.param_groups for value in group['params']}
+        if any(id(old) in held for old in sparse.replacements()):
+            sparse.check_optimizer(wrapper.optimizer)
     dropped = {id(value) for value in frozen}
     for old, new in sparse.replacements().items():
         dropped.add(id(old))

@@ -203,7 +203,8 @@ class Measurements:
         for name in task.methods:
             rig = bench.rig(name)
             wall = median(bench.seconds(rig, 5, task.warmup))
-            with torch.profiler.profile(activities=[activity.CPU if self.device == 'cpu' else activity.CUDA]) as seen:
+            activities = [activity.CPU] if self.device == 'cpu' else [activity.CPU, activity.CUDA]
+            with torch.profiler.profile(activities=activities) as seen:
                 bench.seconds(rig, 1, 0)
             rows += costliest(name, seen.key_averages(), self.device, 1e3 * wall)
             del rig

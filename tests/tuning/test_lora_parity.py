@@ -101,5 +101,5 @@ def test_every_factor_gives_the_outputs_and_gradients_of_the_added_product(kind:
     for maps, values in ((mine, factors), (other, plain)):
         sum(y.square().mean() for y in maps).backward(inputs=list(values.values()))
     for name, value in plain.items():
-        assert value.grad.abs().max() > 1e-8, name
+        assert value.grad.abs().max() > 1e-12, name  # exactly zero where nothing reaches it; deep layers have 1e-9
         torch.testing.assert_close(factors[name].grad, value.grad, rtol=1e-8, atol=1e-12)

@@ -105,9 +105,10 @@ def wanted(values: Tensor) -> bool:
 def constant(weight: Tensor) -> Tensor:
     """``weight`` without its own gradient, which is that of whoever else reads it.
 
-    Where no gradient is recorded it stays itself, so that a mode that watches for reads of it sees this one.
+    Where no gradient is recorded it stays itself, so that a mode that watches for reads of it sees this one, and in a
+    trace or an export, which never trains.
     """
-    return weight.detach() if torch.is_grad_enabled() else weight
+    return weight.detach() if torch.is_grad_enabled() and not recorded() else weight
 
 
 def attach(y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:

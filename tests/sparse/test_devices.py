@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 from gradient_pair import FLOAT32, Exact, assert_equal_gradients
-from torch import Tensor, nn
+from layers_by_type import LAYERS, Attention
+from torch import nn
 from training_pair import ROUTES, prepare, random_selection
 
 from mmgps.sparse import CompactTraining, MaskedTraining
@@ -17,32 +18,6 @@ from mmgps.sparse.routes import Kind
 no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 DEVICES = ['cpu', pytest.param('cuda', marks=[pytest.mark.gpu, no_cuda])]
 HALF = Exact(torch.bfloat16, 16 * 2**-8)
-
-
-class Attends(nn.Module):
-    """Attention of a sequence to itself, and to another."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.attention(x, x, x)[0] + self.attention(x, x.flip(0), x.flip(1))[0]
-
-
-LAYERS = {
-    'linear': (lambda: nn.Linear(16, 12), (3, 5, 16)),
-    'convolution': (lambda: nn.Conv2d(8, 6, 3, stride=2, padding=1), (2, 8, 9, 7)),
-    'depthwise': (lambda: nn.Conv2d(6, 6, 5, padding=2, groups=6), (2, 6, 9, 7)),
-    'transposed': (lambda: nn.ConvTranspose2d(8, 6, 3, stride=2), (2, 8, 5, 4)),
-    'attention': (Attends, (3, 4, 16)),
-    'fallback': (lambda: nn.Sequential(nn.LSTM(8, 6), _First()), (3, 2, 8)),
-}
-
-
-class _First(nn.Module):
-    def forward(self, found: tuple[Tensor, object]) -> Tensor:
-        return found[0]
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +42,7 @@ def test_every_route_gives_the_gradient_of_masked_training(
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('device', DEVICES)
 def test_steps_under_autocast_and_a_loss_scaler(device: str, dtype: torch.dtype) -> None:
-    base = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.GELU(), nn.Flatten(2), nn.Linear(16, 16), Attends()).to(device)
+    base = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.GELU(), nn.Flatten(2), nn.Linear(16, 16), Attention()).to(device)
     x = torch.randn(2, 3, 8, 8).to(device)
     selection = random_selection(base, 2)
     before = base.state_dict()

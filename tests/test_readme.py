@@ -38,11 +38,16 @@ def tool_call(words: list[str]) -> tuple[str, list[str]]:
         return 'tools/train.py', [arguments[0], *arguments[2:]]
     if tool == 'tools/slurm_train.sh':
         return 'tools/train.py', arguments[2:]
+    if tool == 'tools/dev/gpu/run.sh':
+        return 'tools/dev/gpu/stages.py', arguments
     return tool, arguments
 
 
 def parsed(words: list[str], monkeypatch: pytest.MonkeyPatch):
     tool, arguments = tool_call(words)
+    if tool.endswith('.sh'):
+        pytest.skip(f'{tool} is a shell script')
+    monkeypatch.syspath_prepend((ROOT / tool).parent)
     monkeypatch.setattr(sys, 'argv', [tool, *arguments])
     parse_args = runpy.run_path(str(ROOT / tool)).get('parse_args')
     if parse_args is None:

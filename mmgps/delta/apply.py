@@ -44,7 +44,12 @@ class AppliedDelta:
         self._entered = False
         self._backbone = backbone_of(model, delta)
         self._undo: Undo = []
-        self._gate.run(partial(self._put_on, model, delta, method))
+        try:
+            self._gate.run(partial(self._put_on, model, delta, method))
+        except BaseException:
+            if self._patch is not None:  # it came when all was done
+                self.remove()
+            raise
 
     def _put_on(self, model: nn.Module, delta: Delta, method: TuningMethod | None) -> None:
         if self._gate.visits:

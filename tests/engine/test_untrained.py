@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModule
-from mmengine.registry import MODELS, OPTIMIZERS, init_default_scope
+from mmengine.registry import HOOKS, MODELS, OPTIMIZERS, init_default_scope
 from mmengine.runner import Runner
 from ranks import run_ranks
 from tiny import state_of, tiny_config, tiny_model, train
@@ -197,3 +197,18 @@ def test_two_processes(tmp_path: Path) -> None:
         assert found['unused'] == (True, ['branches.2.weight', 'branches.2.bias'])
         assert 'ZeroRedundancyOptimizer keeps its parameters in' in found['compact']
         assert found['masked'].split() == ['0.weight', '0.bias', '2.weight', '2.bias']
+
+
+@HOOKS.register_module(force=True)
+class AddsLate(Hook):
+    """Gives the head a parameter after the optimizer was built."""
+
+    def before_run(self, runner: Runner) -> None:
+        runner.model.decode_head.late = torch.nn.Parameter(torch.ones(3))
+
+
+def test_a_parameter_that_comes_after_the_optimizer(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path)
+    cfg.custom_hooks.insert(0, dict(type='AddsLate'))
+    with pytest.raises(UntrainedError, match=r'decode_head\.late'):
+        train(cfg)

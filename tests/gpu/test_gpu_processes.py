@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +11,17 @@ import torch
 
 pytest.importorskip('mmseg')
 
+from ranks import run_ranks
+
 pytestmark = pytest.mark.gpu
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(folder: Path, device: str, world: int, backend: str) -> list[dict[str, Any]]:
     """What each process of ``gpu_ranks.py`` found."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / 'tests/support'), *filter(None, [os.environ.get('PYTHONPATH')])])
-    environment = {**os.environ, 'PYTHONPATH': paths, 'WORLD_SIZE': str(world), 'BACKEND': backend}
-    environment.update(MMGPS_TEST_DEVICE=device, CUBLAS_WORKSPACE_CONFIG=':4096:8')
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(ROOT / 'tests/support/gpu_ranks.py'), str(rank), str(folder)],
-            env={**environment, 'RANK': str(rank), 'LOCAL_RANK': '0'},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    said = [process.communicate(timeout=300)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0] * world, '\n'.join(text[-3000:] for text in said)
+    run_ranks(
+        'gpu_ranks.py', world, folder, BACKEND=backend, MMGPS_TEST_DEVICE=device, CUBLAS_WORKSPACE_CONFIG=':4096:8',
+        CUDA_VISIBLE_DEVICES='' if device == 'cpu' else os.environ.get('CUDA_VISIBLE_DEVICES', '0'),
+    )  # fmt: skip
     return [torch.load(folder / f'found-{rank}.pth', weights_only=True) for rank in range(world)]
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_ranks(script: str, world: int, folder: Path) -> None:
+def run_ranks(script: str, world: int, folder: Path, **variables: str) -> None:
     """Start ``script`` of this folder as ``world`` processes, each with its rank and ``folder``, and wait for all.
 
-    The environment is that of ``torchrun``, for those that read it.
+    The environment is that of ``torchrun``, for those that read it, without a GPU, and with the given ``variables``.
     """
     path = ROOT / 'tests/support' / script
-    paths = os.pathsep.join([str(ROOT), str(path.parent)])
+    paths = os.pathsep.join([str(ROOT), str(path.parent), *filter(None, [os.environ.get('PYTHONPATH')])])
     environment = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    environment['WORLD_SIZE'] = str(world)
+    environment |= {'WORLD_SIZE': str(world), **variables}
     ranks = [
         subprocess.Popen(
             [sys.executable, path, str(rank), folder],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mmgps.selection import Selection
@@ -18,7 +19,14 @@ from .optimizers import check_elementwise
 from .reduce import average_gradients
 from .routes import Route
 from .shard import is_sharded
-from .weight import TrainedWeight, with_changed_values, with_changed_weights
+from .weight import (
+    TrainedWeight,
+    different_bits,
+    values_and_agreed,
+    weights_and_agreed,
+    with_changed_values,
+    with_changed_weights,
+)
 
 
 class CompactTraining:
@@ -30,8 +38,8 @@ class CompactTraining:
 
     What the optimizer, or anybody else, does to the values between two steps is in the weights before the next forward
     pass; numbers that somebody put into a weight are in the values before the next step. A compiled forward pass does
-    not look for the former. Elsewhere than on the CPU a write through ``.data`` between two training steps, with no
-    validation in between, is not seen: looking for it would wait for the device in each step.
+    not look for the former. Elsewhere than on the CPU, a write through ``.data`` between two training steps is found
+    only one step later, without waiting for the device, and is an error then.
 
     Build it when the backbone is on its device; :meth:`close`, or leaving it as a context, restores the modules.
 
@@ -55,6 +63,7 @@ class CompactTraining:
         self._required: list[bool] = []
         self._watching = self._compiled = False
         self._suspicious, self._mode = True, backbone.training
+        self._comparisons = LateComparisons()
 
     def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
         return {weight.dense: weight.values for weight in self._weights}
@@ -91,7 +100,7 @@ class CompactTraining:
             weight.read()
         installer = Installer(self._weights)
         installer.install(self._backbone)
-        forward, saving = Call(self._before_forward), Call(self._follow_values)
+        forward, saving = Call(self._before_forward), Call(self._before_saving)
         self._handles, self._routes = list(installer.handles), installer.routes
         if not self._weights:
             return
@@ -108,8 +117,9 @@ class CompactTraining:
         """Called when gradients are complete, before they are unscaled or clipped.
 
         Raises:
-            RuntimeError: If numbers were changed both in the values and in a weight, or in the values where a compiled
-                forward pass could not see it, or if a weight was replaced by another parameter.
+            RuntimeError: If numbers were changed both in the values and in a weight, in the values where a compiled
+                forward pass could not see it, or in the previous step where only a comparison shows it; or if a weight
+                was replaced by another parameter.
         """
         for weight in self._weights:
             if weight.replaced:
@@ -125,6 +135,9 @@ class CompactTraining:
                     raise RuntimeError(_changed_twice(weight))
                 weight.read()
             self._suspicious = False
+        else:
+            self._comparisons.add(*weights_and_agreed(self._weights))
+        self._comparisons.check()
         average_gradients([weight.values for weight in self._weights])
 
     def after_step(self) -> None:
@@ -147,6 +160,7 @@ class CompactTraining:
             weight.dense.requires_grad_(required)
         self._handles, self._routes, self._required = [], {}, []
         self._watching = self._compiled = False
+        self._comparisons = LateComparisons()
 
     def __enter__(self) -> CompactTraining:
         self.start()
@@ -188,15 +202,57 @@ class CompactTraining:
         if self._mode is not self._backbone.training:
             self._mode, self._suspicious = self._backbone.training, True
         if not self._may_have_changed():
+            self._comparisons.add(*values_and_agreed(self._weights))
             return
         for weight in with_changed_values(self._weights):
             if with_changed_weights([weight]):
                 raise RuntimeError(_changed_twice(weight))
             weight.write()
 
+    def _before_saving(self) -> None:
+        self._suspicious = True
+        self._follow_values()
+        self._comparisons.check(everything=True)
+
     def _check_seen(self, weight: TrainedWeight) -> None:
         if self._compiled and weight.values_touched:
             raise RuntimeError(_unseen(weight))
+
+
+class LateComparisons:
+    """Comparisons made on a device whose results are read one step later, so that no step waits for the device."""
+
+    def __init__(self) -> None:
+        self._recent: list[Tensor] = []
+        self._due: list[Tensor] = []
+
+    def add(self, ones: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+        """Compare each tensor of ``ones`` with its counterpart, bit by bit; nothing while a CUDA graph is captured."""
+        if not _capturing():
+            self._recent += different_bits(ones, others)
+
+    def check(self, everything: bool = False) -> None:
+        """Read the results of the previous step, or all of them.
+
+        Raises:
+            RuntimeError: If numbers differed.
+        """
+        if _capturing():
+            return
+        found, self._due = self._due, self._recent
+        self._recent = []
+        if everything:
+            found, self._due = found + self._due, []
+        if any(bool(flag) for flag in found):
+            raise RuntimeError(
+                'chosen numbers were changed between two steps in a way that torch does not count (through .data), in '
+                'a weight or in the parameter that the optimizer holds for it, and the last step did not see it; write '
+                'under torch.no_grad() without .data, or use mmgps.MaskedTraining'
+            )
+
+
+def _capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _in_processes() -> bool:

@@ -150,29 +150,45 @@ def _shape(connections: Connections) -> tuple[int, ...]:
 
 def with_changed_values(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
     """Those whose values have changed since they were read or written."""
-    if same_bits([weight.values for weight in weights], [weight.agreed for weight in weights]):
-        return []
-    return [weight for weight in weights if not same_bits([weight.values], [weight.agreed])]
+    return _changed(weights, *values_and_agreed(weights))
 
 
 def with_changed_weights(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
     """Those whose numbers in the weight have; those that are sharded aside, of which it is not known."""
-    weights = [weight for weight in weights if not is_sharded(weight.dense)]
-    now = [weight.in_dense() for weight in weights]
-    if same_bits(now, [weight.agreed for weight in weights]):
-        return []
-    return [weight for weight, found in zip(weights, now, strict=True) if not same_bits([found], [weight.agreed])]
+    return _changed(_unsharded(weights), *weights_and_agreed(weights))
 
 
-@torch.no_grad()
-def same_bits(ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    """Whether each of ``ones`` holds the numbers of its counterpart, NaN among them; asks each device once per type."""
+def values_and_agreed(weights: Sequence[TrainedWeight]) -> tuple[list[Tensor], list[Tensor]]:
+    """The values, and the numbers that they held when they were last read or written."""
+    return [weight.values.detach() for weight in weights], [weight.agreed for weight in weights]
+
+
+def weights_and_agreed(weights: Sequence[TrainedWeight]) -> tuple[list[Tensor], list[Tensor]]:
+    """The chosen numbers in the weights that are not sharded, and those that they held back then."""
+    weights = _unsharded(weights)
+    return [weight.in_dense() for weight in weights], [weight.agreed for weight in weights]
+
+
+def different_bits(ones: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """One flag per type and device, bool ``[]`` on that device: a tensor of ``ones`` differs from its counterpart."""
     groups: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
     for one, other in zip(ones, others, strict=True):
         mine, theirs = groups.setdefault((one.dtype, one.device), ([], []))
         mine.append(one.reshape(-1))
         theirs.append(other.reshape(-1))
-    return all(torch.equal(_bits(mine), _bits(theirs)) for mine, theirs in groups.values())
+    return [(_bits(mine) != _bits(theirs)).any() for mine, theirs in groups.values()]
+
+
+def _unsharded(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
+    return [weight for weight in weights if not is_sharded(weight.dense)]
+
+
+@torch.no_grad()
+def _changed(weights: Sequence[TrainedWeight], now: list[Tensor], agreed: list[Tensor]) -> list[TrainedWeight]:
+    if not any(different_bits(now, agreed)):
+        return []
+    pairs = zip(weights, now, agreed, strict=True)
+    return [weight for weight, one, other in pairs if any(different_bits([one], [other]))]
 
 
 def _bits(parts: list[Tensor]) -> Tensor:

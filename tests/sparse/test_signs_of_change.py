@@ -86,3 +86,28 @@ def test_changed_values_are_in_the_weight_before_a_forward_pass(sign: str, monke
         of_validation(watched, lambda: first.values.data.copy_(new))
     watched.network(torch.ones(2, 8, dtype=torch.float64))
     assert torch.equal(first.in_dense(), new)
+
+
+@pytest.mark.parametrize('changed', ['values', 'weight'])
+def test_an_uncounted_change_between_steps_is_an_error_one_step_later(
+    changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(monkeypatch)
+    [first, *_] = watched.training._weights
+    (first.values if changed == 'values' else first.dense).data.mul_(2)
+    watched.step()
+    with pytest.raises(RuntimeError, match=r'between two steps .*through \.data'):
+        watched.step()
+
+
+def test_saving_finds_an_uncounted_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    [first, *_] = watched.training._weights
+    first.values.data.mul_(2)
+    saved = watched.network.state_dict()[first.name]
+    assert torch.equal(saved.reshape(-1)[first.flat].view_as(first.values), first.values.detach())
+    watched.step()
+    first.dense.data.mul_(2)
+    watched.step()
+    with pytest.raises(RuntimeError, match='between two steps'):
+        watched.network.state_dict()

@@ -101,9 +101,15 @@ class LeanTraining:
     def check_optimizer(self, optimizer: Optimizer) -> None:
         self._training.check_optimizer(optimizer)
 
-    def start(self) -> None:
-        self._training.start()
+    def start(self, registered: bool = True) -> None:
+        self._training.start(registered)
         start_options(self._options, self._backbone)
+
+    def close(self) -> None:
+        self._training.close()
+
+    def watch_weights(self) -> None:
+        self._training.watch_weights()
 
     def before_step(self) -> None:
         self._training.before_step()

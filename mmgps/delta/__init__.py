@@ -8,10 +8,11 @@ from .delta import Delta, Origin, same
 from .diff import Difference, diff, format_diff
 from .extract import DeltaExtractError, extract
 from .files import DeltaFileError, load_delta, pack_delta, save_delta, unpack_delta
-from .fit import verify
+from .fit import check_tensors, verify
 from .gate import DeltaInUseError
 from .grow import check_growth, grow
 from .merge import DeltaMergeError, merge
+from .tensors import tensors_of
 
 __all__ = [
     'AppliedDelta',
@@ -27,6 +28,7 @@ __all__ = [
     'Difference',
     'Origin',
     'check_growth',
+    'check_tensors',
     'diff',
     'extract',
     'format_diff',
@@ -36,6 +38,7 @@ __all__ = [
     'pack_delta',
     'same',
     'save_delta',
+    'tensors_of',
     'union',
     'unpack_delta',
     'verify',

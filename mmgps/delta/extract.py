@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mmgps.selection import Selection
-from mmgps.sparse import Places
+from mmgps.sparse import Places, registered_in
 
 from .base import Base, digest, listed, rests_of
 from .delta import Delta, Origin
@@ -78,7 +78,8 @@ def _check_rests(backbone: nn.Module, selection: Selection, base: Base) -> None:
 def _check_frozen(backbone: nn.Module, selection: Selection, kept: set[int]) -> None:
     """Parameters, not buffers: statistics of norms move whatever is trained."""
     trained = {*selection.connections, *selection.whole}
-    frozen = {name: value for name, value in backbone.named_parameters() if name not in trained}
+    chosen = {*registered_in(backbone)}
+    frozen = {n: value for n, value in backbone.named_parameters() if n not in trained and value not in chosen}
     moved = [name for name, value in frozen.items() if id(value) not in kept]
     if moved:
         raise DeltaExtractError(

@@ -5,11 +5,14 @@ from .base import SparseTraining
 from .compact import CompactTraining
 from .lean import FusedAttention, LeanOption, start_options
 from .masked import MaskedTraining
+from .optimizer_steps import StepWatcher, UnstartedError, guard, lift, unwatch_steps, watch_steps
 from .places import Places
 from .recomputation import Recomputation
+from .registered import ChosenConnections, registered_in, unregister
 from .routes import Route
 
 __all__ = [
+    'ChosenConnections',
     'CompactTraining',
     'FusedAttention',
     'LeanOption',
@@ -18,6 +21,14 @@ __all__ = [
     'Recomputation',
     'Route',
     'SparseTraining',
+    'StepWatcher',
+    'UnstartedError',
+    'guard',
+    'lift',
+    'registered_in',
     'saved_bytes',
     'start_options',
+    'unregister',
+    'unwatch_steps',
+    'watch_steps',
 ]

@@ -23,8 +23,22 @@ class SparseTraining(Protocol):
         """
         ...
 
-    def start(self) -> None:
-        """Called once before the first step, with the weights in place."""
+    def start(self, registered: bool = True) -> None:
+        """Called once before the first step, with the weights in place.
+
+        Args:
+            registered: Whether ``parameters()`` of the model is to find what is trained, and whoever reduces those over
+                processes, as DDP does, reduces their gradients. A client that hands :meth:`replacements` to the
+                optimizer by itself says False; their gradients are then averaged in :meth:`before_step`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Leave the network as :meth:`start` found it, with the numbers trained since."""
+        ...
+
+    def watch_weights(self) -> None:
+        """Called before forward passes of the modules around the backbone."""
         ...
 
     def before_step(self) -> None:

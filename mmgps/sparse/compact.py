@@ -15,8 +15,10 @@ from mmgps.selection import Selection
 
 from .forward import Call
 from .install import Handle, Installer
+from .optimizer_steps import lift
 from .optimizers import check_elementwise
 from .reduce import average_gradients
+from .registered import register, unregister
 from .routes import Route
 from .shard import is_sharded
 from .weight import (
@@ -32,9 +34,10 @@ from .weight import (
 class CompactTraining:
     """Trains the chosen connections as small parameters of their own.
 
-    The dense weights stay in their modules and receive the new numbers after each step. Nothing is registered in the
-    modules: the state dict, the parameters and their order are those of the base. Equal to :class:`MaskedTraining` up
-    to rounding, with an optimizer that treats each number by itself (:func:`check_optimizer`).
+    The dense weights stay in their modules and receive the new numbers after each step. The small parameters are
+    children of their layers (:class:`ChosenConnections`) unless :meth:`start` is told otherwise; the state dict is that
+    of the base either way. Equal to :class:`MaskedTraining` up to rounding, with an optimizer that treats each number
+    by itself (:meth:`check_optimizer`).
 
     What the optimizer, or anybody else, does to the values between two steps is in the weights before the next forward
     pass; numbers that somebody put into a weight are in the values before the next step. A compiled forward pass does
@@ -61,7 +64,7 @@ class CompactTraining:
         self._handles: list[Handle] = []
         self._routes: dict[str, Route] = {}
         self._required: list[bool] = []
-        self._watching = self._compiled = False
+        self._watching = self._compiled = self._registered = False
         self._suspicious, self._mode = True, backbone.training
         self._comparisons = LateComparisons()
 
@@ -86,8 +89,11 @@ class CompactTraining:
         for weight in self._weights:
             weight.follow()
 
-    def start(self) -> None:
+    def start(self, registered: bool = True) -> None:
         """Take the values from the weights and install what makes the values' gradients.
+
+        Args:
+            registered: See :meth:`SparseTraining.start`.
 
         Raises:
             RuntimeError: If the backbone went to another device or type since this was built, without :meth:`follow`.
@@ -98,6 +104,10 @@ class CompactTraining:
             _check_place(weight)
             weight.dense.requires_grad_(False)
             weight.read()
+        lift(weight.dense for weight in self._weights)
+        self._registered = registered
+        if registered:
+            register(self._weights, self._backbone)
         installer = Installer(self._weights)
         installer.install(self._backbone)
         forward, saving = Call(self._before_forward), Call(self._before_saving)
@@ -110,8 +120,18 @@ class CompactTraining:
             *(weight.after_backward(partial(self._check_seen, weight)) for weight in self._weights),
         ]
         # DDP, which wraps the network between here and the first forward, must not reduce gradients of the weights
-        if not _in_processes() or any(is_sharded(weight.dense) for weight in self._weights):
-            self._watch()
+        if not (registered or _in_processes()) or any(is_sharded(weight.dense) for weight in self._weights):
+            self.watch_weights()
+
+    def watch_weights(self) -> None:
+        """Take gradients from whatever reads the weights elsewhere than their layers do, from now on.
+
+        The weights require gradients then: DDP, which wraps the network before its first forward pass, must not see
+        that.
+        """
+        for weight in () if self._watching else self._weights:
+            weight.watch()
+        self._watching = True
 
     def before_step(self) -> None:
         """Called when gradients are complete, before they are unscaled or clipped.
@@ -138,7 +158,8 @@ class CompactTraining:
         else:
             self._comparisons.add(*weights_and_agreed(self._weights))
         self._comparisons.check()
-        average_gradients([weight.values for weight in self._weights])
+        if not self._registered:
+            average_gradients([weight.values for weight in self._weights])
 
     def after_step(self) -> None:
         assert self._required or not self._weights, 'start() comes before the first step'
@@ -159,7 +180,9 @@ class CompactTraining:
             weight.unwatch()
             weight.dense.requires_grad_(required)
         self._handles, self._routes, self._required = [], {}, []
-        self._watching = self._compiled = False
+        if self._registered:
+            unregister(self._backbone)
+        self._watching = self._compiled = self._registered = False
         self._comparisons = LateComparisons()
 
     def __enter__(self) -> CompactTraining:
@@ -171,14 +194,8 @@ class CompactTraining:
     ) -> None:
         self.close()
 
-    def _watch(self) -> None:
-        for weight in self._weights:
-            weight.watch()
-        self._watching = True
-
     def _before_forward(self) -> None:
-        if not self._watching:
-            self._watch()
+        self.watch_weights()
         if torch.compiler.is_compiling():
             self._compiled = True
         elif not torch.jit.is_tracing():  # type: ignore[no-untyped-call]

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from mmgps.selection import Selection
+
+from .optimizer_steps import lift
 
 
 class MaskedTraining:
     """Dense gradients whose unchosen entries are set to zero, and frozen numbers that are put back after each step.
 
-    Zero gradients alone freeze nothing: AdamW with weight decay moves every number, and so does momentum that was
-    gathered before. Putting the originals back keeps them bit-identical under any optimizer, at the price of a copy.
+    Gradients are masked as they arrive, so that clipping and the search for overflows see what is trained. Zero
+    gradients alone freeze nothing: AdamW with weight decay moves every number, and so does momentum that was gathered
+    before. Putting the originals back keeps them bit-identical under any optimizer, at the price of a copy.
 
     Args:
         backbone: The network that ``selection`` was made for.
@@ -29,6 +35,7 @@ class MaskedTraining:
             for parameter, connections in selection.resolve(backbone)
         ]
         self._originals: list[Tensor] | None = None
+        self._handles: list[RemovableHandle] = []
 
     def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
         return {}
@@ -36,15 +43,21 @@ class MaskedTraining:
     def check_optimizer(self, optimizer: Optimizer) -> None:
         return None
 
-    @torch.no_grad()
-    def start(self) -> None:
+    def start(self, registered: bool = True) -> None:
+        self.close()
+        lift(weight for weight, _ in self._frozen)
         self._originals = [weight.detach().clone() for weight, _ in self._frozen]
+        self._handles = [
+            weight.register_post_accumulate_grad_hook(partial(_mask, frozen))  # type: ignore[no-untyped-call]
+            for weight, frozen in self._frozen
+        ]
 
-    @torch.no_grad()
+    def watch_weights(self) -> None:
+        return None
+
     def before_step(self) -> None:
         for weight, frozen in self._frozen:
-            if weight.grad is not None:
-                weight.grad.masked_fill_(frozen, 0)
+            _mask(frozen, weight)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -54,3 +67,15 @@ class MaskedTraining:
 
     def report(self) -> str:
         return 'masked training: dense gradients and optimizer states, as in full fine-tuning' if self._frozen else ''
+
+    def close(self) -> None:
+        """Mask no more."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+
+@torch.no_grad()
+def _mask(frozen: Tensor, weight: Tensor) -> None:
+    if weight.grad is not None:
+        weight.grad.masked_fill_(frozen, 0)

@@ -31,7 +31,7 @@ class TrainedWeight:
 
     def __init__(self, parameter: Parameter, connections: Connections) -> None:
         self.name, self.layout = parameter.name, parameter.neurons
-        self._owner, self._attribute, self._connections = parameter.owner, parameter.attribute, connections
+        self.owner, self.attribute, self._connections = parameter.owner, parameter.attribute, connections
         self._find_places()
         self.values = nn.Parameter(self._places.take().view(_shape(connections)))
         self.agreed = self.values.detach().clone()
@@ -42,7 +42,7 @@ class TrainedWeight:
     @property
     def dense(self) -> nn.Parameter:
         """The weight that its owner has now: one that is sharded is another tensor within the forward pass."""
-        found = self._owner._parameters[self._attribute]
+        found = self.owner._parameters[self.attribute]
         assert found is not None
         return found
 

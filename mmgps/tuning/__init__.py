@@ -21,7 +21,7 @@ from .sites import InjectionError
 from .spt import SPTAdapter, SPTLoRA
 from .ssf import SSF
 from .structure import Structure, roll_back
-from .trained import UntrainedError, check_held, kept_elsewhere, resting, trained_tensors
+from .trained import Trained, UntrainedError, check_held, held_by, kept_elsewhere, listed, resting, trained_tensors
 from .vpt import VPTDeep, VPTShallow
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     'SPTAdapter',
     'SPTLoRA',
     'Structure',
+    'Trained',
     'TuningMethod',
     'UntrainedError',
     'VPTDeep',
@@ -57,8 +58,10 @@ __all__ = [
     'eject',
     'format_report',
     'freeze_unselected',
+    'held_by',
     'injected_by',
     'kept_elsewhere',
+    'listed',
     'merge_operations',
     'neutralize_unused',
     'rebuild_method',

@@ -23,6 +23,8 @@ from .trained import Trained, UntrainedError, held_by, listed
 
 PATIENCE = 100
 """Steps of other optimizers after which one that has not stepped yet is an error."""
+UNKNOWN = -1
+"""Stands for an optimizer that :meth:`FirstIteration.add` was not told of yet."""
 FLAGS = ('reached', 'recorded', 'layer_recorded', 'unrecorded', 'detached')
 
 
@@ -57,7 +59,7 @@ class FirstIteration:
     Args:
         model: The network, without a wrapper.
         trained: See :func:`trained_tensors`.
-        optimizers: Which hold them.
+        optimizers: Which hold them, as far as they are known.
         target: Path of the backbone, which has to get some gradient if any of it is trained.
     """
 
@@ -65,10 +67,11 @@ class FirstIteration:
         self, model: nn.Module, trained: Sequence[Trained], optimizers: Sequence[Optimizer], target: str
     ) -> None:
         self._trained, self._target = trained, target
-        counted = {id(entry.value) for entry in trained}
-        self._owner = {id(v): at for at, opt in enumerate(optimizers) for v in held_by(opt) if id(v) in counted}
-        self._names = [type(optimizer).__name__ for optimizer in optimizers]
-        self._steps = [0] * len(optimizers)
+        self._counted = {id(entry.value) for entry in trained}
+        self._owner: dict[int, int] = {}
+        self._names: list[str] = []
+        self._steps: list[int] = []
+        self._counters: list[Any] = []
         self._judged: set[int] = set()
         self._reads = Reads(trained)
         self._depth = 0
@@ -76,7 +79,16 @@ class FirstIteration:
             *(entry.value.register_hook(self._marker(entry)) for entry in trained),  # type: ignore[no-untyped-call]
             *(hook for root in _roots(model, target) for hook in self._watch(root)),
         ]
-        self._counters = [opt.register_step_pre_hook(self._counter(at)) for at, opt in enumerate(optimizers)]
+        for optimizer in optimizers:
+            self.add(optimizer)
+
+    def add(self, optimizer: Optimizer) -> None:
+        """Know of one more optimizer, from before its first step on."""
+        at = len(self._names)
+        self._owner |= {id(value): at for value in held_by(optimizer) if id(value) in self._counted}
+        self._names.append(type(optimizer).__name__)
+        self._steps.append(0)
+        self._counters.append(optimizer.register_step_pre_hook(self._counter(at)))
 
     def finish(self) -> tuple[bool, list[str]]:
         """Judge what is known after an iteration, of which all processes of a distributed run have to ask.
@@ -90,24 +102,26 @@ class FirstIteration:
         """
         self._reads.find_detached()
         _share(self._trained, self._steps)
-        active = {self._owner[id(entry.value)] for entry in self._trained if entry.reached}
+        active = {self._owner.get(id(entry.value), UNKNOWN) for entry in self._trained if entry.reached} - {UNKNOWN}
         active |= {at for at, steps in enumerate(self._steps) if steps}
-        fresh = [e for e in self._trained if self._owner[id(e.value)] in active - self._judged]
+        fresh = [e for e in self._trained if self._owner.get(id(e.value), UNKNOWN) in active - self._judged]
         self._judged |= active
         unused = self._judge(fresh)
-        if self._judged >= set(self._owner.values()):
+        known = all(id(entry.value) in self._owner for entry in self._trained)
+        if known and self._judged >= set(self._owner.values()):
             self._stop_watching()
         idle = [at for at in set(self._owner.values()) if not self._steps[at]]
         if idle and max(self._steps) >= PATIENCE:
-            names = [entry.name for entry in self._trained if self._owner[id(entry.value)] in idle]
+            names = [entry.name for entry in self._trained if self._owner.get(id(entry.value)) in idle]
             raise UntrainedError(
                 f'{self._names[idle[0]]} has not stepped once while another optimizer made {max(self._steps)} steps, '
                 f'and {len(names)} tensors that it holds are counted as trained: {listed(names)}; call update_params '
                 'of its wrapper in train_step of the model, or freeze them'
             )
-        if not idle:
+        done = known and not idle
+        if done:
             self.close()
-        return not idle, unused
+        return done, unused
 
     def check_loss(self, loss: Tensor) -> None:
         """Make sure that a ``loss``, about to be differentiated, hangs on something that is trained.

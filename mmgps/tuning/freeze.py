@@ -5,10 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from mmgps.selection import Selection, SelectionMismatchError
+from mmgps.sparse import guard
 
 
 def freeze_unselected(backbone: nn.Module, selection: Selection) -> list[nn.Parameter]:
     """Set ``requires_grad`` of every parameter of ``backbone`` to whether the selection trains some of it.
+
+    Until a :class:`SparseTraining` starts, an optimizer that steps a weight with selected connections raises an error.
 
     Returns:
         The parameters that are frozen as a whole.
@@ -16,7 +19,9 @@ def freeze_unselected(backbone: nn.Module, selection: Selection) -> list[nn.Para
     Raises:
         SelectionMismatchError: If the selection was made for another architecture; nothing is changed then.
     """
-    trained = {parameter.name for parameter, _ in selection.resolve(backbone)} | set(selection.whole)
+    partly = {parameter.name: parameter.value for parameter, _ in selection.resolve(backbone)}
+    trained = {*partly, *selection.whole}
+    guard(partly.values())
     frozen = []
     for name, value in backbone.named_parameters():
         value.requires_grad_(name in trained)

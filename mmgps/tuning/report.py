@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from mmgps.selection import Role, Selection, describe
+from mmgps.sparse import registered_in
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def count_parts(model: nn.Module, target: str, selection: Selection) -> list[Cou
     """
     weights = dict(model.get_submodule(target).named_parameters())
     chosen = {id(weights[name]): len(item) for name, item in selection.connections.items()}
-    seen: set[int] = set()
+    seen = set(map(id, registered_in(model)))  # counted as numbers of their weights
     counts = []
     own = (type(model).__name__, model.parameters(recurse=False))
     for part, values in (own, *((name, child.parameters()) for name, child in model.named_children())):
@@ -70,7 +71,7 @@ def count_backbone(model: nn.Module, target: str, selection: Selection) -> Count
     """The backbone, whatever part of the model holds it."""
     inner = model.get_submodule(target)
     trained = sum(count_roles(inner, selection).values())
-    return Count(target, trained, sum(value.numel() for value in inner.parameters()))
+    return Count(target, trained, sum(value.numel() for value in {*inner.parameters()} - {*registered_in(inner)}))
 
 
 def format_report(model: nn.Module, target: str, selection: Selection) -> str:

@@ -58,11 +58,12 @@ def trained_tensors(
         beside: Weights of the base to the parameters that were put beside them.
     """
     layers = {id(value): weight for weight, values in beside.items() for value in values}
+    chosen = {id(value) for value in replacements.values()}
     found = []
     for name, value in model.named_parameters():
         if value in replacements:
             found.append(Trained(name, replacements[value], value, True))
-        elif value.requires_grad:
+        elif value.requires_grad and id(value) not in chosen:
             found.append(Trained(name, value, layers.get(id(value))))
     return [entry for entry in found if entry.value.numel()]
 

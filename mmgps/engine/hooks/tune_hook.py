@@ -176,7 +176,7 @@ class TuneHook(Hook):
         assert self.selection is not None
         assert self.training is not None
         shard_base(runner, self.training)
-        self.training.start()
+        self.training.start(registered=False)
         start_options(self.lean, self._backbone(runner))
         rewrap(runner)
         report = format_report(unwrapped(runner.model), self.target, self.selection)

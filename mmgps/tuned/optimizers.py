@@ -1,0 +1,220 @@
+"""Optimizers of a tuned model: built before it, they take it over; built afterwards, their steps are watched."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from mmgps.sparse import SparseTraining, watch_steps
+from mmgps.tuning import Trained, UntrainedError, check_held, held_by, kept_elsewhere, listed
+
+if TYPE_CHECKING:
+    from .tuned import Tuned
+
+
+def take_over(
+    optimizers: Sequence[Optimizer],
+    frozen: Iterable[nn.Parameter],
+    training: SparseTraining,
+    added: Mapping[nn.Parameter, list[nn.Parameter]],
+) -> None:
+    """Take frozen parameters out of ``optimizers`` and let them hold what is trained.
+
+    Parameter groups are edited in place: schedulers go on pointing at them.
+
+    Args:
+        optimizers: Built for all parameters of the model, before it was known what is trained.
+        frozen: Parameters that they shall not hold.
+        training: What trains the chosen connections.
+        added: Parameter to new ones, which join its group unless some group holds them already.
+
+    Raises:
+        ValueError: If no optimizer holds a parameter that a new one could join, if one keeps its parameters elsewhere
+            than in its groups, if one that makes its state at construction cannot be built anew for those that it
+            holds by now, or if one that holds a weight with chosen connections may not step these as it would step
+            the weight.
+    """
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    heirs = _new_members(groups, added)
+    replaced = {id(value) for value in training.replacements()}
+    for optimizer in optimizers:
+        _check_groups(optimizer, replaced | {at for at, new in heirs.items() if new})
+        if replaced & set(map(id, held_by(optimizer))):
+            training.check_optimizer(optimizer)
+    dropped = {id(value) for value in frozen} | replaced
+    for old, new in training.replacements().items():
+        heirs.setdefault(id(old), []).append(new)
+    for group in groups:
+        group['params'][:] = _kept(group['params'], dropped, heirs)
+    for optimizer in optimizers:
+        _renew_state(optimizer)
+
+
+def _check_groups(optimizer: Optimizer, followed: Collection[int]) -> None:
+    """Refuse an optimizer that would not notice who follows the parameters of these ids in its groups."""
+    kept = kept_elsewhere(optimizer)
+    if kept and any(id(value) in followed for value in held_by(optimizer)):
+        raise ValueError(
+            f'{type(optimizer).__name__} keeps its parameters in {kept!r} besides param_groups, and would go on '
+            'stepping those: parameters that take their places or join them would not move; choose AdamW or the like, '
+            "or set sparse=dict(type='mmgps.MaskedTraining') of the hook for single connections, and "
+            "backbone=dict(type='mmgps.TunedBackbone', ...) for a method that adds modules"
+        )
+
+
+def _new_members(
+    groups: Sequence[Mapping[str, Any]], added: Mapping[nn.Parameter, list[nn.Parameter]]
+) -> dict[int, list[nn.Parameter]]:
+    """The parameters of ``added`` that no group holds, by the id of the parameter whose group they join."""
+    held = {id(value) for group in groups for value in group['params']}
+    heirs = {id(weight): [value for value in new if id(value) not in held] for weight, new in added.items()}
+    lost = {at: new for at, new in heirs.items() if new and at not in held}
+    if lost:
+        raise ValueError(
+            f'the optimizer holds none of the {len(lost)} layers that {sum(map(len, lost.values()))} new tensors '
+            "belong to; let it hold the whole backbone, or put the method in place with type='mmgps.TunedBackbone'"
+        )
+    return heirs
+
+
+def _kept(
+    values: Sequence[nn.Parameter], dropped: Collection[int], heirs: Mapping[int, list[nn.Parameter]]
+) -> list[nn.Parameter]:
+    kept = []
+    for value in values:
+        kept += [] if id(value) in dropped else [value]
+        kept += heirs.get(id(value), [])
+    return kept
+
+
+def _renew_state(optimizer: Optimizer) -> None:
+    """Give an optimizer that makes its state at construction, as Adagrad does, the state of what it holds by now."""
+    if not optimizer.state:
+        return
+    kind = type(optimizer)
+    try:
+        anew = kind([dict(group) for group in optimizer.param_groups], **optimizer.defaults)
+    except TypeError as error:
+        raise ValueError(
+            f'{kind.__name__} makes its state at construction, before it is known what is trained, and cannot be built '
+            f'anew with its defaults ({error}); choose one that makes it at the first step, such as AdamW'
+        ) from error
+    optimizer.state.clear()
+    optimizer.state.update(anew.state)
+
+
+class StepHooks:
+    """Calls a :class:`Tuned` before and after each step of any optimizer that holds parameters of its model.
+
+    With a closure, it is called once the closure has made the gradients. Lives no longer than the :class:`Tuned`.
+    """
+
+    def __init__(self, tuned: Tuned) -> None:
+        self._tuned = weakref.ref(tuned)
+        self._concerned: weakref.WeakKeyDictionary[Optimizer, tuple[int, bool]] = weakref.WeakKeyDictionary()
+        watch_steps(self)
+
+    def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        tuned = self._tuned()
+        if tuned is None or not self._concerns(tuned, optimizer):
+            return None
+        _, *given = args  # the optimizer itself is the first
+        closure = given[0] if given else kwargs.get('closure')
+        if closure is None:
+            tuned.before_step(optimizer)
+            return None
+        after = partial(_evaluated, closure, partial(tuned.before_step, optimizer))
+        return ((optimizer, after, *given[1:]), kwargs) if given else (args, {**kwargs, 'closure': after})
+
+    def after(self, optimizer: Optimizer) -> None:
+        tuned = self._tuned()
+        if tuned is not None and self._concerns(tuned, optimizer):
+            tuned.after_step(optimizer)
+
+    def _concerns(self, tuned: Tuned, optimizer: Optimizer) -> bool:
+        count, found = self._concerned.get(optimizer, (-1, False))
+        if count != len(optimizer.param_groups):
+            found = tuned.concerns(optimizer)
+            self._concerned[optimizer] = len(optimizer.param_groups), found
+        return found
+
+
+def _evaluated(closure: Callable[[], Any], then: Callable[[], None]) -> Any:
+    with torch.enable_grad():
+        loss = closure()
+    then()
+    return loss
+
+
+def check_optimizer(optimizer: Optimizer, training: SparseTraining) -> None:
+    """Make sure that ``optimizer`` would not step weights of which single connections are trained.
+
+    Raises:
+        UntrainedError: If it was built before the model was tuned and holds whole weights.
+        ValueError: If it does not treat each number by itself, as a whole matrix may need it.
+    """
+    held = {id(value) for value in held_by(optimizer)}
+    swaps = training.replacements()
+    stale = sum(id(weight) in held and id(values) not in held for weight, values in swaps.items())
+    if stale:
+        raise UntrainedError(
+            f'{type(optimizer).__name__} holds {stale} weights of which single connections are trained, and not those '
+            'connections: it was built before mmgps.tune; build it afterwards, or call '
+            'tuned.take_over([optimizer]) right after mmgps.tune'
+        )
+    if any(id(values) in held for values in swaps.values()):
+        training.check_optimizer(optimizer)
+
+
+def check_all_held(model: nn.Module, trained: Sequence[Trained], stepping: Sequence[Optimizer]) -> None:
+    """Make sure that optimizers hold all that is trained, each number once, and that DDP reduces all of it.
+
+    Args:
+        model: The whole model.
+        trained: What is counted as trained.
+        stepping: The optimizers that have stepped so far, or are about to. Others that exist may step later.
+
+    Raises:
+        UntrainedError: Names the tensors that are not held, held twice, or unknown to DDP.
+    """
+    held = {id(value) for optimizer in stepping for value in held_by(optimizer)}
+    lost = [entry for entry in trained if id(entry.value) not in held]
+    if lost:
+        others = {id(value) for optimizer in _alive(Optimizer) for value in held_by(optimizer)}
+        nowhere = [entry for entry in lost if id(entry.value) not in others]
+        if nowhere:
+            check_held(nowhere, [])
+    gone = set(map(id, lost))
+    if len(lost) < len(trained) or not trained:
+        check_held([entry for entry in trained if id(entry) not in gone], stepping)
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        _check_reduced(model, trained)
+
+
+def _check_reduced(model: nn.Module, trained: Sequence[Trained]) -> None:
+    parts = {id(part) for part in model.modules()}
+    for wrapper in _alive(DistributedDataParallel):
+        known = getattr(wrapper, '_module_parameters', None)
+        if known is None or not any(id(part) in parts for part in wrapper.module.modules()):
+            continue
+        known = set(map(id, known))
+        lost = [entry.name for entry in trained if id(entry.value) not in known]
+        if lost:
+            raise UntrainedError(
+                f'DistributedDataParallel does not reduce {len(lost)} trained tensors: {listed(lost)}; it wrapped the '
+                'model before mmgps.tune; wrap it afterwards'
+            )
+
+
+def _alive(kind: type[Any]) -> list[Any]:
+    """The objects of ``kind`` that the program has."""
+    return [found for found in gc.get_objects() if issubclass(type(found), kind)]

@@ -1,0 +1,40 @@
+"""A model with a backbone and a head that trains in a millisecond."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+SIDE = 8
+
+
+class Output:
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+        self.loss = logits.square().mean()
+
+
+class SmallModel(nn.Module):
+    """Attention-free block and head; ``model(x).loss`` as in transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(SIDE, 16), nn.ReLU(), nn.LayerNorm(16), nn.Linear(16, 16))
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Output:
+        return Output(self.head(self.backbone(x)))
+
+
+def batches(count: int = 4) -> list[Tensor]:
+    return [torch.randn(32, SIDE, generator=torch.Generator().manual_seed(at)) for at in range(count)]
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def moved(model: nn.Module, before: dict[str, Tensor]) -> dict[str, int]:
+    """How many numbers of each tensor differ from ``before``, those of which some do."""
+    counts = {name: int((value != before[name]).sum()) for name, value in model.state_dict().items() if name in before}
+    return {name: count for name, count in counts.items() if count}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -19,6 +20,9 @@ from mmgps.tuning import Trained, UntrainedError, check_held, held_by, kept_else
 
 if TYPE_CHECKING:
     from .tuned import Tuned
+
+FSDP = ('FSDPModule', 'FullyShardedDataParallel')
+"""Classes of ``torch.distributed.fsdp``: of ``fully_shard``, which older versions do not have, and of FSDP1."""
 
 
 def take_over(
@@ -155,6 +159,26 @@ def _evaluated(closure: Callable[[], Any], then: Callable[[], None]) -> Any:
     return loss
 
 
+def check_unsharded(model: nn.Module) -> None:
+    """Make sure that FSDP does not hold ``model`` in parts.
+
+    Raises:
+        UntrainedError: If it does.
+    """
+    loaded = sys.modules.get('torch.distributed.fsdp')
+    if loaded is None or not _in_processes():
+        return
+    parts = {id(part) for part in model.modules()}
+    kinds = [kind for name in FSDP if (kind := getattr(loaded, name, None)) is not None]
+    for wrapper in (found for kind in kinds for found in _alive(kind)):
+        if any(id(part) in parts for part in wrapper.modules()):
+            raise UntrainedError(
+                f'FSDP holds the model in parts ({type(wrapper).__name__}), which what mmgps.tune returns does not '
+                "follow; use DistributedDataParallel, or mmengine's FlexibleRunner with "
+                "strategy=dict(type='mmgps.GPSFSDPStrategy')"
+            )
+
+
 def check_optimizer(optimizer: Optimizer, training: SparseTraining) -> None:
     """Make sure that ``optimizer`` would not step weights of which single connections are trained.
 
@@ -196,7 +220,7 @@ def check_all_held(model: nn.Module, trained: Sequence[Trained], stepping: Seque
     gone = set(map(id, lost))
     if len(lost) < len(trained) or not trained:
         check_held([entry for entry in trained if id(entry) not in gone], stepping)
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if _in_processes() and dist.get_world_size() > 1:
         _check_reduced(model, trained)
 
 
@@ -213,6 +237,10 @@ def _check_reduced(model: nn.Module, trained: Sequence[Trained]) -> None:
                 f'DistributedDataParallel does not reduce {len(lost)} trained tensors: {listed(lost)}; it wrapped the '
                 'model before mmgps.tune; wrap it afterwards'
             )
+
+
+def _in_processes() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 def _alive(kind: type[Any]) -> list[Any]:

@@ -18,6 +18,8 @@ from torch.optim import Optimizer
 from mmgps.sparse import SparseTraining, watch_steps
 from mmgps.tuning import Trained, UntrainedError, check_held, held_by, kept_elsewhere, listed
 
+from .processes import in_processes
+
 if TYPE_CHECKING:
     from .tuned import Tuned
 
@@ -166,7 +168,7 @@ def check_unsharded(model: nn.Module) -> None:
         UntrainedError: If it does.
     """
     loaded = sys.modules.get('torch.distributed.fsdp')
-    if loaded is None or not _in_processes():
+    if loaded is None or not (dist.is_available() and dist.is_initialized()):
         return
     parts = {id(part) for part in model.modules()}
     kinds = [kind for name in FSDP if (kind := getattr(loaded, name, None)) is not None]
@@ -220,7 +222,7 @@ def check_all_held(model: nn.Module, trained: Sequence[Trained], stepping: Seque
     gone = set(map(id, lost))
     if len(lost) < len(trained) or not trained:
         check_held([entry for entry in trained if id(entry) not in gone], stepping)
-    if _in_processes() and dist.get_world_size() > 1:
+    if in_processes():
         _check_reduced(model, trained)
 
 
@@ -237,10 +239,6 @@ def _check_reduced(model: nn.Module, trained: Sequence[Trained]) -> None:
                 f'DistributedDataParallel does not reduce {len(lost)} trained tensors: {listed(lost)}; it wrapped the '
                 'model before mmgps.tune; wrap it afterwards'
             )
-
-
-def _in_processes() -> bool:
-    return dist.is_available() and dist.is_initialized()
 
 
 def _alive(kind: type[Any]) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from mmgps.tuning import (
 
 from .conventions import classifiers, pretrained_part
 from .optimizers import check_unsharded
+from .processes import check_same, on_all_processes, selection_of_all, sum_over_processes
 from .tuned import TrainingFactory, Tuned, tuned_of
 
 METHODS: dict[str, Callable[..., TuningMethod]] = {
@@ -70,7 +72,8 @@ def tune(
 ) -> Tuned:
     """Tune ``model`` by ``method``: choose what is trained, freeze the rest, and make it ready for any training loop.
 
-    Build the optimizer, and wrap the model for distributed training, afterwards.
+    Build the optimizer, and wrap the model for distributed training, afterwards. In a distributed run all processes
+    call this, each with its own batches or all with the same: they choose by the sum over all of them.
 
     Args:
         model: With the pre-trained weights in place, on its device.
@@ -93,6 +96,7 @@ def tune(
             tuned already, or where the method finds nothing to train.
         NonFiniteGradientError: If a gradient of the batches holds NaN or infinity.
         UntrainedError: If FSDP holds the model in parts.
+        OtherProcessError: If choosing failed on another process of the run.
     """
     if tuned_of(model) is not None:
         raise ValueError('the model is tuned already; call merge() or unload() of what mmgps.tune returned before')
@@ -102,11 +106,12 @@ def tune(
     heads, backbone = _find_heads(model, path, head), model.get_submodule(path)
     unregister(model)  # of a tuned model that this one is a copy of
     if selection is None:
-        made = _select(model, backbone, chosen, heads, batches, loss, num_batches)
+        made = selection_of_all(_select(model, backbone, chosen, heads, batches, loss, num_batches))
     else:
         made = selection if isinstance(selection, Selection) else load_selection(selection)
         if made.method != chosen.name:
             raise ValueError(f'the selection was made by {made.method!r}, not by {chosen.name!r}; name its method')
+        check_same(made)
     tuned = Tuned(model, made, chosen, path, training, lean)
     tuned.start()
     return tuned
@@ -161,9 +166,9 @@ def _select(
                 raise ValueError(f'{method.name!r} chooses by gradients: pass batches, the training data, and loss')
             values = {name: entry.value for name, entry in method.candidates(backbone).items()}
             taken = islice(batches, num_batches)
-            gradients = sum_gradients(
-                model, values, taken, loss or _DefaultLoss(model), accumulation=method.accumulation
-            )
+            work = partial(sum_gradients, model, values, taken, loss or _DefaultLoss(model))
+            gradients = on_all_processes(partial(work, accumulation=method.accumulation))
+            sum_over_processes(gradients)
         made = method.select(backbone, gradients)
     finally:
         for module, mode in modes:

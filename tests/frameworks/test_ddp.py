@@ -12,6 +12,8 @@ from small_model import state
 from torch import nn
 from tuned_ranks import STEPS, adamw, base, batch, tune
 
+import mmgps
+
 CASES = ['compact', 'masked', 'accumulated', 'static', 'unused', 'views']
 
 
@@ -57,3 +59,35 @@ def test_fully_shard_is_refused(case: str, by_rank: list[dict[str, Any]]) -> Non
     for found in by_rank:
         assert found[case].startswith('UntrainedError: FSDP holds the model in parts (FSDP')
         assert "use DistributedDataParallel, or mmengine's FlexibleRunner" in found[case]
+
+
+# -- what several processes choose -------------------------------------------------------------------------------------
+
+
+def test_processes_with_samples_of_their_own_choose_by_all_of_them(by_rank: list[dict[str, Any]]) -> None:
+    first, second = (found['own batches'] for found in by_rank)
+    expected = tune(base()).selection.connections  # by the samples of both
+    alone = base()
+    by_one = mmgps.tune(alone, 'gps', batches=[batch(0, 1)], loss=alone).selection.connections
+    assert any(not torch.equal(item.positions, by_one[name].positions) for name, item in expected.items())
+    for found in (first, second):
+        assert {name: item.positions.tolist() for name, item in expected.items()} == {
+            name: positions.tolist() for name, positions in found['chosen'].items()
+        }
+    torch.testing.assert_close(first['state'], second['state'], rtol=0, atol=0)
+
+
+def test_a_random_choice_is_that_of_the_first_process(by_rank: list[dict[str, Any]]) -> None:
+    first, second = (found['random'] for found in by_rank)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_broken_samples_of_one_process_stop_both(by_rank: list[dict[str, Any]]) -> None:
+    first, second = (found['failing'] for found in by_rank)
+    assert second.startswith('NonFiniteGradientError')
+    assert first.startswith('OtherProcessError: choosing what is trained failed on process 1: NonFinite')
+
+
+def test_a_selection_that_the_first_process_does_not_have(by_rank: list[dict[str, Any]]) -> None:
+    assert by_rank[0]['other selection'].startswith('OtherProcessError')
+    assert by_rank[1]['other selection'].startswith('ValueError: selection is another one than that of the first')

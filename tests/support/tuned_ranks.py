@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import mmgps
+from mmgps.selection import RandomScore
 from mmgps.sparse import CompactTraining, MaskedTraining
+from mmgps.tuning import GPS
 
 STEPS = 3
 
@@ -91,6 +93,35 @@ def sharded_before() -> str:
     return error_of(lambda: tune(model))
 
 
+def own_batches(rank: int) -> dict[str, object]:
+    """Each process chooses by samples of its own, and trains what both chose."""
+    model = base()
+    tuned = mmgps.tune(model, 'gps', batches=[batch(0, rank)], loss=model)
+    wrapped = DistributedDataParallel(model)
+    train(wrapped, adamw(wrapped), rank)
+    chosen = {name: item.positions for name, item in tuned.selection.connections.items()}
+    return dict(chosen=chosen, state=state(model))
+
+
+def random_choice(rank: int) -> dict[str, Tensor]:
+    model = base()
+    tuned = mmgps.tune(model, GPS(score=RandomScore(seed=rank)))
+    return {name: item.positions for name, item in tuned.selection.connections.items()}
+
+
+def failing(rank: int) -> str:
+    """The error where the samples of one process are broken."""
+    x = torch.full((2, 8), float('nan') if rank else 1.0, dtype=torch.float64)
+    model = base()
+    return error_of(lambda: mmgps.tune(model, 'gps', batches=[x], loss=model))
+
+
+def other_selection(rank: int) -> str:
+    model = base()
+    selection = GPS(k=rank + 1, score=RandomScore()).select(model.backbone)
+    return error_of(lambda: mmgps.tune(model, 'gps', selection=selection))
+
+
 def error_of(action: Callable[[], object]) -> str:
     try:
         action()
@@ -114,6 +145,10 @@ def work(rank: int, folder: Path) -> None:
         'sharded in part': lambda: sharded('gps', ignored=True),
         'sharded lora': lambda: sharded('lora'),
         'sharded before': sharded_before,
+        'own batches': lambda: own_batches(rank),
+        'random': lambda: random_choice(rank),
+        'failing': lambda: failing(rank),
+        'other selection': lambda: other_selection(rank),
     }
     torch.save({name: case() for name, case in cases.items()}, folder / f'{rank}.pt')
     dist.barrier()

@@ -85,7 +85,8 @@ def tune(
         batches: What a method that chooses by gradients chooses by: the training data.
         loss: A batch of ``batches`` to its loss, a scalar. By default ``model(**batch).loss``, the convention of
             transformers.
-        num_batches: How many of ``batches`` to take; None for all.
+        num_batches: How many of ``batches`` to take; None for all, or as many as their ``len`` says: the loaders of mm
+            libraries start again at their end.
         selection: A selection, or a file of one, that the same method made before, instead of choosing.
         training: :class:`mmgps.sparse.CompactTraining`, or :class:`mmgps.sparse.MaskedTraining`, the slow obvious way.
         lean: Options that take time or memory off a step, such as :class:`mmgps.sparse.FusedAttention`.
@@ -165,7 +166,7 @@ def _select(
             if batches is None:
                 raise ValueError(f'{method.name!r} chooses by gradients: pass batches, the training data, and loss')
             values = {name: entry.value for name, entry in method.candidates(backbone).items()}
-            taken = islice(batches, num_batches)
+            taken = islice(batches, _length(batches) if num_batches is None else num_batches)
             work = partial(sum_gradients, model, values, taken, loss or _DefaultLoss(model))
             gradients = on_all_processes(partial(work, accumulation=method.accumulation))
             sum_over_processes(gradients)
@@ -180,6 +181,13 @@ def _select(
     ids = set(map(id, inside))
     names = tuple(name for name, value in backbone.named_parameters() if id(value) in ids)
     return replace(made, whole=(*made.whole, *names))
+
+
+def _length(batches: Iterable[Any]) -> int | None:
+    try:
+        return len(batches)  # type: ignore[arg-type]
+    except TypeError:  # it has none, or its data set has none
+        return None
 
 
 class _DefaultLoss:

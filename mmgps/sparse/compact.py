@@ -120,7 +120,7 @@ class CompactTraining:
             *(weight.after_backward(partial(self._check_seen, weight)) for weight in self._weights),
         ]
         # DDP, which wraps the network between here and the first forward, must not reduce gradients of the weights
-        if not (registered or _in_processes()) or any(is_sharded(weight.dense) for weight in self._weights):
+        if not _in_processes() or any(is_sharded(weight.dense) for weight in self._weights):
             self.watch_weights()
 
     def watch_weights(self) -> None:

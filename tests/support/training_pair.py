@@ -46,23 +46,29 @@ def take_routes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prepare(
-    kind: type, backbone: nn.Module, selection: Selection, optimizer: str = 'adamw'
+    kind: type, backbone: nn.Module, selection: Selection, optimizer: str = 'adamw', registered: bool = True
 ) -> tuple[SparseTraining, torch.optim.Optimizer]:
     """As the hook does it: build, freeze, start, and give the optimizer what it shall hold."""
     training = kind(backbone, selection)
     dropped = {id(value) for value in freeze_unselected(backbone, selection)}
     replaced = {id(old): new for old, new in training.replacements().items()}
     held = [replaced.get(id(value), value) for value in backbone.parameters() if id(value) not in dropped]
-    training.start()
+    training.start(registered)
     return training, OPTIMIZERS[optimizer](held)
 
 
 def train(
-    kind: type, base: nn.Module, selection: Selection, loss: Loss, steps: int = 20, optimizer: str = 'adamw'
+    kind: type,
+    base: nn.Module,
+    selection: Selection,
+    loss: Loss,
+    steps: int = 20,
+    optimizer: str = 'adamw',
+    registered: bool = True,
 ) -> nn.Module:
     """A copy of ``base`` after ``steps`` of training; ``loss`` gets the network and the number of the step."""
     network = copy.deepcopy(base)
-    training, optim = prepare(kind, network, selection, optimizer)
+    training, optim = prepare(kind, network, selection, optimizer, registered)
     for step in range(steps):
         torch.manual_seed(step)
         optim.zero_grad()
@@ -74,11 +80,17 @@ def train(
 
 
 def assert_equal_training(
-    base: nn.Module, selection: Selection, loss: Loss, steps: int = 20, optimizer: str = 'adamw', within: float = 1e-10
+    base: nn.Module,
+    selection: Selection,
+    loss: Loss,
+    steps: int = 20,
+    optimizer: str = 'adamw',
+    within: float = 1e-10,
+    registered: bool = True,
 ) -> None:
     """Compact training gives what masked training gives, moves what is selected, and keeps all else bit-identical."""
     masked, compact = (
-        train(kind, base, selection, loss, steps, optimizer) for kind in (MaskedTraining, CompactTraining)
+        train(kind, base, selection, loss, steps, optimizer, registered) for kind in (MaskedTraining, CompactTraining)
     )
     found, expected, before = compact.state_dict(), masked.state_dict(), base.state_dict()
     assert list(found) == list(before)

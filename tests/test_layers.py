@@ -21,6 +21,7 @@ HELPERS = {
     'progress',
     'requirements',
     'torchvision_ops',
+    'utils',
     'whole_file',
 }
 TORCH = {'torch', 'numpy', 'safetensors'}
@@ -34,11 +35,12 @@ BELOW = {
     **{helper: set() for helper in HELPERS},
     'registry': set(),
     'architectures': set(),
+    'vtab_tasks': set(),
     'engine': {*TORCH_ONLY, 'registry'},
     'benchmark': {*TORCH_ONLY, 'registry', 'engine'},
     'report': {*TORCH_ONLY, 'registry', 'engine'},
-    'compare': {*TORCH_ONLY, 'registry', 'engine', 'benchmark'},
-    **{layer: {*TORCH_ONLY, 'registry', 'engine'} for layer in TOP},
+    'compare': {*TORCH_ONLY, 'registry', 'engine', 'benchmark', 'vtab_tasks'},
+    **{layer: {*TORCH_ONLY, 'registry', 'engine', 'vtab_tasks'} for layer in TOP},
 }
 BELOW['visualization'] |= {'evaluation'}
 
@@ -48,6 +50,7 @@ OUTSIDE = {
     **{helper: {'torch', 'packaging'} for helper in HELPERS},
     'registry': {'mmengine'},
     'architectures': set(),
+    'vtab_tasks': set(),
     'engine': {*TORCH, *ENGINE},
     'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib', 'segment_anything'},
     'compare': {*TORCH, *ENGINE, 'matplotlib'},
@@ -115,6 +118,9 @@ def test_imports_point_one_way() -> None:
         ('mmgps.datasets.polyp', 'from mmgps.visualization import draw_overlay'),
         ('mmgps.requirements', 'import mmengine'),
         ('mmgps.progress', 'from mmgps.selection import Role'),
+        ('mmgps.utils.names', 'from mmgps.selection import Role'),
+        ('mmgps.utils.names', 'import numpy'),
+        ('mmgps.vtab_tasks', 'from mmgps.datasets import VTAB'),
     ],
 )
 def test_the_walk_finds_what_is_forbidden(module: str, source: str) -> None:

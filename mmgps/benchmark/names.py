@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 
 from mmgps.selection import Selection
 from mmgps.sparse import CompactTraining, FusedAttention, LeanOption, MaskedTraining, Recomputation
 from mmgps.tuning import BiasTuning, FullTuning, LinearProbe
+from mmgps.utils.names import nearest
 
 from .lora import Lora, UnmergedLora
 from .recipes import Lean, Recipe, Selected, SparseClass, Tuned
@@ -58,7 +58,7 @@ def connections_per_neuron(names: Sequence[str]) -> list[int]:
         if (method not in FIXED and not GPS_NAME.fullmatch(method)) or ('+' in name and options not in LEAN):
             known = [*FIXED, 'gps-masked-k1', 'gps-compact-k1']
             ends = [f'+{end}' for end in LEAN]
-            near = get_close_matches(name, [*known, *(one + end for one in known for end in ends)], 1, 0.0)[0]
+            near = nearest(name, [*known, *(one + end for one in known for end in ends)], 1)
             raise ValueError(
                 f'unknown method {name!r}, expected one of {", ".join(known)}, with any K, and perhaps one of '
                 f'{", ".join(ends)} behind it; nearest: {near}'

@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from mmgps.benchmark.report import table
+from mmgps.vtab_tasks import TASKS
 
 from .files import read_json
 from .metrics import METRICS
@@ -16,14 +17,10 @@ from .metrics import METRICS
 SUITES: dict[str, dict[str, tuple[str, ...]]] = {
     'fgvc': {'': ('cub', 'nabirds', 'flowers', 'dogs', 'cars')},
     'vtab': {
-        'natural': ('cifar', 'caltech101', 'dtd', 'oxford_flowers102', 'oxford_iiit_pet', 'svhn', 'sun397'),
-        'specialized': ('patch_camelyon', 'eurosat', 'resisc45', 'diabetic_retinopathy'),
-        'structured': (
-            'clevr_count', 'clevr_dist', 'dmlab', 'kitti', 'dsprites_loc', 'dsprites_ori', 'smallnorb_azi',
-            'smallnorb_ele',
-        ),
+        group: tuple(task.name for task in TASKS if task.group == group)
+        for group in ('natural', 'specialized', 'structured')
     },
-}  # fmt: skip
+}
 """Name of a suite to its groups, and of a group to the sets in it, in the order of the paper's tables."""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from mmgps import registry, selection, sparse, tuning
 from mmgps.tuning import TuningMethod
+from mmgps.utils.names import nearest
 
 METHOD_NAMES: dict[str, dict[str, Any]] = {
     'gps': dict(type='mmgps.GPS'),
@@ -63,9 +63,8 @@ def check_method_name(name: str) -> None:
         ValueError: Names the nearest.
     """
     if name not in METHOD_NAMES:
-        near = get_close_matches(name, METHOD_NAMES, 1)
-        hint = f'; did you mean {near[0]!r}?' if near else ''
-        raise ValueError(f'unknown method {name!r}, expected one of {", ".join(METHOD_NAMES)}{hint}')
+        known = ', '.join(METHOD_NAMES)
+        raise ValueError(f'unknown method {name!r}, expected one of {known}; nearest: {nearest(name, METHOD_NAMES, 1)}')
 
 
 def build_method(cfg: Mapping[str, Any]) -> TuningMethod:

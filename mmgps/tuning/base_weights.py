@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor, nn
 
 from mmgps.selection import base_parameters
 from mmgps.sparse.forward import no_hook
+from mmgps.utils.names import nearest
 
 from .trained import listed
 
@@ -78,8 +78,8 @@ class LoadingWatch:
 
     def _says(self, load: _Load) -> str:
         missing = [name for at, (name, _) in self._sizes.items() if at not in load.loaded]
-        near = get_close_matches(missing[0], load.offered, 1, 0.4)
-        offered = [*near, *(name for name in load.offered if name not in near)]
+        near = nearest(missing[0], load.offered, 1)
+        offered = sorted(load.offered, key=lambda name: name != near)  # stable: the others stay in order
         held = listed(offered) if offered else f'nothing whose name begins with {load.prefix!r}'
         return (
             f'gave {self.share(load.loaded):.1%} of the numbers of {self._kind}, which would be tuned from random '

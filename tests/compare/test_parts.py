@@ -47,7 +47,7 @@ def test_options_of_several_values(text: str, options: dict) -> None:
         ('gps:whole=bias]', r"'\]' closes no bracket"),
         ('gps:k=5,6', r'at least 1, got \(5, 6\)'),
         ('lora:parts=qkv,nose', r"parts names one or more of .*got \['qkv', 'nose'\]"),
-        ('gsp', r"unknown method 'gsp', .*did you mean 'gps'"),
+        ('gsp', r"unknown method 'gsp', .*nearest: gps"),
         ('gps:k', r"'k' is no option of a method; write KEY=VALUE"),
     ],
 )

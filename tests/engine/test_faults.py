@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize('kills', [3, pytest.param(30, marks=pytest.mark.slow)])
 def test_killed_at_random_and_resumed_equals_uninterrupted(kills: int, tmp_path: Path) -> None:
-    paths = os.pathsep.join([str(ROOT), str(ROOT / 'tests/support')])
+    paths = os.pathsep.join(str(ROOT / folder) for folder in ('', 'tools/dev', 'tests/support'))
     environment = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1'}
     command = [sys.executable, '-m', 'faults', '--kills', str(kills), '--seed', '1', '--out', str(tmp_path / 'faults')]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True)

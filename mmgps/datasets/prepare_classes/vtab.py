@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmgps.datasets.classes import TASKS, VTAB, get_task
+from mmgps.datasets.classes import VTAB
 from mmgps.datasets.prepare_classes.sets import ClassSet, Part, Split
+from mmgps.vtab_tasks import TASKS, get_task
 
 TRAIN = {'train800': 800, 'val200': 200, 'train800val200': 1000}
 

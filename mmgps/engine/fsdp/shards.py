@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import nn
 
 from mmgps.sparse.shard import is_sharded
+from mmgps.utils.names import nearest
 
 from .checks import check_parameters
 
@@ -93,7 +93,7 @@ def named_units(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     classes = sorted({type(module).__name__ for module in model.modules()})
     for name in names:
         if name not in classes:
-            near = ', '.join(get_close_matches(name, classes, 3, 0.0))
+            near = nearest(name, classes)
             raise ValueError(f'units of the strategy name {name!r}, and no module of the model is one; nearest: {near}')
     return [module for module in model.modules() if type(module).__name__ in names]
 

@@ -1,6 +1,6 @@
 """Kill a small GPS run at random moments, resume it as a user does, and compare its end with that of a run left alone.
 
-PYTHONPATH=.:tests/support python -m faults --kills 30 --seed 0 --out work_dirs/faults
+PYTHONPATH=tools/dev:tests/support python -m faults --kills 30 --seed 0 --out work_dirs/faults
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def _result(architecture: Architecture, timeout_s: float, memory_gib: float) -> 
 
 
 def probed(stack: str, config: str, timeout_s: float, memory_gib: float) -> dict[str, Any]:
-    """What :func:`zoo_sweep.probe.probe` reports, with the reason of a process that died."""
+    """What :func:`zoos.probe.probe` reports, with the reason of a process that died."""
     context = multiprocessing.get_context('fork')  # the packages are imported once
     receive, send = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(stack, config, send, memory_gib))

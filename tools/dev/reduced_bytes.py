@@ -1,6 +1,6 @@
 """The bytes that two processes all-reduce in a step of training, by configs as they are.
 
-PYTHONPATH=.:tests/support python -m reduced_bytes --data-root data/kvasir_seg CONFIG ...
+python tools/dev/reduced_bytes.py --data-root data/kvasir_seg CONFIG ...
 """
 
 import argparse
@@ -13,7 +13,6 @@ from mmgps.requirements import require
 
 require('mmseg')
 
-import rank_probe  # noqa: E402, F401
 import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 import torch.multiprocessing as mp  # noqa: E402
@@ -25,6 +24,10 @@ from mmgps.engine import set_work_dir  # noqa: E402
 from mmgps.engine.config import set_data_root  # noqa: E402
 
 STEPS = 2
+
+if not torch.cuda.is_available():
+    # mmengine's launcher picks a CUDA device for every process, whatever the backend.
+    torch.cuda.set_device = lambda device: None
 
 
 class CountBytes(Hook):
@@ -100,11 +103,15 @@ def reduced_bytes(path: str, data_root: str | None = None) -> tuple[int, int, in
     return by_ddp, otherwise, head
 
 
-if __name__ == '__main__':
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='CONFIG')
     parser.add_argument('--data-root')
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    args = parse_args()
     os.environ.setdefault('MASTER_PORT', '29533')
     for config in args.configs:
         by_ddp, otherwise, head = reduced_bytes(config, args.data_root)

@@ -1,4 +1,4 @@
-"""What imports cost: python tests/support/import_time.py [MODULE ...]"""
+"""What imports cost: python tools/dev/import_time.py [MODULE ...]"""
 
 import os
 import statistics

@@ -1,22 +1,13 @@
-"""GPS on networks of timm, transformers and torchvision, checked against slow ways that share no code with it.
-
-``python -m foreign_sweep`` tries all of them and writes the table of ``docs/coverage_frameworks.md``.
-"""
+"""GPS on one network, checked against slow ways that share no code with it."""
 
 from __future__ import annotations
 
-import argparse
 import copy
 import heapq
-import sys
-import time
-import warnings
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import torch
-from foreign_networks import TIMM, TORCHVISION, TRANSFORMERS, build, outputs
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,6 +16,8 @@ from mmgps.selection.injected import Injected
 from mmgps.sparse import CompactTraining, MaskedTraining
 from mmgps.tuning import GPS, LoRA, freeze_unselected
 from mmgps.tuning.sites import InjectionError
+
+from .networks import TIMM, TORCHVISION, TRANSFORMERS, build, outputs
 
 STEPS = 3
 ALL = [*TIMM, *TRANSFORMERS, *TORCHVISION]
@@ -210,42 +203,3 @@ def try_lora(base: nn.Module, inputs: dict[str, Tensor]) -> str:
     silent = [module for module in added if all(value.grad is None for value in module.parameters())]
     assert not silent, f'{len(silent)} of {len(added)} get no gradient'
     return str(len(added))
-
-
-def row(facts: dict[str, object]) -> str:
-    """A line of the table."""
-    counts = [', '.join(f'{n} {key}' for key, n in sorted(facts[name].items())) for name in ('roles', 'routes')]  # type: ignore[attr-defined]
-    return f'| {facts["name"]} | {counts[0]} | {facts["connections"]} | {counts[1]} | {facts["lora"]} |'
-
-
-def write_tables(path: Path, rows: dict[str, str]) -> None:
-    """Put ``rows`` behind the heading of each library's table."""
-    parts = path.read_text().split('|---|---|---|---|---|\n')
-    for at, names in enumerate((TIMM, TRANSFORMERS, TORCHVISION), start=1):
-        _, blank, behind = parts[at].partition('\n## ')
-        lines = [rows[name] for name in names if name in rows]
-        parts[at] = '\n'.join(lines) + '\n' + (f'{blank}{behind}' if blank else '')
-    path.write_text('|---|---|---|---|---|\n'.join(parts))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('names', nargs='*', default=ALL)
-    parser.add_argument('--table', type=Path)
-    given = parser.parse_args()
-    warnings.simplefilter('ignore')
-    rows = {}
-    for name in given.names:
-        start = time.time()
-        try:
-            rows[name] = row(check(name))
-        except Exception as error:
-            rows[name] = f'| {name} | failed: {type(error).__name__}: {str(error)[:300]} | | | |'
-        sys.stdout.write(f'{rows[name]} {time.time() - start:.0f} s\n')
-        sys.stdout.flush()
-    if given.table:
-        write_tables(given.table, rows)
-
-
-if __name__ == '__main__':
-    main()

@@ -1,6 +1,6 @@
 """Mutations of selections and deltas: of the bytes of the file, and of its content, sealed anew.
 
-PYTHONPATH=.:tests/support python -m mutating --count 2000
+PYTHONPATH=tests/support python tools/dev/mutations.py --count 2000
 
 Of each kind it prints how many were refused, gave the same as the intact file, or anything else, by name, and the
 memory that the process needed besides.
@@ -256,11 +256,15 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--count', type=int, default=2000)
     parser.add_argument('--seed', type=int, default=0)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
     for name, kind in kinds().items():
         for resealed in (False, True):
             with tempfile.TemporaryDirectory() as folder:

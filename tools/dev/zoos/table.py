@@ -25,7 +25,7 @@ diverge, a hundredth of the rate is tried, and said in the row. Nothing else of 
 compiled operators of mmcv, on the OpenMMLab stack.
 
 ```bash
-PYTHONPATH=tests/support python -m zoo_sweep {options}
+PYTHONPATH=tools/dev python -m zoos {options}
 ```
 """
 

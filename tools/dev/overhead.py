@@ -1,6 +1,6 @@
 """What GPS costs a run outside of its steps, and how large its files are.
 
-PYTHONPATH=.:tests/support python -m overhead CONFIG --data-root data/kvasir_seg --iterations 40
+python tools/dev/overhead.py CONFIG --data-root data/kvasir_seg --iterations 40
 """
 
 from __future__ import annotations
@@ -100,11 +100,15 @@ def print_sizes(runner: Runner) -> None:
     print(f'{(folder / "selection.safetensors").stat().st_size:12,} bytes  selection')
 
 
-if __name__ == '__main__':
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
     parser.add_argument('--data-root')
     parser.add_argument('--iterations', type=int, default=40)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    args = parse_args()
     with tempfile.TemporaryDirectory() as work_dir:
         measure(short(args.config, args.data_root, args.iterations, work_dir))

@@ -25,7 +25,7 @@ def shrink(cfg: Config, stack: str, data: str, side: int | None) -> Config:
 
     Args:
         cfg: Of the zoo of ``stack``.
-        data: Folder that :func:`zoo_sweep.pictures.draw_pictures` filled.
+        data: Folder that :func:`zoos.pictures.draw_pictures` filled.
         side: Pixels of the pictures in training; None for those of the config.
     """
     without_pretrained(cfg.model)

@@ -1,6 +1,6 @@
 """Swap GPS into one config of every architecture of the installed model zoos.
 
-``PYTHONPATH=tests/support python -m zoo_sweep --out work_dirs/zoo`` trains each for two iterations without mmgps and
+``PYTHONPATH=tools/dev python -m zoos --out work_dirs/zoo`` trains each for two iterations without mmgps and
 for two with ``--tune gps``, and writes what came of it as JSON; a second call goes on where the first ended.
 ``--table docs/coverage.md`` writes the table from what is there.
 """

@@ -14,7 +14,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmgps.delta import Base, Delta, DeltaBank, extract, save_delta
+from mmgps.delta import Base, Delta, DeltaBank, save_delta
+from mmgps.delta import delta as extract
 from mmgps.engine import METHOD_NAMES, build_base, build_method, find_backbone
 from mmgps.tuning import TuningMethod, eject
 

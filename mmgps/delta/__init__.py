@@ -4,11 +4,10 @@ from .apply import AppliedDelta
 from .bank import DeltaBank
 from .base import Base, DeltaMismatchError
 from .combine import DeltaUnionError, union
-from .delta import Delta, Origin, same
+from .compatibility import verify
+from .delta import Delta, DeltaExtractError, Origin, extract, same
 from .diff import Difference, diff, format_diff
-from .extract import DeltaExtractError, extract
 from .files import DeltaFileError, load_delta, pack_delta, save_delta, unpack_delta
-from .fit import verify
 from .gate import DeltaInUseError
 from .grow import check_growth, grow
 from .merge import DeltaMergeError, merge

@@ -10,16 +10,16 @@ from functools import partial
 
 from torch import nn
 
-from mmgps.tuning import Structure, eject, roll_back
+from mmgps.rewiring import Structure, roll_back
+from mmgps.tuning import eject
 
-from .apply import alike, fitted
+from .apply import Patch, Undo, alike, fitted
 from .base import Base
+from .compatibility import verify
 from .delta import Delta
 from .files import load_delta
-from .fit import verify
 from .gate import DeltaInUseError, Gate, Visit, caller, gate_of
 from .grow import grow
-from .patch import Patch, Undo
 
 
 class DeltaBank:

@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor, nn
 
+from mmgps.rewiring import Structure
 from mmgps.selection import Selection, SelectionMismatchError
-from mmgps.tuning import InjectionError, Structure, TuningMethod, eject, rebuild_method
+from mmgps.tuning import InjectionError, TuningMethod, eject, rebuild_method
 
-from .base import DeltaMismatchError, listed
-from .tensors import injected_names, tensors_of
+from .base import DeltaMismatchError, injected_names, listed, tensors_of
 
 MOST = 2**24
 """Numbers beside a small base that a file may ask for without holding them."""

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from mmgps.tuning import InjectionError, TuningMethod, merge_operations
 
 from .apply import AppliedDelta
+from .compatibility import backbone_of
 from .delta import Delta
-from .fit import backbone_of
 
 
 class DeltaMergeError(ValueError):

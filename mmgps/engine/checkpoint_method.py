@@ -10,8 +10,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmgps.delta import grow
-from mmgps.delta.base import listed
-from mmgps.delta.tensors import below, injected_names
+from mmgps.delta.base import below, injected_names, listed
 from mmgps.registry import METHODS
 from mmgps.selection import Selection
 from mmgps.tuning import TuningMethod, eject, injected_by

@@ -9,7 +9,8 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor
 
-from mmgps.delta import AppliedDelta, Base, Delta, check_growth, extract, grow, merge, same, unpack_delta, verify
+from mmgps.delta import AppliedDelta, Base, Delta, check_growth, grow, merge, same, unpack_delta, verify
+from mmgps.delta import delta as extract
 from mmgps.selection import Selection, pack_selection, unpack_selection
 
 from .base_model import build_base, state_of

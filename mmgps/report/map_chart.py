@@ -9,8 +9,7 @@ import numpy.typing as npt
 from torch import nn
 
 from mmgps.selection import Connections, Selection
-from mmgps.tuning.parts import Part
-from mmgps.tuning.sites import find_sites
+from mmgps.tuning.sites import Part, find_sites
 
 from .facts import counts_of_columns
 from .figure import new_figure

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .sealed import SealError, read_sealed, seal, unseal, write_sealed
+from .checked_safetensors import SealError, read_sealed, seal, unseal, write_sealed
 from .selection import Connections, Selection
 
 FORMAT_VERSION = 1

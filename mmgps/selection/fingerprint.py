@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from .injected import base_parameters
+from mmgps.rewiring import base_parameters
 
 
 def architecture_fingerprint(module: nn.Module) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .accumulate import Accumulation, GradientSum
-from .preserve import preserved
+from .roles import describe
+from .scores import Accumulation, GradientSum
+from .selection import Selection
 
 MAX_HALVINGS = 24
 
@@ -202,3 +207,77 @@ def _check_finite(sums: Mapping[str, Tensor]) -> None:
             f'the summed gradient holds NaN or infinity in {len(bad)} of {len(sums)} layers, first in {bad[0]!r}; '
             'check the loss on the training data, or select in float32 or bfloat16 where this was float16'
         )
+
+
+PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+SAMPLE = 100_000
+"""Numbers of a layer that are sorted; of more, every n-th is."""
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Magnitudes of accumulated gradients at :data:`PROBABILITIES`.
+
+    Args:
+        of_all: Of all connections of a layer.
+        of_chosen: Of its chosen ones.
+    """
+
+    of_all: tuple[float, ...]
+    of_chosen: tuple[float, ...]
+
+
+def gradient_quantiles(
+    backbone: nn.Module, selection: Selection, gradients: Mapping[str, Tensor]
+) -> dict[str, Quantiles]:
+    """Weight to the spread of its gradients, for those of which connections are chosen.
+
+    Args:
+        backbone: What ``selection`` was made for.
+        selection: What was chosen.
+        gradients: Accumulated gradients, by weight; of several for each connection the first, which is the sum.
+    """
+    found = {}
+    described = describe(backbone)
+    for name, connections in selection.connections.items():
+        if name in gradients and len(connections):
+            gradient = gradients[name].reshape(-1, *described[name].value.shape)[0]
+            rows = described[name].neurons.to_rows(gradient).abs().reshape(-1)
+            chosen = rows[connections.positions.to(rows.device)]
+            found[name] = Quantiles(_quantiles(rows), _quantiles(chosen))
+    return found
+
+
+def _quantiles(values: Tensor) -> tuple[float, ...]:
+    sample = values[:: max(1, len(values) // SAMPLE)].double()
+    return tuple(torch.quantile(sample, torch.tensor(PROBABILITIES, dtype=torch.double, device=sample.device)).tolist())
+
+
+@contextmanager
+def preserved(model: nn.Module) -> Iterator[None]:
+    """Restore on exit what a forward and backward pass changes.
+
+    These are buffers (BN statistics), training flags, ``requires_grad``, gradients, and the random state of Python,
+    NumPy and torch, on the CPU and on the CUDA devices that hold the model. Weights are not copied: a pass without an
+    optimizer does not change them.
+    """
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    modes = [(module, module.training) for module in model.modules()]
+    parameters = [(value, value.requires_grad, value.grad) for value in model.parameters()]
+    devices = sorted({t.device.index for t in [*model.parameters(), *model.buffers()] if t.is_cuda})
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        for module, training in modes:
+            module.training = training
+        for value, requires_grad, gradient in parameters:
+            value.requires_grad_(requires_grad)
+            value.grad = gradient

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -36,9 +35,9 @@ from mmgps.architectures import (
     SINGLE_PARAMETERS,
     TRANSPOSED_LINEAR,
 )
+from mmgps.rewiring import CONVOLUTIONS, HEADS, NORMS, TRANSPOSED, Injected, type_names
 
-from .injected import Injected
-from .layout import NeuronLayout
+from .neurons import NeuronLayout
 from .usage import Use, normalises, uses
 
 
@@ -89,12 +88,7 @@ class Parameter:
         return self.layout
 
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, *([nn.RMSNorm] if hasattr(nn, 'RMSNorm') else []))
 ATTENTION_WEIGHTS = ('in_proj_weight', 'q_proj_weight', 'k_proj_weight', 'v_proj_weight')
-# What attention modules call the number of their heads.
-HEADS = ('num_heads', 'num_attention_heads', 'n_heads', 'n_head', 'heads')
 
 
 def describe(module: nn.Module) -> dict[str, Parameter]:
@@ -195,11 +189,6 @@ def _reparametrized_role(owner: nn.Module, attribute: str, value: nn.Parameter) 
         if isinstance(hook, BasePruningMethod) and attribute == f'{hook._tensor_name}_orig':
             return _layer_role(owner, hook._tensor_name, value)
     return None
-
-
-def type_names(owner: nn.Module) -> set[str]:
-    """Qualified names of the class of ``owner`` and of those that it derives from."""
-    return {f'{kind.__module__}.{kind.__qualname__}' for kind in type(owner).__mro__}
 
 
 def _table_role(value: Tensor) -> tuple[Role, None]:

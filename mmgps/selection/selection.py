@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .fingerprint import architecture_fingerprint
-from .layout import NeuronLayout
+from .neurons import NeuronLayout
 from .roles import Parameter, describe
 
 

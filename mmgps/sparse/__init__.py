@@ -1,13 +1,11 @@
 """Training of single connections. Needs only torch."""
 
-from .accounting import saved_bytes
-from .base import SparseTraining
 from .compact import CompactTraining
-from .lean import FusedAttention, LeanOption, start_options
-from .masked import MaskedTraining
-from .places import Places
+from .lean import FusedAttention, LeanOption, saved_bytes, start_options
+from .masked import MaskedTraining, SparseTraining
 from .recomputation import Recomputation
 from .routes import Route
+from .weight import Places
 
 __all__ = [
     'CompactTraining',

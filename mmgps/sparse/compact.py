@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
 
@@ -10,15 +11,13 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
+from mmgps.rewiring import Call
 from mmgps.selection import Selection
 
-from .forward import Call
 from .install import Handle, Installer
 from .optimizers import check_elementwise
-from .reduce import average_gradients
 from .routes import Route
-from .shard import is_sharded
-from .weight import TrainedWeight, with_changed_values, with_changed_weights
+from .weight import TrainedWeight, is_sharded, with_changed_values, with_changed_weights
 
 
 class CompactTraining:
@@ -231,3 +230,35 @@ def _check_place(weight: TrainedWeight) -> None:
             f'{weight.name} is on {now[0]} as {now[1]}, its values were built on {built[0]} as {built[1]}; '
             'move and convert the backbone before building CompactTraining'
         )
+
+
+@torch.no_grad()
+def average_gradients(values: Sequence[nn.Parameter]) -> None:
+    """Average the gradients over all processes, as one buffer per type and device, in the order of ``values``.
+
+    A gradient that some processes do not have counts as zero there; one that none has stays absent.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return
+    groups: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = {}
+    for value in values:
+        groups.setdefault((value.dtype, value.device), []).append(value)
+    for members in groups.values():
+        _average(members)
+
+
+def _average(values: Sequence[nn.Parameter]) -> None:
+    present = values[0].new_tensor([float(value.grad is not None) for value in values])
+    parts = [value.grad if value.grad is not None else torch.zeros_like(value) for value in values]
+    buffer = torch.cat([part.reshape(-1) for part in parts] + [present])
+    dist.all_reduce(buffer)
+    buffer /= dist.get_world_size()
+    sizes = [value.numel() for value in values]
+    *averages, present = torch.split(buffer, [*sizes, len(values)])
+    missing = [at for at, value in enumerate(values) if value.grad is None]
+    anywhere = present.tolist() if missing else []
+    for at, (value, average) in enumerate(zip(values, averages, strict=True)):
+        if value.grad is not None:
+            value.grad.copy_(average.view_as(value))
+        elif anywhere[at]:
+            value.grad = average.view_as(value).clone()

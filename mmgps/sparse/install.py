@@ -7,18 +7,13 @@ from typing import Protocol
 
 from torch import nn
 
-from mmgps.selection.roles import CONVOLUTIONS, TRANSPOSED
+from mmgps.rewiring import TRANSPOSED, computes_natively
 
 from .attention import AttentionForward, runs_natively
-from .conv import ConvForward, conv_plan
-from .forward import runs_forward_of
+from .conv import ConvForward, conv_plan, transposed_plan
 from .linear import LinearForward
 from .routes import Kind, Route
-from .transposed import transposed_plan
 from .weight import TrainedWeight
-
-# Where a forward is defined that computes torch's operation on the layer's input as it comes.
-NATIVE_FORWARDS = {'torch.nn.modules.linear', 'torch.nn.modules.conv', 'mmcv.cnn.bricks.wrappers'}
 
 
 class Handle(Protocol):
@@ -81,14 +76,6 @@ class Installer:
     def _note(self, routes: dict[str, Route]) -> None:
         for name, route in routes.items():
             self.routes.setdefault(name, route)
-
-
-def computes_natively(owner: nn.Module) -> bool:
-    """Whether ``owner`` is a linear layer or convolution that runs torch's operation on its weight and its input.
-
-    One that computes with a standardised weight, or pads its input itself, does not: only the fallback is right there.
-    """
-    return isinstance(owner, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)) and runs_forward_of(owner, NATIVE_FORWARDS)
 
 
 def fused_convolutions(backbone: nn.Module) -> Iterator[nn.Module]:

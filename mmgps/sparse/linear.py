@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgps.rewiring import OwnForward
+
 from .attach import Plan, attach, constant, wanted
 from .derived import derivation_of
-from .forward import OwnForward
-from .picking import RowPick, chunks, wide_type
-from .routes import MOSTLY, Kind, Route, Work
+from .routes import MOSTLY, Kind, Route, RowPick, Work, chunks, wide_type
 from .weight import TrainedWeight
 
 

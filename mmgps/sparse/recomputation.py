@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mmgps.rewiring import OwnForward, computes_natively, no_hook, runs_forward_of
+
 from .derived import Derivation, InAutocast, Make, derivation_of, mark_derived
-from .forward import OwnForward, no_hook, runs_forward_of
-from .install import Handle, computes_natively
+from .install import Handle
 from .lean import remove_all
 from .linear import LinearForward, dense_linear
 

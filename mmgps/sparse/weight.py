@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from mmgps.selection import Connections, Parameter
-
-from .places import Places
-from .shard import ShardPlaces, is_sharded
+from mmgps.selection import Connections, NeuronLayout, Parameter
 
 
 class TrainedWeight:
@@ -141,13 +139,6 @@ class TrainedWeight:
         """Its place in the weight read in logical order, int64 ``[chosen]``."""
 
 
-def _shape(connections: Connections) -> tuple[int, ...]:
-    count = len(connections)
-    per_neuron = torch.bincount(connections.rows, minlength=connections.neurons)
-    equal = count > 0 and bool((per_neuron == per_neuron[0]).all())
-    return (connections.neurons, count // connections.neurons) if equal else (count,)
-
-
 def with_changed_values(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
     """Those whose values have changed since they were read or written."""
     if same_bits([weight.values for weight in weights], [weight.agreed for weight in weights]):
@@ -162,6 +153,108 @@ def with_changed_weights(weights: Sequence[TrainedWeight]) -> list[TrainedWeight
     if same_bits(now, [weight.agreed for weight in weights]):
         return []
     return [weight for weight, found in zip(weights, now, strict=True) if not same_bits([found], [weight.agreed])]
+
+
+def is_sharded(value: Tensor) -> bool:
+    """Whether ``value`` is a ``DTensor``, of which this process holds a part."""
+    return hasattr(value, 'to_local')
+
+
+class ShardPlaces:
+    """The chosen connections within one weight that is cut along one dimension, as FSDP does it.
+
+    Every process has all numbers that are to be written, and writes those that lie in its own part.
+
+    Args:
+        dense: The weight, a ``DTensor``; every process holds one run of ``ceil(size / processes)`` slices of it.
+        layout: Its neurons.
+        connections: Which of its numbers are meant.
+    """
+
+    def __init__(self, dense: Any, layout: NeuronLayout, connections: Connections) -> None:
+        self._dense = dense
+        self.flat = logical_places(layout, connections.positions).to(dense.device)
+        """Places in the whole weight read in logical order, int64 ``[chosen]``, in the order of the connections."""
+        local, (placement,) = dense.to_local(), dense.placements
+        cut, mesh = placement.dim, dense.device_mesh
+        index = list(torch.unravel_index(self.flat, dense.shape))
+        index[cut] = index[cut] - mesh.get_local_rank() * -(-dense.shape[cut] // mesh.size())
+        inside = (index[cut] >= 0) & (index[cut] < local.shape[cut])
+        self._mine = inside.nonzero().view(-1)
+        strides = zip(index, local.stride(), strict=True)
+        self._local = torch.stack([i[self._mine] * stride for i, stride in strides]).sum(0)
+
+    @torch.no_grad()
+    def take(self) -> Tensor:
+        """The numbers at the places, ``[chosen]``. All processes have to ask: the weight is gathered for it."""
+        whole: Tensor = self._dense.full_tensor()
+        return whole.reshape(-1).index_select(0, self.flat)
+
+    @torch.no_grad()
+    def put(self, values: Tensor) -> None:
+        """Write those of ``values`` ``[chosen]`` that belong here, in place; the other numbers keep their bits."""
+        self._dense.to_local().view(-1).index_copy_(0, self._local, values.index_select(0, self._mine))
+
+
+class Places:
+    """The chosen connections within one tensor, to be read and written without touching its other numbers.
+
+    Args:
+        dense: The weight.
+        layout: Its neurons.
+        connections: Which of its numbers are meant.
+    """
+
+    def __init__(self, dense: Tensor, layout: NeuronLayout, connections: Connections) -> None:
+        self._dense = dense
+        self.flat = logical_places(layout, connections.positions).to(dense.device)
+        """Places in the weight read in logical order, int64 ``[chosen]``, in the order of the connections."""
+        self._strides: tuple[int, ...] | None = None
+        self._stored, self._numbers = self.flat, dense.detach()
+
+    def take(self) -> Tensor:
+        """The numbers at the places, ``[chosen]``."""
+        self._look()
+        return self._numbers.index_select(0, self._stored)
+
+    def put(self, values: Tensor) -> None:
+        """Write ``values`` ``[chosen]`` in place; the other numbers keep their bits."""
+        self._look()
+        self._numbers.index_copy_(0, self._stored, values)
+
+    def _look(self) -> None:
+        """See where the weight lies in memory by now: its numbers and the places in storage order.
+
+        That is another order for weights that are channels-last.
+        """
+        dense = self._dense
+        if self._strides == dense.stride() and self._numbers.data_ptr() == dense.data_ptr():
+            return
+        self._strides = dense.stride()
+        index = torch.unravel_index(self.flat, dense.shape)
+        self._stored = torch.stack([i * s for i, s in zip(index, self._strides, strict=True)]).sum(0)
+        self._numbers = _storage(dense)
+
+
+def logical_places(layout: NeuronLayout, positions: Tensor) -> Tensor:
+    """Flat places in the weight of flat positions in its rows."""
+    if not layout.transposed:
+        return positions
+    order = layout.to_rows(torch.arange(layout.neurons * layout.fan_in).view(layout.shape))
+    return order.reshape(-1)[positions.cpu()]
+
+
+def _storage(dense: Tensor) -> Tensor:
+    """The numbers of ``dense`` in the order in which they lie in memory, as a view."""
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(dense.shape, dense.stride(), strict=True))
+    return dense.detach().as_strided((extent,), (1,), dense.storage_offset())
+
+
+def _shape(connections: Connections) -> tuple[int, ...]:
+    count = len(connections)
+    per_neuron = torch.bincount(connections.rows, minlength=connections.neurons)
+    equal = count > 0 and bool((per_neuron == per_neuron[0]).all())
+    return (connections.neurons, count // connections.neurons) if equal else (count,)
 
 
 @torch.no_grad()

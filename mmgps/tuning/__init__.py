@@ -4,24 +4,28 @@ from .adapter import Adapter
 from .base import TuningMethod, WholeParameters, check_candidates, check_chosen, trainable
 from .base_weights import LoadingWatch, RandomBaseError
 from .bias import BiasTuning
-from .ejecting import eject
 from .first_iteration import FirstIteration
-from .freeze import check_trainable, freeze_unselected
 from .full import FullTuning
 from .gps import GPS
 from .injection import InjectionMethod, beside, injected_by
 from .linear import LinearProbe
 from .lora import LoRA
-from .merging import merge_operations
 from .operations import neutralize_unused
-from .parts import Part
 from .rebuild import rebuild_method
 from .report import Count, count_parts, count_roles, format_report
-from .sites import InjectionError
+from .sites import InjectionError, Part
 from .spt import SPTAdapter, SPTLoRA
 from .ssf import SSF
-from .structure import Structure, roll_back
-from .trained import UntrainedError, check_held, kept_elsewhere, resting, trained_tensors
+from .trained import (
+    UntrainedError,
+    check_held,
+    check_trainable,
+    freeze_unselected,
+    kept_elsewhere,
+    resting,
+    trained_tensors,
+)
+from .unloading import eject, merge_operations
 from .vpt import VPTDeep, VPTShallow
 
 __all__ = [
@@ -41,7 +45,6 @@ __all__ = [
     'RandomBaseError',
     'SPTAdapter',
     'SPTLoRA',
-    'Structure',
     'TuningMethod',
     'UntrainedError',
     'VPTDeep',
@@ -63,7 +66,6 @@ __all__ = [
     'neutralize_unused',
     'rebuild_method',
     'resting',
-    'roll_back',
     'trainable',
     'trained_tensors',
 ]

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from .injection import InjectionMethod, generator_for
 from .lora import offered, positive
-from .operations import Operation
-from .parts import Part, as_parts
-from .placing import place
-from .sites import Site, find_sites, pick_sites
+from .operations import Operation, place
+from .sites import Part, Site, as_parts, find_sites, pick_sites
 
 OFFERED = (Part.QKV, Part.PROJ, Part.FC1, Part.FC2, Part.LINEAR, Part.BLOCK)
 

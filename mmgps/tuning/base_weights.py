@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmgps.selection import base_parameters
-from mmgps.sparse.forward import no_hook
+from mmgps.rewiring import base_parameters, no_hook
 
 from .trained import listed
 

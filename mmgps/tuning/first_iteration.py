@@ -2,29 +2,30 @@
 
 Some are harmless, such as a branch that the network does not run in training. Others are cut off: by a reentrant
 checkpoint whose input needs no gradient, by ``torch.no_grad`` or ``detach`` on the way to the loss, by a module that
-reads the weight of a layer without calling it. :class:`mmgps.tuning.reads.Reads` tells them apart. All hooks are gone
-afterwards.
+reads the weight of a layer without calling it. :class:`Reads` tells them apart. All hooks are
+gone afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
 
-from mmgps.sparse.forward import Call
+from mmgps.rewiring import Call
 
-from .reads import Reads
 from .trained import Trained, UntrainedError, held_by, listed
 
 PATIENCE = 100
 """Steps of other optimizers after which one that has not stepped yet is an error."""
 FLAGS = ('reached', 'recorded', 'layer_recorded', 'unrecorded', 'detached')
-
 
 CAUSES: Sequence[tuple[Callable[[Trained], bool], str]] = (
     (
@@ -46,6 +47,7 @@ CAUSES: Sequence[tuple[Callable[[Trained], bool], str]] = (
     ),
 )
 """Reasons why a tensor got no gradient, in the order in which they are asked for."""
+DETACHING = {'detach', 'detach_', 'data'}
 
 
 class FirstIteration:
@@ -201,3 +203,107 @@ def _compiling() -> bool:
 
 def _sentence(names: Sequence[str], total: int, cause: str) -> str:
     return f'{len(names)} of {total} trained tensors got no gradient in the first iteration: {listed(names)}; {cause}'
+
+
+class Reads(TorchFunctionMode):
+    """Notes which operations read which of some tensors, and what was detached on the way to what is recorded."""
+
+    def __init__(self, trained: Sequence[Trained]) -> None:
+        super().__init__()
+        self._values = {id(entry.value): entry for entry in trained}
+        self._layers: dict[int, list[Trained]] = {}
+        for entry in trained:
+            if entry.layer is not None:
+                self._layers.setdefault(id(entry.layer), []).append(entry)
+        self._detached: dict[int, Detached] = {}
+        self._cuts: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        inputs = [*_tensors((*args, *(kwargs or {}).values()))]
+        outputs = [*_tensors((output,))]
+        name = _name_of(func)
+        if outputs or name == 'requires_grad':  # which the layers of compact training ask, and autograd goes on from
+            self._note_reads(inputs, bool(outputs) and name not in DETACHING, bool(outputs))
+        if outputs and not name.startswith('new_') and not name.endswith('_like'):
+            self._follow(inputs, outputs, name in DETACHING or not torch.is_grad_enabled())
+        return output
+
+    def _note_reads(self, inputs: Sequence[Tensor], computes: bool, gives: bool) -> None:
+        """Note who reads what.
+
+        Args:
+            inputs: Of an operation.
+            computes: Whether it does anything with them but detaching them, as the layers of compact training do.
+            gives: Whether it gives a tensor.
+        """
+        recording = torch.is_grad_enabled()
+        for value in inputs:
+            entry = self._values.get(id(value))
+            if entry is not None and (gives or entry.chosen):
+                entry.recorded |= recording
+                entry.unrecorded |= not recording
+            for entry in self._layers.get(id(value), ()) if computes else ():
+                entry.layer_recorded |= recording
+                entry.unrecorded |= not recording
+
+    def _follow(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cuts: bool) -> None:
+        """Note that ``outputs`` hang on something detached, and where that meets what is recorded."""
+        before = [found for value in inputs if (found := self._detached.get(id(value))) and found.tensor() is value]
+        if not before and not cuts:
+            return
+        inherited = [node for found in before for node in found.inherited]
+        for found in before:  # what needs a gradient by now came out of a Function that passes its own gradients on
+            value = found.tensor()
+            inherited += [] if value is None or value.requires_grad else found.direct
+        inherited = list(dict.fromkeys(inherited))
+        if any(value.requires_grad for value in outputs):
+            self._cuts += inherited
+        here = [value.grad_fn or value for value in inputs if value.requires_grad] if cuts else []
+        for value in outputs:
+            if value.is_floating_point() and not value.requires_grad:
+                self._detached[id(value)] = Detached(weakref.ref(value), here, inherited)
+
+    def find_detached(self) -> None:
+        """Note of each value whether what was computed from it was detached on the way."""
+        seen: set[Any] = set()
+        waiting, self._cuts, self._detached = self._cuts, [], {}
+        while waiting:
+            node = waiting.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            leaf = node if isinstance(node, Tensor) else getattr(node, 'variable', None)
+            entry = self._values.get(id(leaf))
+            if entry is not None:
+                entry.detached = True
+            waiting += [before for before, _ in getattr(node, 'next_functions', ()) if before is not None]
+
+
+@dataclass(frozen=True)
+class Detached:
+    """What a tensor that needs no gradient was made from that does: nodes of the graph, and leaves.
+
+    Args:
+        tensor: The tensor.
+        direct: Inputs of the operation that made it.
+        inherited: Those of operations before.
+    """
+
+    tensor: weakref.ref[Tensor]
+    direct: Sequence[Any]
+    inherited: Sequence[Any]
+
+
+def _name_of(func: Any) -> str:
+    """``detach`` of ``Tensor.detach``, ``data`` of the property ``Tensor.data``."""
+    name = getattr(func, '__name__', '')
+    return getattr(getattr(func, '__self__', None), '__name__', '') if name == '__get__' else name
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)

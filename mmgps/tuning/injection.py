@@ -10,12 +10,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmgps.selection import Injected, Parameter, Role, Selection, base_parameters
+from mmgps.rewiring import Injected, Structure, base_parameters, drop_compiled
+from mmgps.selection import Parameter, Role, Selection
 
 from .base import WholeParameters
-from .placing import check_connected
+from .operations import check_connected
 from .sites import InjectionError
-from .structure import Structure, drop_compiled
 
 _RECORD = '_mmgps_method'
 

@@ -11,12 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from typing import Any, ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgps.selection import Injected
+from mmgps.rewiring import Injected
+from mmgps.sparse.attention import ProjectingForward
 
-from .channels import LAYOUTS
-from .sites import InjectionError
+from .sites import LAYOUTS, InjectionError, Site, channel_dim
 
 
 class Operation(Injected, ABC):
@@ -114,3 +115,80 @@ def run_within(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             f'a {type(module).__name__} lost the forward that runs the modules of a method in it; build the network '
             'anew with its method, or merge first (mmgps.tuning.merge_operations, or `delta merge`)'
         )
+
+
+def place(site: Site, operation: Operation) -> None:
+    """Put ``operation`` behind the map at ``site``.
+
+    Raises:
+        InjectionError: If there is one of its kind, or if it is not known where the channels are.
+    """
+    owner = site.owner
+    if hasattr(owner, operation.key):
+        raise InjectionError(f'{site.path!r} already has {operation.key!r}; build the backbone anew')
+    operation.to(site.weight.device, site.weight.dtype).train(owner.training)
+    if site.attention is not None:
+        if 'forward' not in vars(site.attention):
+            TunedAttention(site.attention)
+            site.attention.register_forward_hook(run_within)
+    else:
+        operation.dim, operation.biased = channel_dim(site), site.bias is not None
+        if run_operations not in owner._forward_hooks.values():
+            owner.register_forward_hook(run_operations, with_kwargs=True)
+    owner.add_module(operation.key, operation)
+
+
+def check_connected(backbone: nn.Module) -> None:
+    """Make sure that every operation runs: what rebuilds modules may copy children and forget hooks.
+
+    Raises:
+        InjectionError: Names the module.
+    """
+    served = {
+        id(part)
+        for module in backbone.modules()
+        if isinstance(vars(module).get('forward'), TunedAttention)
+        for part in (module, module.out_proj)
+    }
+    for path, module in backbone.named_modules():
+        hooked = run_operations in module._forward_hooks.values()
+        if operations_of(module) and not hooked and id(module) not in served:
+            raise InjectionError(
+                f'{path!r} ({type(module).__name__}) holds {operations_of(module)[0].key!r} and does not run it: '
+                'something rebuilt the module after it was injected, as a conversion to SyncBN does'
+            )
+
+
+class TunedAttention(ProjectingForward):
+    """The forward of one ``nn.MultiheadAttention`` that has operations behind its projections.
+
+    A copy of the module gets one of its own.
+
+    Args:
+        owner: The module, with one packed input projection.
+    """
+
+    injected = True
+
+    def __init__(self, owner: nn.MultiheadAttention) -> None:
+        # the fast inference path, which knows nothing of operations, asks this
+        super().__init__(owner, _check_arg_device=lambda _: False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self._owner,))
+
+    def __call__(self, query: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if query.is_nested:
+            raise InjectionError(
+                "nn.TransformerEncoder hands a padded batch to its attention as a nested tensor, which only torch's "
+                'unchanged attention takes; build the encoder with enable_nested_tensor=False, or merge first'
+            )
+        return super().__call__(query, *args, **kwargs)
+
+    def project(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
+        y = F.linear(x, w, b)
+        out = w is self._owner.out_proj.weight
+        rows = slice(None) if out else slice(start, start + len(w))
+        for operation in operations_of(self._owner.out_proj if out else self._owner):
+            y = operation(x, y, rows, -1)
+        return y

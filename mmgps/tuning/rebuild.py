@@ -8,8 +8,7 @@ from mmgps.selection import Selection
 
 from .adapter import Adapter, Bottleneck
 from .base import TuningMethod
-from .lora import LoRA
-from .low_rank import LowRank
+from .lora import LoRA, LowRank
 from .prompts import KEY
 from .spt import SPTAdapter, SPTLoRA
 from .ssf import SSF, ScaleShift

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from mmgps.rewiring import Structure, drop_compiled
 from mmgps.selection import (
     Connections,
     Parameter,
@@ -21,12 +22,9 @@ from mmgps.selection import (
 from .adapter import Bottleneck
 from .base import trainable
 from .injection import beside
-from .lora import OFFERED, positive
-from .low_rank import low_rank
-from .operations import Operation
-from .placing import check_connected, place
+from .lora import OFFERED, low_rank, positive
+from .operations import Operation, check_connected, place
 from .sites import Site, check_called, find_sites
-from .structure import Structure, drop_compiled
 
 
 class SPT(ABC):

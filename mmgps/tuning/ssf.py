@@ -7,10 +7,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from .injection import InjectionMethod, generator_for
-from .operations import Operation
-from .parts import Part
-from .placing import place
-from .sites import Site, pick_sites
+from .operations import Operation, place
+from .sites import Part, Site, pick_sites
 
 CONVOLUTIONS = (Part.CONV, Part.GROUPED)
 

@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from mmgps.selection import Selection, SelectionMismatchError
+
 SHOWN = 4
 
 
@@ -132,3 +134,37 @@ def _parameters_in(kept: Any, seen: set[int]) -> Iterator[nn.Parameter]:
 
 def listed(names: Sequence[str]) -> str:
     return ', '.join(names[:SHOWN]) + (f' and {len(names) - SHOWN} more' if len(names) > SHOWN else '')
+
+
+def freeze_unselected(backbone: nn.Module, selection: Selection) -> list[nn.Parameter]:
+    """Set ``requires_grad`` of every parameter of ``backbone`` to whether the selection trains some of it.
+
+    Returns:
+        The parameters that are frozen as a whole.
+
+    Raises:
+        SelectionMismatchError: If the selection was made for another architecture; nothing is changed then.
+    """
+    trained = {parameter.name for parameter, _ in selection.resolve(backbone)} | set(selection.whole)
+    frozen = []
+    for name, value in backbone.named_parameters():
+        value.requires_grad_(name in trained)
+        if name not in trained:
+            frozen.append(value)
+    return frozen
+
+
+def check_trainable(backbone: nn.Module, selection: Selection) -> None:
+    """Make sure that ``selection`` trains nothing of ``backbone`` that the user froze.
+
+    Raises:
+        SelectionMismatchError: Names what is frozen.
+    """
+    trained = {*selection.connections, *selection.whole}
+    frozen = [name for name, value in backbone.named_parameters() if name in trained and not value.requires_grad]
+    if frozen:
+        raise SelectionMismatchError(
+            f'the selection trains {len(frozen)} parameters that {type(backbone).__name__} was built with frozen: '
+            f'{", ".join(frozen)}; select anew, or build the backbone as it was when the selection was made '
+            '(frozen_stages and the like)'
+        )

@@ -12,9 +12,8 @@ from mmgps.selection import Role, describe
 
 from .injection import InjectionMethod, generator_for
 from .lora import positive
-from .prompts import KEY, CarriedPrompts, Prompts, attach_prompts
+from .prompts import KEY, CarriedPrompts, Prompts, attach_prompts, attach_window_prompts
 from .sites import InjectionError
-from .window_prompts import attach_window_prompts
 
 # Layers that take and give ``[batch, tokens, width]``, and Swin's blocks with their window attentions. By exact type: a
 # class that derives from one of them may compute otherwise.

@@ -7,7 +7,8 @@ import torch
 from shifted import Small, picture, trained
 from torch import nn
 
-from mmgps.delta import AppliedDelta, Base, Delta, DeltaBank, DeltaMismatchError, extract, same, save_delta, verify
+from mmgps.delta import AppliedDelta, Base, Delta, DeltaBank, DeltaMismatchError, same, save_delta, verify
+from mmgps.delta import delta as extract
 from mmgps.tuning import LoRA, rebuild_method
 
 

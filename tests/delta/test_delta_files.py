@@ -6,18 +6,9 @@ import pytest
 import torch
 from shifted import Small, trained
 
-from mmgps.delta import (
-    Base,
-    Delta,
-    DeltaExtractError,
-    DeltaFileError,
-    extract,
-    load_delta,
-    pack_delta,
-    save_delta,
-    unpack_delta,
-)
-from mmgps.delta.columns import ColumnsError, pack_columns, unpack_columns
+from mmgps.delta import Base, Delta, DeltaExtractError, DeltaFileError, load_delta, pack_delta, save_delta, unpack_delta
+from mmgps.delta import delta as extract
+from mmgps.delta.files import ColumnsError, pack_columns, unpack_columns
 from mmgps.selection import Connections, PerLayer, RandomScore, save_selection
 from mmgps.tuning import GPS, BiasTuning, FullTuning, LinearProbe, LoRA, TuningMethod
 

@@ -11,7 +11,7 @@ from shifted import Small, picture, trained
 from torch import nn
 
 from mmgps.delta import AppliedDelta, DeltaBank, DeltaInUseError
-from mmgps.delta.patch import Whole
+from mmgps.delta.apply import Whole
 from mmgps.tuning import SSF, InjectionError, LoRA, eject, merge_operations
 
 LINES, OPERATIONS = AtLine, AtOperation
@@ -194,7 +194,7 @@ def test_memory_that_is_missing_at_the_fifth_tensor(monkeypatch: pytest.MonkeyPa
             raise torch.OutOfMemoryError('out of memory')
         real(self, values)
 
-    monkeypatch.setattr('mmgps.delta.patch.Whole.put', put)
+    monkeypatch.setattr('mmgps.delta.apply.Whole.put', put)
     with pytest.raises(torch.OutOfMemoryError):
         bank.switch('gps')
     watched.check('fifth tensor')

@@ -37,7 +37,7 @@ from mmgps.selection import (
     save_selection,
     unpack_selection,
 )
-from mmgps.selection.sealed import MAX_DEPTH, seal
+from mmgps.selection.checked_safetensors import MAX_DEPTH, seal
 from mmgps.tuning import Adapter, LoRA
 
 

@@ -18,7 +18,8 @@ from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from tiny import PIPELINE, assert_same_bits, state_of, tiny_config, train
 
 from mmgps.benchmark import Setup
-from mmgps.delta import extract, save_delta
+from mmgps.delta import delta as extract
+from mmgps.delta import save_delta
 from mmgps.delta.base import Base
 from mmgps.engine import CheckpointFileError, build_base, build_runner, init_bank, init_model, tune_config, weights_only
 from mmgps.engine.checkpoints import FORCE, TRUST, load_plain
@@ -135,7 +136,7 @@ def _flexible(s: Scene, cfg: Config) -> None:
 
 def _compare_child(s: Scene) -> None:
     from mmgps.compare.child import train as train_child
-    from mmgps.compare.files import write_json
+    from mmgps.utils.atomic_file import write_json
 
     folder = s.folder / 'trial'
     folder.mkdir()

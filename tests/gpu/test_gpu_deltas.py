@@ -12,7 +12,8 @@ pytest.importorskip('mmseg')
 from architectures import build
 from tuned import Tuned, state
 
-from mmgps.delta import Base, DeltaBank, extract
+from mmgps.delta import Base, DeltaBank
+from mmgps.delta import delta as extract
 from mmgps.tuning import GPS, BiasTuning
 
 pytestmark = pytest.mark.gpu

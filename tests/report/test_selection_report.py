@@ -13,7 +13,8 @@ from architectures import build
 from mmengine.visualization import Visualizer
 from tiny import tiny_config, train
 
-from mmgps.delta import Base, extract, save_delta
+from mmgps.delta import Base, save_delta
+from mmgps.delta import delta as extract
 from mmgps.engine import build_plain
 from mmgps.report import SelectionReport, in_all, overlaps, report_of_file, selection_facts
 from mmgps.report.figure import COLOURS, LABELS
@@ -275,7 +276,7 @@ def test_a_report_that_cannot_be_written_ends_no_training(tmp_path: Path, monkey
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, f'No space left on device: {path} was not written')
 
-    monkeypatch.setattr('mmgps.report.write.write_whole', full)
+    monkeypatch.setattr('mmgps.report.write.write_atomically', full)
     hooks = [dict(type='mmgps.GPSHook', k=1), dict(type='mmgps.SelectionReportHook')]
     runner = train(tiny_config(tmp_path, max_iters=2, custom_hooks=hooks, log_level='WARNING'))
     assert runner.iter == 2

@@ -16,7 +16,7 @@ from mmgps.selection import (
     save_selection,
     unpack_selection,
 )
-from mmgps.selection.sealed import seal
+from mmgps.selection.checked_safetensors import seal
 from mmgps.tuning import GPS
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from training_pair import ROUTES
 
-from mmgps.selection.roles import CONVOLUTIONS, TRANSPOSED
+from mmgps.rewiring import CONVOLUTIONS, TRANSPOSED
 from mmgps.sparse.routes import Kind
 
 QUICK = settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -7,7 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from mmgps.delta import Base, Delta, Origin, extract
+from mmgps.delta import Base, Delta, Origin
+from mmgps.delta import delta as extract
 from mmgps.selection import RandomScore
 from mmgps.tuning import GPS, TuningMethod
 

@@ -20,7 +20,8 @@ from architectures import SIDE, build
 from shifted import Small, trained
 from test_matrix import CLAIMS, tuned
 
-from mmgps.delta import AppliedDelta, Base, DeltaBank, extract
+from mmgps.delta import AppliedDelta, Base, DeltaBank
+from mmgps.delta import delta as extract
 from mmgps.selection import RandomScore
 from mmgps.sparse import CompactTraining
 from mmgps.tuning import GPS, SSF, Adapter, InjectionError, LoRA, merge_operations
@@ -257,7 +258,7 @@ def test_compact_training_of_an_encoder_in_eval_mode() -> None:
 
 def test_two_threads_in_one_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reads the packed weight from its first row, whatever the other does meanwhile."""
-    from mmgps.tuning.attention import TunedAttention
+    from mmgps.tuning.operations import TunedAttention
 
     net, barrier, real = Attends(), threading.Barrier(2), TunedAttention.project
     LoRA(2).inject(net)

@@ -12,9 +12,9 @@ pytest.importorskip('mmpretrain')
 from architectures import BUILDERS, build
 from torch import nn
 
-from mmgps.requirements import require
 from mmgps.tuning import LoRA, Part
 from mmgps.tuning.sites import find_sites
+from mmgps.utils.requirements import require
 
 ALL = ('qkv', 'proj', 'fc1', 'fc2', 'linear', 'conv')
 

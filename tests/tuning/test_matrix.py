@@ -13,7 +13,8 @@ pytest.importorskip('mmpretrain')
 from architectures import BUILDERS, build
 from tuned import Tuned, Whole, outputs, state
 
-from mmgps.delta import AppliedDelta, Base, Delta, DeltaMergeError, extract, load_delta, merge, save_delta
+from mmgps.delta import AppliedDelta, Base, Delta, DeltaMergeError, load_delta, merge, save_delta
+from mmgps.delta import delta as extract
 from mmgps.engine import METHOD_NAMES, build_method
 from mmgps.selection import architecture_fingerprint, bits, describe
 from mmgps.tuning import InjectionError, count_parts, merge_operations

@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 from importlib import resources
 
-from mmgps.checksum import Checksum
+from mmgps.utils.download import Checksum
 
 PRANET = (
     'TestDataset.zip of PraNet (Fan et al., MICCAI 2020), linked from https://github.com/DengPingFan/PraNet, '

@@ -12,7 +12,7 @@ from mmengine.dist import broadcast, get_world_size
 from mmengine.model import BaseDataPreprocessor
 from torch import nn
 
-from mmgps.sparse.shard import is_sharded
+from mmgps.sparse.weight import is_sharded
 
 from .checks import check_parameters
 

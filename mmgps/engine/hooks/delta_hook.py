@@ -11,7 +11,8 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
-from mmgps.delta import AppliedDelta, Base, Delta, extract, pack_delta, save_delta, unpack_delta
+from mmgps.delta import AppliedDelta, Base, Delta, pack_delta, save_delta, unpack_delta
+from mmgps.delta import delta as extract
 from mmgps.registry import HOOKS
 
 from ..delta_folder import DeltaFolder

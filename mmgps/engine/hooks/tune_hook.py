@@ -12,15 +12,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmgps.registry import HOOKS, LEAN, MICRO_BATCHES, SELECTION_LOSSES, SPARSE
-from mmgps.selection import (
-    Injected,
-    Quantiles,
-    Selection,
-    load_selection,
-    pack_selection,
-    save_selection,
-    unpack_selection,
-)
+from mmgps.rewiring import Injected
+from mmgps.selection import Quantiles, Selection, load_selection, pack_selection, save_selection, unpack_selection
 from mmgps.sparse import LeanOption, SparseTraining, start_options
 from mmgps.tuning import (
     FirstIteration,

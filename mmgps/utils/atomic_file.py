@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 PARTIAL = re.compile(r'\..+\.(\d+)\.part')
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str], alone: bool = False) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str], alone: bool = False) -> Iterator[Path]:
     """A path to write to, which is moved to ``path`` on leaving without an error; makes the folder if need be.
 
     A reader sees the old file or the new one, and a run that is killed leaves no half of either. The content is on the
@@ -48,9 +51,9 @@ def whole_file(path: str | os.PathLike[str], alone: bool = False) -> Iterator[Pa
         raise type(error)(error.errno, f'{error.strerror or error}: {target} was not written') from error
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write ``content`` to ``path``, as :func:`whole_file` does."""
-    with whole_file(path) as partial:
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write ``content`` to ``path``, as :func:`atomic_file` does."""
+    with atomic_file(path) as partial:
         partial.write_bytes(content)
 
 
@@ -110,3 +113,24 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON; a number that is none, which JSON does not know, becomes ``null``."""
+    write_atomically(path, (json.dumps(_finite_json(content), indent=2, allow_nan=False) + '\n').encode())
+
+
+def read_json(path: Path) -> Any:
+    """The content, or None if there is no such file or it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _finite_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite_json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_json(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

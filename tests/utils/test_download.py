@@ -13,8 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support.file_server import FileServer
 
-from mmgps.checksum import Checksum, ChecksumError
-from mmgps.download import CertificateError, RefusedError, TimeLimitError, TruncatedError, UnreachableError, download
+from mmgps.utils.download import (
+    CertificateError,
+    Checksum,
+    ChecksumError,
+    RefusedError,
+    TimeLimitError,
+    TruncatedError,
+    UnreachableError,
+    download,
+)
 
 CONTENT = random.Random(7).randbytes(50_000)
 SHA256 = Checksum('sha256', hashlib.sha256(CONTENT).hexdigest())
@@ -304,7 +312,7 @@ def test_several_that_want_one_file_get_it_from_one_transfer(tmp_path):
 
 
 def test_processes_that_want_one_file_wait_for_each_other(tmp_path):
-    code = 'import sys; from mmgps.download import download; download(sys.argv[1], sys.argv[2])'
+    code = 'import sys; from mmgps.utils.download import download; download(sys.argv[1], sys.argv[2])'
     with FileServer(CONTENT, pause=0.01) as server:
         command = [sys.executable, '-c', code, server.url(), str(tmp_path / 'file.bin')]
         environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}

@@ -2,7 +2,7 @@
 
 import io
 
-from mmgps.progress import ProgressLine
+from mmgps.utils.progress import ProgressLine
 
 
 class Terminal(io.StringIO):

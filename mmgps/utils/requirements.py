@@ -23,7 +23,7 @@ def require(name: str) -> None:
     """
     from packaging.version import Version
 
-    from mmgps.torchvision_ops import declare_missing_operators
+    from .torchvision_ops import declare_missing_operators
 
     declare_missing_operators()
     try:

@@ -1,4 +1,4 @@
-"""How a weight is read as a matrix with one row per neuron."""
+"""The neurons of a weight: how it is read as a matrix with one row per neuron."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ ASK_AGAIN_S = 0.1
 
 
 @contextmanager
-def held(file: Path, patience_s: float | None = None) -> Iterator[int]:
+def file_lock(file: Path, patience_s: float | None = None) -> Iterator[int]:
     """Hold the lock that ``file`` stands for; yields the file descriptor that holds it.
 
     The file stays: removing it would let two processes hold two locks. The system frees the lock when the process
@@ -36,7 +36,7 @@ def held(file: Path, patience_s: float | None = None) -> Iterator[int]:
 def take(file: Path, patience_s: float | None = None) -> int:
     """Take the lock that ``file`` stands for; returns the file descriptor that holds it until it is closed.
 
-    Args and errors are those of :func:`held`.
+    Args and errors are those of :func:`file_lock`.
 
     Raises:
         TimeoutError: If another process still holds it then.
@@ -63,7 +63,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
     """
     file = path.with_name(f'.{path.name}.lock')
     while True:
-        with held(file) as descriptor:
+        with file_lock(file) as descriptor:
             if not _is_at(descriptor, file):  # removed by the one before, so that others lock a new one
                 continue
             try:

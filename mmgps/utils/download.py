@@ -1,7 +1,8 @@
-"""Fetch one file over HTTP: resumable, checked and atomic. Standard library only."""
+"""Download one file over HTTP: resumable, checked against a digest, and atomic. Standard library only."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import queue
 import re
@@ -11,13 +12,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-from mmgps.checksum import Checksum
-from mmgps.lock import one_at_a_time
-from mmgps.partial_file import PartialFile
+from .lock import one_at_a_time
 
 CHUNK = 1 << 16
 USER_AGENT = 'mmgps'  # some hosts turn urllib's own name away
@@ -54,6 +54,37 @@ class TruncatedError(DownloadError):
 
 class _BrokenOffError(Exception):
     """The server answered and one attempt ended early; another may get further."""
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """The digest that a file must have.
+
+    Args:
+        algorithm: A name that ``hashlib.new`` knows; ``'sha256'`` where there is a choice.
+        digest: The digest in lower-case hexadecimal.
+    """
+
+    algorithm: str
+    digest: str
+
+    def verify(self, path: Path) -> None:
+        """Check the file at ``path``.
+
+        Raises:
+            ChecksumError: If it hashes to something else.
+        """
+        with open(path, 'rb') as file:
+            found = hashlib.file_digest(file, self.algorithm).hexdigest()
+        if found != self.digest:
+            raise ChecksumError(
+                f'{path} ({path.stat().st_size} bytes) has {self.algorithm} {found}, expected {self.digest}: it is '
+                'damaged or another version'
+            )
+
+
+class ChecksumError(RuntimeError):
+    """A file is complete and is not the one that was expected."""
 
 
 def download(
@@ -241,3 +272,51 @@ def _read(response: HTTPResponse) -> bytes:
         return response.read1(CHUNK)
     except (OSError, HTTPException) as error:
         raise _BrokenOffError(f'{type(error).__name__}: {error}') from error
+
+
+class PartialFile:
+    """The unfinished file beside the target, and the validator its bytes came with.
+
+    Bytes are added only if the server confirms that validator, so that two versions of a file are never joined.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = target.with_name(f'{target.name}.part')
+        self.tag = target.with_name(f'{target.name}.part.tag')
+
+    def size(self) -> int:
+        """Bytes received so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def headers(self) -> dict[str, str]:
+        """Request headers that ask for the rest; none where it cannot be joined safely."""
+        if not self.size() or not self.tag.exists():
+            return {}
+        return {'Range': f'bytes={self.size()}-', 'If-Range': self.tag.read_text()}
+
+    def remember(self, response: HTTPResponse) -> None:
+        """Keep the validator of the version that ``response`` brings."""
+        etag = response.headers.get('ETag', '')
+        # A weak tag does not promise equal bytes, and RFC 9110 forbids it in If-Range.
+        validator = etag if etag.startswith('"') else response.headers.get('Last-Modified', '')
+        if validator:
+            self.tag.write_text(validator)
+        else:
+            self.tag.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove what was received."""
+        self.path.unlink(missing_ok=True)
+        self.tag.unlink(missing_ok=True)
+
+    def accept(self, url: str, checksum: Checksum | None) -> None:
+        """Check the whole file and give it its final name; a file that fails is removed."""
+        try:
+            if checksum:
+                checksum.verify(self.path)
+        except ChecksumError as error:
+            self.discard()
+            raise ChecksumError(f'the file from {url} was removed: {error}') from None
+        os.replace(self.path, self.target)
+        self.tag.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmgps.whole_file import whole_file
+from mmgps.utils.atomic_file import atomic_file
 
 from .fingerprint import bits
 
@@ -104,7 +104,7 @@ def write_sealed(path: str | os.PathLike[str], key: str, envelope: str, tensors:
     Raises:
         OSError: If it cannot be written, to a full disk for example.
     """
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         try:
             save_file(dict(tensors), str(partial), {key: envelope})
         except SafetensorError as error:

@@ -11,18 +11,18 @@ from shifted import trained
 
 from mmgps.delta import save_delta
 from mmgps.selection import Selection, save_selection
-from mmgps.whole_file import check_apart, skipped_if_unwritable, whole_file, write_whole
+from mmgps.utils.atomic_file import atomic_file, check_apart, skipped_if_unwritable, write_atomically
 
 
 def write_half(target: Path) -> None:
-    with whole_file(target) as partial:
+    with atomic_file(target) as partial:
         partial.write_bytes(b'half')
         raise ZeroDivisionError
 
 
 def test_the_old_file_stays_when_writing_fails(tmp_path: Path) -> None:
     target = tmp_path / 'folder/file'
-    write_whole(target, b'old')
+    write_atomically(target, b'old')
     with pytest.raises(ZeroDivisionError):
         write_half(target)
     assert target.read_bytes() == b'old'
@@ -43,7 +43,7 @@ def test_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os, 'fsync', flushed)
     monkeypatch.setattr(os, 'replace', moved)
-    with whole_file(tmp_path / 'file', alone=True) as partial:
+    with atomic_file(tmp_path / 'file', alone=True) as partial:
         partial.write_bytes(b'new')
     assert done == ['.file.part', 'moved', tmp_path.name]
     assert (tmp_path / 'file').read_bytes() == b'new'
@@ -58,19 +58,19 @@ def test_a_folder_that_cannot_be_flushed_loses_nothing(tmp_path: Path, monkeypat
         flush(descriptor)
 
     monkeypatch.setattr(os, 'fsync', refused)
-    write_whole(tmp_path / 'file', b'new')
+    write_atomically(tmp_path / 'file', b'new')
     assert (tmp_path / 'file').read_bytes() == b'new'
 
 
 def test_a_disk_that_is_full_when_flushed_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_whole(tmp_path / 'file', b'old')
+    write_atomically(tmp_path / 'file', b'old')
 
     def full(descriptor: int) -> None:
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(os, 'fsync', full)
     with pytest.raises(OSError, match='No space left'):
-        write_whole(tmp_path / 'file', b'new')
+        write_atomically(tmp_path / 'file', b'new')
     assert (tmp_path / 'file').read_bytes() == b'old'
 
 
@@ -79,7 +79,7 @@ def test_the_mode_is_that_of_any_new_file(umask: int, tmp_path: Path) -> None:
     """safetensors gives its files 0600, so that nobody else of a group could read a delta."""
     before = os.umask(umask)
     try:
-        write_whole(tmp_path / 'file', b'new')
+        write_atomically(tmp_path / 'file', b'new')
         save_selection(Selection('bias', {}, (), 'x'), tmp_path / 'selection')
         save_delta(trained()[1], tmp_path / 'delta')
     finally:
@@ -94,26 +94,26 @@ def test_what_killed_processes_left_goes_with_the_next_save(tmp_path: Path) -> N
     stays = [f'.other.{os.getppid()}.part', '.file.part', 'file.123.part', '.file.x.part']
     for name in (f'.file.{gone.pid}.part', f'.other.name.{gone.pid}.part', '.file.99999999999999999999.part', *stays):
         (tmp_path / name).write_bytes(b'half')
-    write_whole(tmp_path / 'file', b'new')
+    write_atomically(tmp_path / 'file', b'new')
     assert {path.name for path in tmp_path.iterdir()} == {'file', *stays}
 
 
 def test_a_process_that_is_killed_leaves_what_the_next_removes(tmp_path: Path) -> None:
     code = (
-        'import os, signal, sys; from mmgps.whole_file import whole_file\n'
-        'with whole_file(sys.argv[1]) as partial: partial.write_bytes(b"half"); os.kill(os.getpid(), signal.SIGKILL)'
+        'import os, signal, sys; from mmgps.utils.atomic_file import atomic_file\n'
+        'with atomic_file(sys.argv[1]) as partial: partial.write_bytes(b"half"); os.kill(os.getpid(), signal.SIGKILL)'
     )
     environment = {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
     subprocess.run([sys.executable, '-c', code, str(tmp_path / 'file')], env=environment)
     [left] = tmp_path.iterdir()
     assert left.name.startswith('.file.')
-    write_whole(tmp_path / 'file', b'whole')
+    write_atomically(tmp_path / 'file', b'whole')
     assert [path.name for path in tmp_path.iterdir()] == ['file']
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     def write_too_much() -> None:
-        with whole_file(tmp_path / 'file'):
+        with atomic_file(tmp_path / 'file'):
             raise OSError(28, 'No space left on device')
 
     with pytest.raises(OSError, match=r'No space left on device: .*/file was not written') as caught:

@@ -7,6 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from .types import CONVOLUTIONS, TRANSPOSED
+
+# Where a forward is defined that computes torch's operation on the layer's input as it comes.
+NATIVE_FORWARDS = {'torch.nn.modules.linear', 'torch.nn.modules.conv', 'mmcv.cnn.bricks.wrappers'}
+
 
 class OwnForward:
     """Stands for the forward of ``owner`` from construction to :meth:`remove`.
@@ -35,6 +40,14 @@ def runs_forward_of(owner: nn.Module, modules: set[str]) -> bool:
     own = vars(owner).get('forward')
     copied = own is None or getattr(own, '__func__', None) is type(owner).forward
     return copied and all(part.__module__ in modules for part in parts)
+
+
+def computes_natively(owner: nn.Module) -> bool:
+    """Whether ``owner`` is a linear layer or convolution that runs torch's operation on its weight and its input.
+
+    One that computes with a standardised weight, or pads its input itself, does not: only the fallback is right there.
+    """
+    return isinstance(owner, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)) and runs_forward_of(owner, NATIVE_FORWARDS)
 
 
 class Call:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 #: What torchvision does when it is imported: it describes the shapes of operators that its extension defines.
 LIKE_TORCHVISION = """
@@ -21,7 +21,7 @@ def nms(dets, scores, iou_threshold):
 def qnms(dets, scores, iou_threshold):
     return dets
 """
-DECLARE = 'from mmgps.torchvision_ops import declare_missing_operators as declare; print(declare(), declare())'
+DECLARE = 'from mmgps.utils.torchvision_ops import declare_missing_operators as declare; print(declare(), declare())'
 KNOWN = "import torch; print(hasattr(torch.ops.torchvision, 'nms'))"
 
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from .base import Base, DeltaMismatchError, listed
+from .base import Base, DeltaMismatchError, injected_names, listed, tensors_of
 from .delta import Delta
-from .tensors import injected_names, tensors_of
 
 
 def verify(model: nn.Module, delta: Delta, base: Base | None = None) -> None:

@@ -1,0 +1,36 @@
+"""Text for people: tables in Markdown, and names from outside that are safe to print."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, with control characters (which move a terminal's cursor, or colour it) as escapes."""
+    whole = text.encode('utf-8', 'backslashreplace').decode()
+    return ''.join(repr(char)[1:-1] if unicodedata.category(char) in ('Cc', 'Cf') else char for char in whole)
+
+
+def table_cell(text: str) -> str:
+    """``text`` as a cell of a table in Markdown, which a bar would end."""
+    return printable(text).replace('|', '\\|')
+
+
+def figure_text(text: str) -> str:
+    """``text`` as matplotlib draws it, which takes what stands between two dollars for a formula."""
+    return printable(text).replace('$', '\\$')
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up; the first one to the left."""
+    head, rows = list(map(table_cell, head)), [list(map(table_cell, row)) for row in rows]
+    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
+    lines = [_line(row, widths) for row in [head, *rows]]
+    rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
+    return '\n'.join([lines[0], _line(rule, widths), *lines[1:]])
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+    return f'| {" | ".join(cells)} |'

@@ -2,19 +2,19 @@
 
 from .apply import AppliedDelta
 from .bank import DeltaBank
-from .base import Base, DeltaMismatchError
+from .base import BaseFingerprint, DeltaMismatchError
 from .combine import DeltaUnionError, union
 from .compatibility import verify
 from .delta import Delta, DeltaExtractError, Origin, extract, same
 from .diff import Difference, diff, format_diff
 from .files import DeltaFileError, load_delta, pack_delta, save_delta, unpack_delta
 from .gate import DeltaInUseError
-from .grow import check_growth, grow
+from .injecting import check_injection, inject_missing
 from .merge import DeltaMergeError, merge
 
 __all__ = [
     'AppliedDelta',
-    'Base',
+    'BaseFingerprint',
     'Delta',
     'DeltaBank',
     'DeltaExtractError',
@@ -25,11 +25,11 @@ __all__ = [
     'DeltaUnionError',
     'Difference',
     'Origin',
-    'check_growth',
+    'check_injection',
     'diff',
     'extract',
     'format_diff',
-    'grow',
+    'inject_missing',
     'load_delta',
     'merge',
     'pack_delta',

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from mmgps.rewiring import Structure, roll_back
 from mmgps.selection import SelectionMismatchError
-from mmgps.sparse import Places
-from mmgps.tuning import TuningMethod, eject
+from mmgps.sparse import WeightIndex
+from mmgps.tuning import TuningMethod, unload
 
 from .base import DeltaMismatchError, below, tensors_of
 from .compatibility import backbone_of, check_tensors, verify
 from .delta import Delta
 from .gate import DeltaInUseError, Gate, gate_of
-from .grow import check_growth, grow
+from .injecting import check_injection, inject_missing
 
 
 class AppliedDelta:
@@ -61,7 +61,7 @@ class AppliedDelta:
         try:
             self._claim()
             self._undo += [partial(self._gate.release, self), Structure(self._backbone).restore]
-            patch, self._grew = fitted(model, delta, method)
+            patch, self._injected = fitted(model, delta, method)
             patch.put_on(self._undo)
             self._patch = patch
             self._undo.clear()
@@ -80,9 +80,9 @@ class AppliedDelta:
             return
         try:
             patch.take_off(self._undo)
-            if self._grew:
+            if self._injected:
                 self._undo.append(Structure(self._backbone).restore)
-                eject(self._backbone)
+                unload(self._backbone)
             self._undo += [self._claim, partial(setattr, self, '_patch', patch)]
             self._gate.release(self)
             self._patch = None
@@ -122,14 +122,14 @@ def fitted(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -
     """
     if method is None:
         beside = {name: delta.tensors[delta.prefix + name] for name in delta.injected()}
-        check_growth(backbone_of(model, delta), delta.selection, beside)
-    grew = grow(backbone_of(model, delta), delta.selection, delta.injected(), method)
+        check_injection(backbone_of(model, delta), delta.selection, beside)
+    injected = inject_missing(backbone_of(model, delta), delta.selection, delta.injected(), method)
     try:
         check_tensors(delta.tensors, tensors_of(model))
-        return Patch(model, delta), grew
+        return Patch(model, delta), injected
     except BaseException as error:
-        if grew:
-            eject(backbone_of(model, delta))
+        if injected:
+            unload(backbone_of(model, delta))
         if isinstance(error, SelectionMismatchError):
             raise DeltaMismatchError(f'the delta does not fit: {error}') from error
         raise
@@ -237,4 +237,4 @@ class Patch:
             yield name, dense, known[2]
 
     def _spot(self, name: str, dense: Tensor) -> Spot:
-        return Places(dense, *self._layouts[name]) if name in self._layouts else Whole(dense)
+        return WeightIndex(dense, *self._layouts[name]) if name in self._layouts else Whole(dense)

@@ -11,15 +11,15 @@ from functools import partial
 from torch import nn
 
 from mmgps.rewiring import Structure, roll_back
-from mmgps.tuning import eject
+from mmgps.tuning import unload
 
 from .apply import Patch, Undo, alike, fitted
-from .base import Base
+from .base import BaseFingerprint
 from .compatibility import verify
 from .delta import Delta
 from .files import load_delta
 from .gate import DeltaInUseError, Gate, Visit, caller, gate_of
-from .grow import grow
+from .injecting import inject_missing
 
 
 class DeltaBank:
@@ -40,11 +40,11 @@ class DeltaBank:
 
     def __init__(self, model: nn.Module, target: str = 'backbone') -> None:
         self.model, self.target = model, target
-        self._base = Base.of(model.get_submodule(target))
+        self._base = BaseFingerprint.of(model.get_submodule(target))
         self._deltas: dict[str, Delta] = {}
         self._patches: dict[str, Patch] = {}
         self._active: str | None = None
-        self._grew = False
+        self._injected = False
         self._undo: Undo = []
 
     @property
@@ -184,13 +184,13 @@ class DeltaBank:
 
     def _fit_modules(self, old: Delta | None, new: Delta | None) -> None:
         """Take out what ``old`` has beside the base, and put in place what ``new`` has; what both have stays."""
-        undo, grew = Structure(self._backbone), self._grew
-        self._undo += [partial(setattr, self, '_grew', grew), undo.restore]
-        if grew and not (old is not None and new is not None and alike(old, new)):
-            eject(self._backbone)
-            self._grew = False
+        undo, injected = Structure(self._backbone), self._injected
+        self._undo += [partial(setattr, self, '_injected', injected), undo.restore]
+        if injected and not (old is not None and new is not None and alike(old, new)):
+            unload(self._backbone)
+            self._injected = False
         if new is not None:
-            self._grew |= grow(self._backbone, new.selection, new.injected())
+            self._injected |= inject_missing(self._backbone, new.selection, new.injected())
 
     def switched(self, delta: Delta | None) -> None:
         """Called within every change when ``delta`` is on the network, for descendants. May come more than once."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmgps.rewiring import Injected
 from mmgps.selection import Selection, bits
-from mmgps.sparse import Places
+from mmgps.sparse import WeightIndex
 
 DIGEST_LENGTH = 16
 SHOWN = 3
@@ -22,7 +22,7 @@ class DeltaMismatchError(ValueError):
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseFingerprint:
     """What a backbone was before training.
 
     Args:
@@ -35,7 +35,7 @@ class Base:
     rests: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, backbone: nn.Module, selection: Selection | None = None) -> Base:
+    def of(cls, backbone: nn.Module, selection: Selection | None = None) -> BaseFingerprint:
         """Read ``backbone``, whose numbers are those of the base.
 
         Args:
@@ -49,7 +49,7 @@ class Base:
         digests = {name: digest(value) for name, value in tensors_of(backbone).items() if name not in injected}
         return cls(digests, rests_of(backbone, selection) if selection else {})
 
-    def check(self, other: Base, what: str) -> None:
+    def check(self, other: BaseFingerprint, what: str) -> None:
         """Make sure that ``other`` has the same numbers.
 
         Args:
@@ -82,7 +82,7 @@ def rests_of(backbone: nn.Module, selection: Selection) -> dict[str, str]:
     found = {}
     for parameter, connections in selection.resolve(backbone):
         rest = parameter.value.detach().clone()
-        places = Places(rest, parameter.neurons, connections)
+        places = WeightIndex(rest, parameter.neurons, connections)
         places.put(torch.zeros_like(places.take()))
         found[parameter.name] = digest(rest)
     return found

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from .base import Base, DeltaMismatchError, injected_names, listed, tensors_of
+from .base import BaseFingerprint, DeltaMismatchError, injected_names, listed, tensors_of
 from .delta import Delta
 
 
-def verify(model: nn.Module, delta: Delta, base: Base | None = None) -> None:
+def verify(model: nn.Module, delta: Delta, base: BaseFingerprint | None = None) -> None:
     """Make sure that ``delta`` on ``model`` gives the network that it was taken from, bit for bit.
 
     Args:
@@ -23,7 +23,7 @@ def verify(model: nn.Module, delta: Delta, base: Base | None = None) -> None:
             as a whole has no place of its shape and type; says what differs.
     """
     backbone = backbone_of(model, delta)
-    delta.base.check(base or Base.of(backbone), f'the {type(backbone).__name__}')
+    delta.base.check(base or BaseFingerprint.of(backbone), f'the {type(backbone).__name__}')
     missing = {delta.prefix + name for name in delta.injected()}
     found = tensors_of(model)
     check_tensors({n: v for n, v in delta.tensors.items() if n not in missing or n in found}, found)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mmgps.selection import Selection, bits
-from mmgps.sparse import Places
+from mmgps.sparse import WeightIndex
 
-from .base import Base, digest, injected_names, listed, rests_of, tensors_of
+from .base import BaseFingerprint, digest, injected_names, listed, rests_of, tensors_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Delta:
     selection: Selection
     values: Mapping[str, Tensor]
     tensors: Mapping[str, Tensor]
-    base: Base
+    base: BaseFingerprint
     target: str = 'backbone'
     origin: Origin = Origin()
 
@@ -106,14 +106,14 @@ class DeltaExtractError(ValueError):
 
 
 def extract(
-    model: nn.Module, selection: Selection, base: Base, target: str = 'backbone', origin: Origin = NOTHING
+    model: nn.Module, selection: Selection, base: BaseFingerprint, target: str = 'backbone', origin: Origin = NOTHING
 ) -> Delta:
     """What training changed in ``model``.
 
     Args:
         model: The trained network.
         selection: What was trained of its backbone.
-        base: The backbone before training, read by :meth:`Base.of` with the same selection.
+        base: The backbone before training, read by :meth:`BaseFingerprint.of` with the same selection.
         target: Path of the backbone; empty if it is ``model``.
         origin: What to keep of the run.
 
@@ -132,23 +132,23 @@ def extract(
     for name, value in tensors_of(model).items():
         if id(value) in chosen:
             parameter, item = chosen[id(value)]
-            values[parameter.name] = Places(value, parameter.neurons, item).take().cpu()
+            values[parameter.name] = WeightIndex(value, parameter.neurons, item).take().cpu()
         elif id(value) not in kept:
             tensors[name] = value.detach().cpu().contiguous().clone()
     return Delta(selection, values, tensors, base, target, origin)
 
 
-def _unchanged(backbone: nn.Module, base: Base) -> set[int]:
+def _unchanged(backbone: nn.Module, base: BaseFingerprint) -> set[int]:
     """Ids of the tensors of the base that have their bits from before."""
     return {id(value) for name, value in tensors_of(backbone).items() if base.digests.get(name) == digest(value)}
 
 
-def _check_rests(backbone: nn.Module, selection: Selection, base: Base) -> None:
+def _check_rests(backbone: nn.Module, selection: Selection, base: BaseFingerprint) -> None:
     unread = [name for name in selection.connections if name not in base.rests]
     if unread:
         raise DeltaExtractError(
             f'the base was read without the selection: nothing is known of the rest of {listed(unread)}; read it by '
-            'Base.of(backbone, selection) before training'
+            'BaseFingerprint.of(backbone, selection) before training'
         )
     now = rests_of(backbone, selection)
     moved = [name for name in selection.connections if now[name] != base.rests[name]]

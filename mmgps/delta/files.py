@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from mmgps.selection import Connections
-from mmgps.selection.checked_safetensors import SealError, read_sealed, seal, unseal, write_sealed
+from mmgps.selection.checked_safetensors import IntegrityError, add_digest, check_digest, read_checked, write_checked
 from mmgps.selection.files import check_sizes, checked_selection
 
-from .base import DIGEST_LENGTH, Base
+from .base import DIGEST_LENGTH, BaseFingerprint
 from .delta import Delta, Origin
 
 FORMAT_VERSION = 1
@@ -36,7 +36,7 @@ class DeltaFileError(ValueError):
 def save_delta(delta: Delta, path: str | os.PathLike[str]) -> None:
     """Write ``delta`` to ``path`` at once: the file appears whole or not at all."""
     state = pack_delta(delta)
-    write_sealed(path, METADATA_KEY, state['metadata'], state['tensors'])
+    write_checked(path, METADATA_KEY, state['metadata'], state['tensors'])
 
 
 def load_delta(path: str | os.PathLike[str]) -> Delta:
@@ -47,9 +47,9 @@ def load_delta(path: str | os.PathLike[str]) -> Delta:
         DeltaFileError: If the file is truncated, altered, of another kind, or of another format version.
     """
     try:
-        metadata, tensors = read_sealed(path, METADATA_KEY, 'delta')
+        metadata, tensors = read_checked(path, METADATA_KEY, 'delta')
         return unpack_delta({'metadata': metadata, 'tensors': tensors})
-    except (SealError, DeltaFileError) as error:
+    except (IntegrityError, DeltaFileError) as error:
         raise DeltaFileError(f'{os.fspath(path)!r} is no intact delta file: {error}') from error
 
 
@@ -73,7 +73,7 @@ def pack_delta(delta: Delta) -> dict[str, Any]:
         'origin': asdict(delta.origin),
         'shapes': {name: list(value.shape) for name, value in tensors.items()},
     }
-    return {'metadata': seal(content, tensors), 'tensors': tensors}
+    return {'metadata': add_digest(content, tensors), 'tensors': tensors}
 
 
 def unpack_delta(state: Any) -> Delta:
@@ -86,9 +86,9 @@ def unpack_delta(state: Any) -> Delta:
         raise DeltaFileError(f'expected a packed delta, found {type(state).__name__}')
     tensors = state.get('tensors', {})
     try:
-        content = unseal(state.get('metadata'), tensors, 'delta', FORMAT_VERSION)
+        content = check_digest(state.get('metadata'), tensors, 'delta', FORMAT_VERSION)
         return _assemble(content, tensors)
-    except (SealError, ColumnsError) as error:
+    except (IntegrityError, ColumnsError) as error:
         raise DeltaFileError(str(error)) from error
     except DeltaFileError:
         raise
@@ -126,9 +126,9 @@ def _assemble(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Delt
     return Delta(selection, values, whole, base, target, origin)
 
 
-def _base(described: Mapping[str, Any]) -> Base:
+def _base(described: Mapping[str, Any]) -> BaseFingerprint:
     """The base that is described, if all digests in it are some."""
-    base = Base(**described)
+    base = BaseFingerprint(**described)
     for name, digest in base.digests.items():
         if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
             raise DeltaFileError(f'the base has no digest of {name!r}: found {str(digest)[:80]!r}')
@@ -153,7 +153,7 @@ def _origin(described: Mapping[str, Any]) -> Origin:
     return origin
 
 
-def _check_in_base(name: str, shape: list[int], base: Base) -> None:
+def _check_in_base(name: str, shape: list[int], base: BaseFingerprint) -> None:
     """Make sure that the base has a weight of ``shape``, neurons and fan-in, before anything of that size is made."""
     digest = DIGEST.match(base.digests.get(name, ''))
     if digest is None:

@@ -1,6 +1,6 @@
 """Which connections to train: neurons, scores, choices, and the pass that gives the gradients. Needs only torch."""
 
-from .choices import Choice, NetworkWide, PerLayer, PerNeuron, SharedColumns, top_of_network, top_per_row
+from .choices import ConnectionChoice, NetworkWide, PerLayer, PerNeuron, SharedColumns, top_of_network, top_per_row
 from .contrastive import supervised_contrastive
 from .files import SelectionFileError, load_selection, pack_selection, save_selection, unpack_selection
 from .fingerprint import architecture_fingerprint, bits, weights_fingerprint
@@ -34,7 +34,7 @@ from .selection import Connections, Selection, SelectionMismatchError
 __all__ = [
     'PROBABILITIES',
     'Accumulation',
-    'Choice',
+    'ConnectionChoice',
     'Connections',
     'EmptyLoaderError',
     'GradientMoments',

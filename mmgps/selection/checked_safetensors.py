@@ -27,11 +27,11 @@ CHECKPOINTS = (b'PK\x03\x04', b'\x80\x02')
 """First bytes of the files of ``torch.save``, today and before torch 1.6."""
 
 
-class SealError(ValueError):
+class IntegrityError(ValueError):
     """What was read is not what was written."""
 
 
-def seal(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def add_digest(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """The envelope of ``content``, JSON values with a ``format_version``, and ``tensors``.
 
     The digest covers names, types and bits of the tensors. Their shapes belong into ``content``.
@@ -40,17 +40,17 @@ def seal(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     return json.dumps({'content': text, 'sha256': _digest(text, tensors)})
 
 
-def unseal(envelope: Any, tensors: Any, kind: str, format_version: int) -> dict[str, Any]:
+def check_digest(envelope: Any, tensors: Any, kind: str, format_version: int) -> dict[str, Any]:
     """The content that was sealed with ``tensors``.
 
     Args:
-        envelope: The string that :func:`seal` returned.
+        envelope: The string that :func:`add_digest` returned.
         tensors: The tensors that it was given, by name.
         kind: What it describes, for messages.
         format_version: The one that the caller reads.
 
     Raises:
-        SealError: Says what is wrong.
+        IntegrityError: Says what is wrong.
     """
     _check_tensors(tensors)
     try:
@@ -60,13 +60,13 @@ def unseal(envelope: Any, tensors: Any, kind: str, format_version: int) -> dict[
         version = content['format_version']
         whole = digest == _digest(text, tensors)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # too deep for json: RuntimeError
-        raise SealError(f'it holds no description of a {kind}') from error
+        raise IntegrityError(f'it holds no description of a {kind}') from error
     if not whole:
-        raise SealError('its content does not match its digest; it was altered or damaged')
+        raise IntegrityError('its content does not match its digest; it was altered or damaged')
     if _nested(content):
-        raise SealError(f'its description is nested deeper than {MAX_DEPTH} levels')
+        raise IntegrityError(f'its description is nested deeper than {MAX_DEPTH} levels')
     if version != format_version:
-        raise SealError(f'its format version is {str(version)[:80]}, this release of mmgps reads {format_version}')
+        raise IntegrityError(f'its format version is {str(version)[:80]}, this release of mmgps reads {format_version}')
     return dict(content)
 
 
@@ -87,18 +87,18 @@ def _check_tensors(tensors: Any) -> None:
     One in a checkpoint may be a view that repeats a few bytes at will.
 
     Raises:
-        SealError: Names the first that is not.
+        IntegrityError: Names the first that is not.
     """
     if not isinstance(tensors, Mapping):
-        raise SealError(f'expected tensors by name, found {type(tensors).__name__}')
+        raise IntegrityError(f'expected tensors by name, found {type(tensors).__name__}')
     for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise SealError(f'expected tensors by name, found {name!r}: {type(value).__name__}')
+            raise IntegrityError(f'expected tensors by name, found {name!r}: {type(value).__name__}')
         if value.layout is not torch.strided or value.is_quantized or value.is_meta or not value.is_contiguous():
-            raise SealError(f'{name!r} is no contiguous tensor')
+            raise IntegrityError(f'{name!r} is no contiguous tensor')
 
 
-def write_sealed(path: str | os.PathLike[str], key: str, envelope: str, tensors: Mapping[str, Tensor]) -> None:
+def write_checked(path: str | os.PathLike[str], key: str, envelope: str, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors and envelope at once: the file appears whole or not at all.
 
     Raises:
@@ -111,13 +111,13 @@ def write_sealed(path: str | os.PathLike[str], key: str, envelope: str, tensors:
             raise OSError(f'{os.fspath(path)!r} was not written: {error}') from error
 
 
-def read_sealed(path: str | os.PathLike[str], key: str, kind: str) -> tuple[str, dict[str, Tensor]]:
+def read_checked(path: str | os.PathLike[str], key: str, kind: str) -> tuple[str, dict[str, Tensor]]:
     """Envelope and tensors of a file, not yet checked against each other.
 
     Raises:
         FileNotFoundError: If there is no such file.
         PermissionError: If it may not be read.
-        SealError: If it is no safetensors file, or a damaged one.
+        IntegrityError: If it is no safetensors file, or a damaged one.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'no {kind} file at {os.fspath(path)!r}')
@@ -128,11 +128,11 @@ def read_sealed(path: str | os.PathLike[str], key: str, kind: str) -> tuple[str,
             return (file.metadata() or {}).get(key, ''), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         if begin.startswith(CHECKPOINTS):
-            raise SealError(
+            raise IntegrityError(
                 f'this is a checkpoint (or another zip), not a {kind}, which is a safetensors file; '
                 'tools/delta.py extract makes a delta of a checkpoint'
             ) from error
-        raise SealError(str(error)) from error
+        raise IntegrityError(str(error)) from error
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:

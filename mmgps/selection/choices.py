@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class Choice(Protocol):
+class ConnectionChoice(Protocol):
     """A rule of choice."""
 
     def choose(self, scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:

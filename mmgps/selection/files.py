@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checked_safetensors import SealError, read_sealed, seal, unseal, write_sealed
+from .checked_safetensors import IntegrityError, add_digest, check_digest, read_checked, write_checked
 from .selection import Connections, Selection
 
 FORMAT_VERSION = 1
@@ -25,7 +25,7 @@ class SelectionFileError(ValueError):
 def save_selection(selection: Selection, path: str | os.PathLike[str]) -> None:
     """Write ``selection`` to ``path`` at once: the file appears whole or not at all."""
     state = pack_selection(selection)
-    write_sealed(path, METADATA_KEY, state['metadata'], state['positions'])
+    write_checked(path, METADATA_KEY, state['metadata'], state['positions'])
 
 
 def load_selection(path: str | os.PathLike[str]) -> Selection:
@@ -36,9 +36,9 @@ def load_selection(path: str | os.PathLike[str]) -> Selection:
         SelectionFileError: If the file is truncated, altered, of another kind, or of a newer format.
     """
     try:
-        metadata, positions = read_sealed(path, METADATA_KEY, 'selection')
+        metadata, positions = read_checked(path, METADATA_KEY, 'selection')
         return unpack_selection({'metadata': metadata, 'positions': positions})
-    except (SealError, SelectionFileError) as error:
+    except (IntegrityError, SelectionFileError) as error:
         raise SelectionFileError(f'{os.fspath(path)!r} is no intact selection file: {error}') from error
 
 
@@ -55,7 +55,7 @@ def pack_selection(selection: Selection) -> dict[str, Any]:
         'shapes': {name: [item.neurons, item.fan_in] for name, item in selection.connections.items()},
         'positions': {name: list(value.shape) for name, value in positions.items()},
     }
-    return {'metadata': seal(content, positions), 'positions': positions}
+    return {'metadata': add_digest(content, positions), 'positions': positions}
 
 
 def unpack_selection(state: Any) -> Selection:
@@ -68,8 +68,8 @@ def unpack_selection(state: Any) -> Selection:
         raise SelectionFileError(f'expected a packed selection, found {type(state).__name__}')
     positions = state.get('positions', {})
     try:
-        content = unseal(state.get('metadata'), positions, 'selection', FORMAT_VERSION)
-    except SealError as error:
+        content = check_digest(state.get('metadata'), positions, 'selection', FORMAT_VERSION)
+    except IntegrityError as error:
         raise SelectionFileError(str(error)) from error
     try:
         stored = {name: list(value.shape) for name, value in positions.items()}

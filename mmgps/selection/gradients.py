@@ -39,7 +39,7 @@ def sum_gradients(
     loss: Callable[[Any], Tensor | Iterable[Tensor]],
     loss_scale: float | None = None,
     accumulation: Accumulation | None = None,
-    anywhere: Callable[[bool], bool] | None = None,
+    any_rank: Callable[[bool], bool] | None = None,
     on_host: bool = False,
 ) -> dict[str, Tensor]:
     """Sum the gradient of ``loss``, or what ``accumulation`` makes of it, over all ``batches``.
@@ -58,7 +58,7 @@ def sum_gradients(
         loss_scale: Factor that keeps float16 gradients from vanishing; halved, and the batch repeated, when a
             gradient overflows. It is divided out of the sums.
         accumulation: The sum by default.
-        anywhere: Whether what happened here happened on any of several processes. Needed with ``loss_scale`` where
+        any_rank: Whether what happened here happened on any of several processes. Needed with ``loss_scale`` where
             these exchange something within a forward pass, so that they repeat a batch together.
         on_host: Whether each gradient goes to the memory of the host as soon as it is made, so that the device holds
             that of one parameter at a time. The sums are then on the host.
@@ -87,7 +87,7 @@ def sum_gradients(
             sums = {name: taker.stored(accumulation.zeros(value)) for name, value in parameters.items()}
             try:
                 for count, batch in enumerate(batches, 1):  # noqa: B007
-                    loss_scale = _add_scaled(sums, taker, batch, loss, loss_scale, accumulation, anywhere)
+                    loss_scale = _add_scaled(sums, taker, batch, loss, loss_scale, accumulation, any_rank)
             finally:
                 taker.close()
         else:
@@ -179,7 +179,7 @@ def _add_scaled(
     loss: Callable[[Any], Tensor | Iterable[Tensor]],
     scale: float | None,
     accumulation: Accumulation,
-    anywhere: Callable[[bool], bool] | None,
+    any_rank: Callable[[bool], bool] | None,
 ) -> float | None:
     """Add one batch to the sums and return the scale that did not overflow."""
     for _ in range(MAX_HALVINGS):
@@ -188,7 +188,7 @@ def _add_scaled(
         if scale is None:
             break
         overflowed = bool(_non_finite(gradients))
-        if not (anywhere(overflowed) if anywhere else overflowed):
+        if not (any_rank(overflowed) if any_rank else overflowed):
             break
         scale /= 2
     for name, gradient in gradients.items():

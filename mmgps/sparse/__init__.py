@@ -5,17 +5,17 @@ from .lean import FusedAttention, LeanOption, saved_bytes, start_options
 from .masked import MaskedTraining, SparseTraining
 from .recomputation import Recomputation
 from .routes import Route
-from .weight import Places
+from .weight import WeightIndex
 
 __all__ = [
     'CompactTraining',
     'FusedAttention',
     'LeanOption',
     'MaskedTraining',
-    'Places',
     'Recomputation',
     'Route',
     'SparseTraining',
+    'WeightIndex',
     'saved_bytes',
     'start_options',
 ]

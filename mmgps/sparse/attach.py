@@ -15,12 +15,12 @@ from .derived import Derivation, derivation_of
 from .routes import Route
 
 
-class Plan(Protocol):
+class GradientPlan(Protocol):
     """What one layer keeps of its input, and how it makes the gradient of its values from it."""
 
     route: Route
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         """What has to be kept of the input ``x``, as it came into the layer.
 
         Args:
@@ -29,11 +29,11 @@ class Plan(Protocol):
         """
         ...
 
-    def keep_mapped(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
-        """What :meth:`keep` gives of ``then(x)``, where ``then`` is an elementwise function."""
-        return self.keep(then(x), bias)
+    def saved_mapped_input(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
+        """What :meth:`saved_input` gives of ``then(x)``, where ``then`` is an elementwise function."""
+        return self.saved_input(then(x), bias)
 
-    def lay_out(self, dy: Tensor) -> Tensor:
+    def contiguous_grad(self, dy: Tensor) -> Tensor:
         """``dy`` in memory as :meth:`gradient` and the layer's own backward read it, so that it is copied once."""
         ...
 
@@ -56,11 +56,11 @@ class _Attach(torch.autograd.Function):
         x: Tensor,
         values: Tensor,
         bias: Tensor | None,
-        plan: Plan,
+        plan: GradientPlan,
         derived: Derivation | None,
     ) -> Tensor:
         if derived is None:
-            ctx.save_for_backward(plan.keep(x, bias is not None).to(y.dtype))
+            ctx.save_for_backward(plan.saved_input(x, bias is not None).to(y.dtype))
         else:
             ctx.save_for_backward(*derived.sources)
         ctx.derived = None if derived is None else replace(derived, sources=())
@@ -74,17 +74,17 @@ class _Attach(torch.autograd.Function):
             (kept,) = ctx.saved_tensors
         else:
             kept = _kept_late(ctx.plan, ctx.derived, ctx.saved_tensors, ctx.bias).to(dy.dtype)
-        dy = ctx.plan.lay_out(dy)
+        dy = ctx.plan.contiguous_grad(dy)
         values, bias = ctx.plan.gradient(dy, kept, ctx.bias)
         return dy, None, values.view(ctx.shape), bias, None, None
 
 
-def _kept_late(plan: Plan, derived: Derivation, sources: tuple[Tensor, ...], bias: bool) -> Tensor:
+def _kept_late(plan: GradientPlan, derived: Derivation, sources: tuple[Tensor, ...], bias: bool) -> Tensor:
     """What ``plan`` keeps of its input, taken in backward from the input made again."""
     made = derived.make(*sources)
     if derived.pointwise is None:
-        return plan.keep(made, bias)
-    return plan.keep_mapped(made, bias, derived.pointwise)
+        return plan.saved_input(made, bias)
+    return plan.saved_mapped_input(made, bias, derived.pointwise)
 
 
 # not in every version of torch that is supported
@@ -97,7 +97,7 @@ def recorded() -> bool:
     return tracing or _is_exporting() or getattr(_symbolic_trace, '_is_fx_tracing_flag', False)
 
 
-def wanted(values: Tensor) -> bool:
+def needs_grad(values: Tensor) -> bool:
     """Whether the gradient of ``values`` is."""
     return torch.is_grad_enabled() and values.requires_grad and not recorded()
 
@@ -111,7 +111,7 @@ def constant(weight: Tensor) -> Tensor:
     return weight.detach() if torch.is_grad_enabled() and not recorded() else weight
 
 
-def attach(y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+def attach(y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: GradientPlan) -> Tensor:
     """``y``, the output of a layer for ``x``, made to depend on ``values``, and on ``bias`` where one is given."""
     attached: Tensor = _Attach.apply(y, x, values, bias, plan, derivation_of(x))  # type: ignore[no-untyped-call]
     return attached

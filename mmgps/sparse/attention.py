@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmgps.rewiring import OwnForward, no_hook, runs_forward_of
 
-from .attach import constant, wanted
+from .attach import constant, needs_grad
 from .derived import Derivation, mark_derived
 from .linear import LinearPlan, attached_linear, dense_linear, linear_plan
 from .routes import Route
@@ -51,7 +51,7 @@ class Projection:
         """The linear map by ``w``, the rows of the weight from ``start``, that depends on the values in them."""
         entries, plan = self._parts[start, start + len(w)]
         values: Tensor = self.weight.values
-        if plan is None or not wanted(values):
+        if plan is None or not needs_grad(values):
             return F.linear(x, constant(w), b)
         if entries != (0, len(self.weight)):
             values = values.reshape(-1)[entries[0] : entries[1]]

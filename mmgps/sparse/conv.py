@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from mmgps.rewiring import OwnForward
 
-from .attach import Plan, attach, constant, wanted
+from .attach import GradientPlan, attach, constant, needs_grad
 from .conv_inputs import Geometry, Kept, Source, Taps, batched, geometry_of, one_padding, weight_gradient
-from .routes import Kind, Route, Work, chunks, dots, summed_product, wide_type
+from .routes import GradientKernel, LayerCost, Route, chunks, dots, summed_product, wide_type
 from .weight import TrainedWeight
 
 FEW = 16
@@ -30,7 +30,7 @@ class ConvForward(OwnForward):
         plan: How their gradient is made.
     """
 
-    def __init__(self, owner: nn.Module, values: nn.Parameter, plan: Plan) -> None:
+    def __init__(self, owner: nn.Module, values: nn.Parameter, plan: GradientPlan) -> None:
         super().__init__(owner)
         self._layer: Any = owner
         self._values, self.plan = values, plan
@@ -41,7 +41,7 @@ class ConvForward(OwnForward):
             y = _transposed(layer, input, weight, output_size)
         else:
             y = layer._conv_forward(input, weight, layer.bias)
-        return attach(y, input, self._values, None, self.plan) if wanted(self._values) else y
+        return attach(y, input, self._values, None, self.plan) if needs_grad(self._values) else y
 
 
 def _transposed(layer: Any, x: Tensor, weight: Tensor, output_size: Sequence[int] | None) -> Tensor:
@@ -52,7 +52,7 @@ def _transposed(layer: Any, x: Tensor, weight: Tensor, output_size: Sequence[int
     return function(x, weight, layer.bias, stride, padding, beyond, layer.groups, layer.dilation)
 
 
-def conv_plan(owner: nn.Module, weight: TrainedWeight) -> Plan:
+def conv_plan(owner: nn.Module, weight: TrainedWeight) -> GradientPlan:
     """The cheapest plan of a convolution of any dimension, stride, dilation, padding and groups."""
     geometry, groups, neurons = geometry_of(owner), int(owner.groups), weight.layout.neurons  # type: ignore[arg-type]
     area = prod(geometry.kernel)
@@ -63,22 +63,22 @@ def conv_plan(owner: nn.Module, weight: TrainedWeight) -> Plan:
     kept = Kept(distinct // area, inputs)
     early = geometry.plain or len(distinct) <= len(kept) * prod(geometry.stride)
     count = -(-len(distinct) // prod(geometry.stride)) if early else len(kept)
-    work = Work(
+    work = LayerCost(
         neurons, weight.layout.fan_in, len(distinct), len(weight), count, inputs, weight.rows.device.type, groups > 1
     )
     route = work.route()
-    if route.kind is Kind.DENSE:
+    if route.kind is GradientKernel.DENSE:
         return ConvDense(route, geometry, groups, weight)
     taps = Taps(kept.places, torch.unravel_index(distinct % area, geometry.kernel))
     source = Source(geometry, kept, taps, early)
-    made = ConvColumns if route.kind is Kind.COLUMNS else ConvGather
+    made = ConvColumns if route.kind is GradientKernel.COLUMNS else ConvGather
     return made(route, source, weight.rows, places)
 
 
-class ConvPlan(Plan):
+class ConvPlan(GradientPlan):
     """A plan of a convolution. The gradient of the bias is left to the native operation."""
 
-    def lay_out(self, dy: Tensor) -> Tensor:
+    def contiguous_grad(self, dy: Tensor) -> Tensor:
         return dy
 
 
@@ -89,8 +89,8 @@ class ConvColumns(ConvPlan):
         self.route, self._source, self._rows, self._places = route, source, rows, places
         self._count = len(source.taps.channels)
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
-        return self._source.keep(x)
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
+        return self._source.saved_input(x)
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy = batched(dy, self._source.geometry)
@@ -107,8 +107,8 @@ class ConvGather(ConvPlan):
     def __init__(self, route: Route, source: Source, rows: Tensor, places: Tensor) -> None:
         self.route, self._source, self._rows, self._places = route, source, rows, places
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
-        return self._source.keep(x)
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
+        return self._source.saved_input(x)
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy = batched(dy, self._source.geometry)
@@ -126,7 +126,7 @@ class ConvDense(ConvPlan):
         self.route, self._geometry, self._groups = route, geometry, groups
         self._shape, self._flat = weight.layout.shape, weight.flat
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         return x
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
@@ -138,7 +138,7 @@ class ConvDense(ConvPlan):
         return whole.reshape(-1).index_select(0, self._flat), None
 
 
-def transposed_plan(owner: nn.Module, weight: TrainedWeight) -> Plan:
+def transposed_plan(owner: nn.Module, weight: TrainedWeight) -> GradientPlan:
     """The cheapest plan of a transposed convolution."""
     geometry, groups = geometry_of(owner), int(owner.groups)  # type: ignore[arg-type]
     layout, area = weight.layout, prod(geometry.kernel)
@@ -147,14 +147,14 @@ def transposed_plan(owner: nn.Module, weight: TrainedWeight) -> Plan:
     kept = Kept(weight.columns // area + group * (inputs // groups), inputs)
     distinct = len(kept) * area if groups == 1 else layout.fan_in * layout.neurons
     device = weight.rows.device.type
-    work = Work(layout.neurons, layout.fan_in, distinct, len(weight), len(kept), inputs, device, groups > 1)
+    work = LayerCost(layout.neurons, layout.fan_in, distinct, len(weight), len(kept), inputs, device, groups > 1)
     route = work.route()
-    if route.kind is Kind.COLUMNS and groups > 1:
+    if route.kind is GradientKernel.COLUMNS and groups > 1:
         # A part of the channels would leave groups of unequal size, which the native gradient does not know.
-        route = Route(Kind.DENSE, inputs, inputs, len(weight))
-    if route.kind is Kind.GATHER:
+        route = Route(GradientKernel.DENSE, inputs, inputs, len(weight))
+    if route.kind is GradientKernel.GATHER:
         return TransposedGather(route, geometry, kept, weight)
-    return TransposedProduct(route, geometry, kept if route.kind is Kind.COLUMNS else None, weight, groups)
+    return TransposedProduct(route, geometry, kept if route.kind is GradientKernel.COLUMNS else None, weight, groups)
 
 
 class TransposedGather(ConvPlan):
@@ -165,7 +165,7 @@ class TransposedGather(ConvPlan):
         offsets = torch.unravel_index(weight.columns % prod(geometry.kernel), geometry.kernel)
         self._taps = Taps(weight.rows, offsets)
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         return self._kept.of(batched(x, self._geometry))
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
@@ -189,7 +189,7 @@ class TransposedProduct(ConvPlan):
         if kept is not None:
             self._flat = kept.places * prod(shape[1:]) + weight.flat % prod(shape[1:])
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         return x if self._kept is None else self._kept.of(batched(x, self._geometry))
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:

@@ -138,7 +138,7 @@ class Source:
     taps: Taps
     early: bool
 
-    def keep(self, x: Tensor) -> Tensor:
+    def saved_input(self, x: Tensor) -> Tensor:
         """``[batch, distinct, *outputs]`` or ``[batch, channels, *size]``."""
         x = batched(x, self.geometry)
         channels = self.kept.of(x)

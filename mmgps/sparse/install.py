@@ -12,7 +12,7 @@ from mmgps.rewiring import TRANSPOSED, computes_natively
 from .attention import AttentionForward, runs_natively
 from .conv import ConvForward, conv_plan, transposed_plan
 from .linear import LinearForward
-from .routes import Kind, Route
+from .routes import GradientKernel, Route
 from .weight import TrainedWeight
 
 
@@ -63,7 +63,7 @@ class Installer:
     def _install_layer(self, owner: nn.Module, weight: TrainedWeight, native: bool) -> None:
         if not native:
             fan_in = weight.layout.fan_in
-            self._note({weight.name: Route(Kind.FALLBACK, fan_in, fan_in, len(weight))})
+            self._note({weight.name: Route(GradientKernel.FALLBACK, fan_in, fan_in, len(weight))})
             return
         if isinstance(owner, nn.Linear):
             forward: LinearForward | ConvForward = LinearForward(owner, weight)

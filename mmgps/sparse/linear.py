@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from mmgps.rewiring import OwnForward
 
-from .attach import Plan, attach, constant, wanted
+from .attach import GradientPlan, attach, constant, needs_grad
 from .derived import derivation_of
-from .routes import MOSTLY, Kind, Route, RowPick, Work, chunks, wide_type
+from .routes import MOSTLY, GradientKernel, LayerCost, Route, RowPick, chunks, wide_type
 from .weight import TrainedWeight
 
 
@@ -40,7 +40,7 @@ def attached_linear(x: Tensor, w: Tensor, b: Tensor | None, values: Tensor, plan
     the native operation does not read the output's gradient once more for it.
     """
     w = constant(w)
-    if not wanted(values):
+    if not needs_grad(values):
         return F.linear(x, w, b)
     if b is None or not b.requires_grad or not plan.makes_bias:
         return attach(_flat_linear(x, w, b), x, values, None, plan)
@@ -49,7 +49,7 @@ def attached_linear(x: Tensor, w: Tensor, b: Tensor | None, values: Tensor, plan
 
 def dense_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     """``F.linear(x, w, b)`` with the gradient of the whole weight, that keeps no input that can be made again."""
-    if not wanted(w) or derivation_of(x) is None:
+    if not needs_grad(w) or derivation_of(x) is None:
         return F.linear(x, w, b)
     trained = b is not None and b.requires_grad
     y = _flat_linear(x, w.detach(), b.detach() if b is not None and trained else b)
@@ -75,24 +75,24 @@ def linear_plan(rows: Tensor, columns: Tensor, neurons: int, fan_in: int) -> Lin
         fan_in: Size of the last dimension of ``x``.
     """
     distinct, places = torch.unique(columns, return_inverse=True)
-    work = Work(neurons, fan_in, len(distinct), len(rows), len(distinct), fan_in, rows.device.type)
+    work = LayerCost(neurons, fan_in, len(distinct), len(rows), len(distinct), fan_in, rows.device.type)
     route = work.route()
-    if route.kind is Kind.COLUMNS:
+    if route.kind is GradientKernel.COLUMNS:
         made = LinearColumns if rows.device.type == 'cpu' else LaunchedColumns
         return made(route, rows + places * neurons, distinct)
-    if route.kind is Kind.DENSE:
+    if route.kind is GradientKernel.DENSE:
         return LinearDense(route, rows, columns, neurons, fan_in)
     if len(distinct) > MOSTLY * fan_in:
         return LinearGather(route, rows, None, columns)
     return LinearGather(route, rows, distinct, places)
 
 
-class LinearPlan(Plan):
+class LinearPlan(GradientPlan):
     """A plan of a linear layer."""
 
     makes_bias = True
 
-    def lay_out(self, dy: Tensor) -> Tensor:
+    def contiguous_grad(self, dy: Tensor) -> Tensor:
         return dy.reshape(-1, dy.shape[-1]).view(dy.shape)
 
 
@@ -105,7 +105,7 @@ class LinearColumns(LinearPlan):
     def __init__(self, route: Route, flat: Tensor, distinct: Tensor) -> None:
         self.route, self._flat, self._distinct = route, flat, distinct
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         """``[distinct + bias, positions]``."""
         columns = x.reshape(-1, x.shape[-1]).t()
         if not bias:
@@ -115,8 +115,8 @@ class LinearColumns(LinearPlan):
         kept[-1] = 1
         return kept
 
-    def keep_mapped(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
-        kept = self.keep(x, bias)
+    def saved_mapped_input(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
+        kept = self.saved_input(x, bias)
         chosen = kept[: len(self._distinct)]
         chosen.copy_(then(chosen))
         return kept
@@ -132,12 +132,12 @@ class LaunchedColumns(LinearColumns):
     The columns are copied as they lie, which reads whole rows; the gradient of the bias is a sum of its own.
     """
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         """``[..., distinct]``."""
         return x.index_select(-1, self._distinct)
 
-    def keep_mapped(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
-        return then(self.keep(x, bias))
+    def saved_mapped_input(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
+        return then(self.saved_input(x, bias))
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy = dy.view(-1, dy.shape[-1])
@@ -152,12 +152,12 @@ class LinearGather(LinearPlan):
         self.route, self._distinct, self._places = route, distinct, places
         self._pick = RowPick(rows)
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         """``[..., distinct]``, or ``x`` itself."""
         return x if self._distinct is None else x.index_select(-1, self._distinct)
 
-    def keep_mapped(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
-        return then(self.keep(x, bias))
+    def saved_mapped_input(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
+        return then(self.saved_input(x, bias))
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy, x = dy.view(-1, dy.shape[-1]), kept.reshape(-1, kept.shape[-1])
@@ -183,7 +183,7 @@ class LinearDense(LinearPlan):
         self.route, self._neurons_first = route, neurons <= fan_in
         self._flat = rows * fan_in + columns if self._neurons_first else columns * neurons + rows
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         return x
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
@@ -200,9 +200,9 @@ class WholeWeight(LinearPlan):
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self.route = Route(Kind.DENSE, weight.shape[1], weight.shape[1], weight.numel())
+        self.route = Route(GradientKernel.DENSE, weight.shape[1], weight.shape[1], weight.numel())
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         return x
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:

@@ -35,7 +35,7 @@ CHUNK = {'cpu': 2**18, 'cuda': 2**24}
 """Numbers that a gather holds at once: a cache on the CPU, a fraction of the memory elsewhere."""
 
 
-class Kind(StrEnum):
+class GradientKernel(StrEnum):
     """A way to make the gradient of the values."""
 
     COLUMNS = 'columns'
@@ -56,7 +56,7 @@ class Route:
         chosen: Trained numbers.
     """
 
-    kind: Kind
+    kind: GradientKernel
     kept: int
     inputs: int
     chosen: int
@@ -66,7 +66,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Work:
+class LayerCost:
     """What decides a route.
 
     Args:
@@ -89,20 +89,20 @@ class Work:
     device: str
     grouped: bool = False
 
-    def costs(self) -> dict[Kind, float]:
-        """Kind to cost per position."""
+    def costs(self) -> dict[GradientKernel, float]:
+        """Cost per position of each kernel."""
         whole = self.neurons * self.fan_in * (GROUPED if self.grouped else 1)
         return {
-            Kind.COLUMNS: self.neurons * (self.distinct + NARROW) + KEPT * self.kept,
-            Kind.GATHER: self.chosen * ENTRY.get(self.device, ENTRY['cuda']) + KEPT * self.kept,
-            Kind.DENSE: whole + KEPT * self.inputs,
+            GradientKernel.COLUMNS: self.neurons * (self.distinct + NARROW) + KEPT * self.kept,
+            GradientKernel.GATHER: self.chosen * ENTRY.get(self.device, ENTRY['cuda']) + KEPT * self.kept,
+            GradientKernel.DENSE: whole + KEPT * self.inputs,
         }
 
     def route(self) -> Route:
         """The cheapest."""
         costs = self.costs()
         kind = min(costs, key=lambda kind: costs[kind])
-        return Route(kind, self.inputs if kind is Kind.DENSE else self.kept, self.inputs, self.chosen)
+        return Route(kind, self.inputs if kind is GradientKernel.DENSE else self.kept, self.inputs, self.chosen)
 
 
 def chunks(count: int, each: int, device: str) -> Iterator[slice]:

@@ -134,7 +134,7 @@ class TrainedWeight:
         """Neuron of each number, int64 ``[chosen]``, ascending."""
         self.columns = connections.columns.to(dense.device)
         """Its place among the neuron's inputs, int64 ``[chosen]``."""
-        self._places = (ShardPlaces if is_sharded(dense) else Places)(dense, self.layout, connections)
+        self._places = (ShardedWeightIndex if is_sharded(dense) else WeightIndex)(dense, self.layout, connections)
         self.flat = self._places.flat
         """Its place in the weight read in logical order, int64 ``[chosen]``."""
 
@@ -160,7 +160,7 @@ def is_sharded(value: Tensor) -> bool:
     return hasattr(value, 'to_local')
 
 
-class ShardPlaces:
+class ShardedWeightIndex:
     """The chosen connections within one weight that is cut along one dimension, as FSDP does it.
 
     Every process has all numbers that are to be written, and writes those that lie in its own part.
@@ -173,7 +173,7 @@ class ShardPlaces:
 
     def __init__(self, dense: Any, layout: NeuronLayout, connections: Connections) -> None:
         self._dense = dense
-        self.flat = logical_places(layout, connections.positions).to(dense.device)
+        self.flat = logical_index(layout, connections.positions).to(dense.device)
         """Places in the whole weight read in logical order, int64 ``[chosen]``, in the order of the connections."""
         local, (placement,) = dense.to_local(), dense.placements
         cut, mesh = placement.dim, dense.device_mesh
@@ -196,7 +196,7 @@ class ShardPlaces:
         self._dense.to_local().view(-1).index_copy_(0, self._local, values.index_select(0, self._mine))
 
 
-class Places:
+class WeightIndex:
     """The chosen connections within one tensor, to be read and written without touching its other numbers.
 
     Args:
@@ -207,7 +207,7 @@ class Places:
 
     def __init__(self, dense: Tensor, layout: NeuronLayout, connections: Connections) -> None:
         self._dense = dense
-        self.flat = logical_places(layout, connections.positions).to(dense.device)
+        self.flat = logical_index(layout, connections.positions).to(dense.device)
         """Places in the weight read in logical order, int64 ``[chosen]``, in the order of the connections."""
         self._strides: tuple[int, ...] | None = None
         self._stored, self._numbers = self.flat, dense.detach()
@@ -236,7 +236,7 @@ class Places:
         self._numbers = _storage(dense)
 
 
-def logical_places(layout: NeuronLayout, positions: Tensor) -> Tensor:
+def logical_index(layout: NeuronLayout, positions: Tensor) -> Tensor:
     """Flat places in the weight of flat positions in its rows."""
     if not layout.transposed:
         return positions

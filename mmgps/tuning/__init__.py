@@ -13,7 +13,7 @@ from .lora import LoRA
 from .operations import neutralize_unused
 from .rebuild import rebuild_method
 from .report import Count, count_parts, count_roles, format_report
-from .sites import InjectionError, Part
+from .sites import InjectionError, LayerPart
 from .spt import SPTAdapter, SPTLoRA
 from .ssf import SSF
 from .trained import (
@@ -25,7 +25,7 @@ from .trained import (
     resting,
     trained_tensors,
 )
-from .unloading import eject, merge_operations
+from .unloading import merge_operations, unload
 from .vpt import VPTDeep, VPTShallow
 
 __all__ = [
@@ -38,10 +38,10 @@ __all__ = [
     'FullTuning',
     'InjectionError',
     'InjectionMethod',
+    'LayerPart',
     'LinearProbe',
     'LoRA',
     'LoadingWatch',
-    'Part',
     'RandomBaseError',
     'SPTAdapter',
     'SPTLoRA',
@@ -57,7 +57,6 @@ __all__ = [
     'check_trainable',
     'count_parts',
     'count_roles',
-    'eject',
     'format_report',
     'freeze_unselected',
     'injected_by',
@@ -68,4 +67,5 @@ __all__ = [
     'resting',
     'trainable',
     'trained_tensors',
+    'unload',
 ]

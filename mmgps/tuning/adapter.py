@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from .injection import InjectionMethod, generator_for
 from .lora import offered, positive
 from .operations import Operation, place
-from .sites import Part, Site, as_parts, find_sites, pick_sites
+from .sites import LayerPart, Site, as_parts, find_sites, pick_sites
 
-OFFERED = (Part.QKV, Part.PROJ, Part.FC1, Part.FC2, Part.LINEAR, Part.BLOCK)
+OFFERED = (LayerPart.QKV, LayerPart.PROJ, LayerPart.FC1, LayerPart.FC2, LayerPart.LINEAR, LayerPart.BLOCK)
 
 
 class Adapter(InjectionMethod):
@@ -42,7 +42,7 @@ class Adapter(InjectionMethod):
 
     def put_in_place(self, backbone: nn.Module) -> None:
         here = {site.part for site in find_sites(backbone)}
-        default = (Part.BLOCK,) if Part.FC2 not in here and Part.BLOCK in here else (Part.FC2,)
+        default = (LayerPart.BLOCK,) if LayerPart.FC2 not in here and LayerPart.BLOCK in here else (LayerPart.FC2,)
         for site in pick_sites(backbone, self.parts or default, self.name):
             place(site, Bottleneck(site, self.bottleneck))
 

@@ -47,7 +47,7 @@ class TuningMethod(Protocol):
         """
         ...
 
-    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+    def inject_selected(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         """Put in place what ``selection`` trains and the backbone does not have yet.
 
         Called before the optimizer takes over the selection, when it was made and when it is restored.
@@ -116,7 +116,7 @@ class WholeParameters(ABC):
         whole = tuple(name for name, entry in trainable(backbone).items() if self.trains(entry))
         return Selection(self.name, {}, whole, architecture_fingerprint(backbone), self.settings())
 
-    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+    def inject_selected(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         return {}
 
     @abstractmethod

@@ -24,7 +24,7 @@ class InjectionMethod(WholeParameters):
     """Base of the methods that put modules beside those of the backbone and train nothing else of it.
 
     ``mmgps.TunedBackbone`` puts them in place when the model is built. Where that was not done, :meth:`select` does it
-    when training starts, and :meth:`complete` on resuming.
+    when training starts, and :meth:`inject_selected` on resuming.
     """
 
     def inject(self, backbone: nn.Module) -> None:
@@ -64,7 +64,7 @@ class InjectionMethod(WholeParameters):
         check_connected(backbone)
         return super().select(backbone)
 
-    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+    def inject_selected(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         self._ensure(backbone)
         return beside(backbone)
 

@@ -14,7 +14,7 @@ from mmgps.sparse.linear import dense_linear
 
 from .injection import InjectionMethod, generator_for
 from .operations import Operation, place
-from .sites import InjectionError, Part, Site, as_parts, find_sites, pick_sites
+from .sites import InjectionError, LayerPart, Site, as_parts, find_sites, pick_sites
 
 CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 
@@ -76,7 +76,7 @@ def low_rank(site: Site, rank: int, scale: float) -> LowRank:
     return LowRank(site.weight.shape, rank, scale, generator)
 
 
-OFFERED = (Part.QKV, Part.PROJ, Part.FC1, Part.FC2, Part.LINEAR, Part.CONV)
+OFFERED = (LayerPart.QKV, LayerPart.PROJ, LayerPart.FC1, LayerPart.FC2, LayerPart.LINEAR, LayerPart.CONV)
 
 
 class LoRA(InjectionMethod):
@@ -85,7 +85,7 @@ class LoRA(InjectionMethod):
     Args:
         rank: Of the factors, at least 1.
         alpha: Factor of what they add; equal to ``rank`` by default, so that the factor is 1.
-        parts: Which layers get factors, see :class:`Part`. By default the query, key and value projections; in a
+        parts: Which layers get factors, see :class:`LayerPart`. By default the query, key and value projections; in a
             backbone without attention every linear layer and every convolution that is not grouped.
 
     Raises:
@@ -108,10 +108,10 @@ class LoRA(InjectionMethod):
             place(site, low_rank(site, self.rank, self.alpha / self.rank))
 
 
-def default_parts(backbone: nn.Module) -> tuple[Part, ...]:
+def default_parts(backbone: nn.Module) -> tuple[LayerPart, ...]:
     """The projections of the attention where there is one, else all that :class:`LoRA` offers."""
-    attends = any(site.part is Part.QKV for site in find_sites(backbone))
-    return (Part.QKV,) if attends else OFFERED
+    attends = any(site.part is LayerPart.QKV for site in find_sites(backbone))
+    return (LayerPart.QKV,) if attends else OFFERED
 
 
 def positive(name: str, value: int) -> int:
@@ -125,7 +125,7 @@ def positive(name: str, value: int) -> int:
     return value
 
 
-def offered(method: str, parts: tuple[Part, ...], allowed: Sequence[Part]) -> tuple[Part, ...]:
+def offered(method: str, parts: tuple[LayerPart, ...], allowed: Sequence[LayerPart]) -> tuple[LayerPart, ...]:
     """``parts`` if the method has a form for all of them.
 
     Raises:

@@ -16,7 +16,7 @@ from mmgps.selection.usage import reads_weights, statistic_dims
 from mmgps.sparse.attention import runs_natively
 
 
-class Part(StrEnum):
+class LayerPart(StrEnum):
     """The part that a site plays."""
 
     QKV = 'qkv'
@@ -40,38 +40,38 @@ class Part(StrEnum):
 HEAD_SIZES = ('head_dim', 'head_size', 'attention_head_size')
 
 
-def as_parts(given: str | Iterable[str]) -> tuple[Part, ...]:
+def as_parts(given: str | Iterable[str]) -> tuple[LayerPart, ...]:
     """Parts by their names.
 
     Raises:
         ValueError: Names the allowed ones.
     """
     names = [given] if isinstance(given, str) else list(given)
-    allowed = [part.value for part in Part]
+    allowed = [part.value for part in LayerPart]
     wrong = [name for name in names if name not in allowed]
     if wrong or not names:
         raise ValueError(f'parts names one or more of {", ".join(allowed)}; got {names}')
-    return tuple(Part(name) for name in names)
+    return tuple(LayerPart(name) for name in names)
 
 
-def structural_parts(backbone: nn.Module) -> dict[int, Part]:
+def structural_parts(backbone: nn.Module) -> dict[int, LayerPart]:
     """Id of each layer and norm that plays a part by its place in ``backbone`` to that part."""
     return {**dict(_transformer_parts(backbone)), **dict(_last_norms(backbone))}
 
 
-def own_part(owner: nn.Module) -> Part | None:
+def own_part(owner: nn.Module) -> LayerPart | None:
     """The part that a layer plays wherever it stands, None for what is no plain linear layer or convolution."""
     if not computes_natively(owner):
         return None
     if isinstance(owner, nn.Linear):
-        return Part.LINEAR
+        return LayerPart.LINEAR
     if isinstance(owner, CONVOLUTIONS):
         plain = owner.groups == 1 and owner.padding_mode == 'zeros'
-        return Part.CONV if plain else Part.GROUPED
+        return LayerPart.CONV if plain else LayerPart.GROUPED
     return None
 
 
-def _transformer_parts(backbone: nn.Module) -> Iterator[tuple[int, Part]]:
+def _transformer_parts(backbone: nn.Module) -> Iterator[tuple[int, LayerPart]]:
     """Id of a linear layer to its part in an attention or MLP."""
     for module in backbone.modules():
         layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
@@ -80,14 +80,14 @@ def _transformer_parts(backbone: nn.Module) -> Iterator[tuple[int, Part]]:
         own = [layer for layer in module.children() if isinstance(layer, nn.Linear)]
         attention = _attention_layers(module, own) or _attention_layers(module, layers)
         if attention:
-            yield from ((id(layer), Part.PROJ if layer is attention[-1] else Part.QKV) for layer in attention)
+            yield from ((id(layer), LayerPart.PROJ if layer is attention[-1] else LayerPart.QKV) for layer in attention)
         elif len(layers) == 2 and layers[1].out_features == layers[0].in_features:
             (first, last), width = layers, layers[0].in_features
             if first.out_features == 3 * width and last.in_features == width:
-                yield from ((id(first), Part.QKV), (id(last), Part.PROJ))
+                yield from ((id(first), LayerPart.QKV), (id(last), LayerPart.PROJ))
             # a gated MLP has a first layer twice as wide
             elif first.out_features in (last.in_features, 2 * last.in_features):
-                yield from ((id(first), Part.FC1), (id(last), Part.FC2))
+                yield from ((id(first), LayerPart.FC1), (id(last), LayerPart.FC2))
 
 
 def _attention_layers(module: nn.Module, layers: list[nn.Linear]) -> list[nn.Linear]:
@@ -116,10 +116,10 @@ def _attention_layers(module: nn.Module, layers: list[nn.Linear]) -> list[nn.Lin
     return layers if alike or paired or packed else []
 
 
-def _last_norms(backbone: nn.Module) -> Iterator[tuple[int, Part]]:
+def _last_norms(backbone: nn.Module) -> Iterator[tuple[int, LayerPart]]:
     for module in backbone.modules():
         for name in type_names(module) & LAST_NORMS.keys():
-            yield id(getattr(module, LAST_NORMS[name])), Part.BLOCK
+            yield id(getattr(module, LAST_NORMS[name])), LayerPart.BLOCK
 
 
 class InjectionError(ValueError):
@@ -146,7 +146,7 @@ class Site:
     name: str
     weight: nn.Parameter
     bias: nn.Parameter | None
-    part: Part
+    part: LayerPart
     attention: nn.MultiheadAttention | None = None
     reader: str | None = None
 
@@ -173,14 +173,14 @@ def find_sites(backbone: nn.Module) -> list[Site]:
     found: dict[int, Site] = {}
     for path, owner in backbone.named_modules():
         host, attribute = attentions.get(id(owner)), 'weight'
-        part = Part.PROJ if host is not None else parts.get(id(owner)) or own_part(owner)
+        part = LayerPart.PROJ if host is not None else parts.get(id(owner)) or own_part(owner)
         if isinstance(owner, nn.MultiheadAttention) and id(owner.out_proj) in attentions:
-            host, attribute, part = owner, 'in_proj_weight', Part.QKV
+            host, attribute, part = owner, 'in_proj_weight', LayerPart.QKV
         weight = getattr(owner, attribute, None)
         if not isinstance(weight, nn.Parameter) or (part is None and roles[id(weight)] is not Role.NORM):
             continue
         bias = getattr(owner, attribute.replace('weight', 'bias'), None)
-        site = Site(path, owner, known[id(weight)], weight, bias, part or Part.NORM, host, readers.get(id(owner)))
+        site = Site(path, owner, known[id(weight)], weight, bias, part or LayerPart.NORM, host, readers.get(id(owner)))
         found.setdefault(id(weight), site)
     return list(found.values())
 
@@ -191,7 +191,7 @@ def attends(module: nn.MultiheadAttention) -> bool:
     return runs_natively(module) or getattr(own, 'injected', False)
 
 
-def pick_sites(backbone: nn.Module, parts: Sequence[Part], method: str) -> list[Site]:
+def pick_sites(backbone: nn.Module, parts: Sequence[LayerPart], method: str) -> list[Site]:
     """The sites that play one of ``parts`` and that the user did not freeze.
 
     Raises:

@@ -78,7 +78,7 @@ class SPT(ABC):
         }
         return Selection(self.name, connections, tuple(whole), architecture_fingerprint(backbone), self.settings())
 
-    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+    def inject_selected(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         before = Structure(backbone)
         try:
             self._put_in_place(backbone, selection)

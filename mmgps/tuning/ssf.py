@@ -8,9 +8,9 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from .injection import InjectionMethod, generator_for
 from .operations import Operation, place
-from .sites import Part, Site, pick_sites
+from .sites import LayerPart, Site, pick_sites
 
-CONVOLUTIONS = (Part.CONV, Part.GROUPED)
+CONVOLUTIONS = (LayerPart.CONV, LayerPart.GROUPED)
 
 
 class SSF(InjectionMethod):
@@ -41,7 +41,7 @@ class SSF(InjectionMethod):
 
     def put_in_place(self, backbone: nn.Module) -> None:
         batch = any(isinstance(module, _NormBase) for module in backbone.modules())
-        parts = [part for part in Part if not (batch and part in CONVOLUTIONS)]
+        parts = [part for part in LayerPart if not (batch and part in CONVOLUTIONS)]
         for site in pick_sites(backbone, parts, self.name):
             place(site, ScaleShift(site, self.std))
 

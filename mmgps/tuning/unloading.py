@@ -19,7 +19,7 @@ OWN_FORWARDS = (TunedAttention, PromptedWindows)
 HOOKS = (run_operations, run_within, enter_prompts, leave_prompts)
 
 
-def eject(backbone: nn.Module) -> None:
+def unload(backbone: nn.Module) -> None:
     """Remove every injected module of ``backbone`` and whatever runs it: the base is left, as it was before.
 
     Any exception within leaves all of them in place.
@@ -75,7 +75,7 @@ def merge_operations(backbone: nn.Module) -> None:
         for value, new in merged:
             undo.append(partial(value.copy_, value.clone()))
             value.copy_(new)
-        eject(backbone)
+        unload(backbone)
     except BaseException:
         roll_back(undo)
         raise

@@ -69,11 +69,7 @@ class Checksum:
     digest: str
 
     def verify(self, path: Path) -> None:
-        """Check the file at ``path``.
-
-        Raises:
-            ChecksumError: If it hashes to something else.
-        """
+        """Raise :class:`ChecksumError` unless the file at ``path`` has this digest."""
         with open(path, 'rb') as file:
             found = hashlib.file_digest(file, self.algorithm).hexdigest()
         if found != self.digest:
@@ -98,12 +94,12 @@ def download(
     limit: float = 6 * 3600.0,
     progress: Progress | None = None,
 ) -> Path:
-    """Fetch ``url`` into the file ``target``, which appears only when it is whole and checked.
+    """Download ``url`` to the file ``target``, which appears only when it is complete and checked.
 
-    The bytes gather in ``target`` + ``.part``. A later call goes on from there if the server supports it and still has
-    the same version (``Range`` with ``If-Range``), and starts over if not. A transfer that breaks off is taken up
-    again; a server that has never answered in this call is not waited for. A ``target`` that exists is checked and
-    kept. Of several processes or threads that want one ``target``, one fetches it and the others wait.
+    The bytes gather in ``target`` + ``.part``. A later call resumes from there if the server supports it and still has
+    the same version (``Range`` with ``If-Range``), and starts over if not. A broken transfer is retried, unless the
+    server has never answered in this call. A ``target`` that exists is checked and kept. If several processes or
+    threads want one ``target``, one downloads it and the others wait.
 
     Args:
         url: An ``http`` or ``https`` address.

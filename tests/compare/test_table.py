@@ -114,7 +114,7 @@ def test_tool(config: Config, settings, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_cells_end_where_their_column_does() -> None:
-    lines = markdown_table(['method', 'a|b'], [['gps:whole=x|y', '\x1b[1m5'], ['full', '1\n2']]).splitlines()
+    lines = markdown_table(['method', 'a|b'], [['gps:full_roles=x|y', '\x1b[1m5'], ['full', '1\n2']]).splitlines()
     assert len(lines) == 4
     assert {len(re.findall(r'(?<!\\)\|', line)) for line in lines} == {3}
     assert '\x1b' not in ''.join(lines)

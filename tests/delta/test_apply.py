@@ -7,8 +7,17 @@ import torch
 from shifted import Small, picture, trained
 from torch import nn
 
-from mmgps.delta import AppliedDelta, Base, Delta, DeltaBank, DeltaMismatchError, same, save_delta, verify
-from mmgps.delta import delta as extract
+from mmgps.delta import (
+    AppliedDelta,
+    BaseFingerprint,
+    Delta,
+    DeltaBank,
+    DeltaMismatchError,
+    extract,
+    same,
+    save_delta,
+    verify,
+)
 from mmgps.tuning import LoRA, rebuild_method
 
 
@@ -223,7 +232,7 @@ def lora(seed: int, **options: object) -> tuple[Small, Delta]:
     network, method = Small(), LoRA(2, parts='linear', **options)
     method.inject(network.backbone)
     selection = method.select(network.backbone)
-    base = Base.of(network.backbone, selection)
+    base = BaseFingerprint.of(network.backbone, selection)
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, value in network.named_parameters():

@@ -34,7 +34,7 @@ def state_under(delta: Delta) -> dict[str, Tensor]:
 
 def disjoint() -> tuple[Delta, Delta]:
     """Deltas of which no connection is the same, and no bias: the first trains none."""
-    gps, bias = GPS(1, score=RandomScore(1), whole=()), BiasTuning()
+    gps, bias = GPS(1, score=RandomScore(1), full_roles=()), BiasTuning()
     return trained(1, gps)[1], trained(2, bias)[1]
 
 

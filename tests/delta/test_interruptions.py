@@ -12,7 +12,7 @@ from torch import nn
 
 from mmgps.delta import AppliedDelta, DeltaBank, DeltaInUseError
 from mmgps.delta.apply import Whole
-from mmgps.tuning import SSF, InjectionError, LoRA, eject, merge_operations
+from mmgps.tuning import SSF, InjectionError, LoRA, merge_operations, unload
 
 LINES, OPERATIONS = AtLine, AtOperation
 OPCODES = partial(AtLine, event='opcode')
@@ -153,7 +153,7 @@ def test_injecting_merging_and_ejecting_that_is_stopped_anywhere_changes_nothing
     for start, change in (
         (Small(), lambda model: LoRA(2).inject(model.backbone)),
         (tuned, lambda model: merge_operations(model.backbone)),
-        (tuned, lambda model: eject(model.backbone)),
+        (tuned, lambda model: unload(model.backbone)),
     ):
         model, before = copy.deepcopy(start).eval(), bits_of(start)
         output, flags = model(picture()), [value.requires_grad for value in start.parameters()]

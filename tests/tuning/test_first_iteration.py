@@ -110,7 +110,7 @@ class Run:
             values = {name: entry.value for name, entry in method.candidates(backbone).items()}
             gradients = sum_gradients(model, values, [pictures()], model)
         selection = method.select(backbone, gradients)
-        method.complete(backbone, selection)
+        method.inject_selected(backbone, selection)
         self.training = CompactTraining(backbone, selection)
         freeze_unselected(backbone, selection)
         self.training.start()
@@ -132,7 +132,7 @@ class Run:
 
 METHODS = {
     'lora': lambda: LoRA(2, parts=('linear',)),
-    'gps': lambda: GPS(1, whole=()),
+    'gps': lambda: GPS(1, full_roles=()),
     'bias': BiasTuning,
     'full': FullTuning,
 }

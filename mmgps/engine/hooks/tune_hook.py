@@ -256,7 +256,7 @@ class TuneHook(Hook):
         watch_losses(runner.optim_wrapper, self._first)
 
     def _complete(self, runner: Runner, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
-        added = self._method(runner).complete(self._backbone(runner), selection)
+        added = self._method(runner).inject_selected(self._backbone(runner), selection)
         check_made_before(runner, self._method(runner), self.target)
         return added
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmgps.rewiring import Structure
 from mmgps.selection import Selection, SelectionMismatchError
-from mmgps.tuning import InjectionError, TuningMethod, eject, rebuild_method
+from mmgps.tuning import InjectionError, TuningMethod, rebuild_method, unload
 
 from .base import DeltaMismatchError, injected_names, listed, tensors_of
 
@@ -19,7 +19,9 @@ MOST = 2**24
 """Numbers beside a small base that a file may ask for without holding them."""
 
 
-def grow(backbone: nn.Module, selection: Selection, wanted: set[str], method: TuningMethod | None = None) -> bool:
+def inject_missing(
+    backbone: nn.Module, selection: Selection, wanted: set[str], method: TuningMethod | None = None
+) -> bool:
     """Put in place what a run had beside the base, where it is not there.
 
     Methods leave alone what the user froze, and a network that only computes may be frozen as a whole. So they are
@@ -64,8 +66,8 @@ def grow(backbone: nn.Module, selection: Selection, wanted: set[str], method: Tu
         raise
 
 
-def check_growth(backbone: nn.Module, selection: Selection, wanted: Mapping[str, Tensor | None]) -> None:
-    """Make sure that :func:`grow` puts in place tensors of the shapes of ``wanted``; none of them is made for it.
+def check_injection(backbone: nn.Module, selection: Selection, wanted: Mapping[str, Tensor | None]) -> None:
+    """Make sure that :func:`inject_missing` would make tensors of the shapes of ``wanted``, without making any.
 
     The settings of a file may ask for any number of gigabytes.
 
@@ -83,7 +85,7 @@ def check_growth(backbone: nn.Module, selection: Selection, wanted: Mapping[str,
     twin = copy.deepcopy(backbone, {id(value): _without_memory(value) for value in tensors_of(backbone).values()})
     try:
         with torch.device('meta'):
-            grow(twin, selection, set(wanted))
+            inject_missing(twin, selection, set(wanted))
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         if isinstance(error, DeltaMismatchError | torch.OutOfMemoryError):
             raise
@@ -125,10 +127,10 @@ def _rebuilt(selection: Selection) -> TuningMethod:
 def _attempt(backbone: nn.Module, selection: Selection, wanted: set[str], method: TuningMethod) -> set[str]:
     """Names of what ``method`` puts in place; it stays there if it is what is wanted."""
     with suppress(InjectionError, SelectionMismatchError):
-        method.complete(backbone, selection)
+        method.inject_selected(backbone, selection)
     found = injected_names(backbone)
     if found != wanted:
-        eject(backbone)
+        unload(backbone)
     return found
 
 

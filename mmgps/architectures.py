@@ -189,3 +189,18 @@ LAST_NORMS = {
     'mmdet.models.backbones.resnet.BasicBlock': 'norm2',
     'mmdet.models.backbones.resnet.Bottleneck': 'norm3',
 }
+
+# Layers that take and return tokens [batch, tokens, width], and Swin's blocks with their window attentions. Matched by
+# exact type: a derived class may compute otherwise.
+PROMPTED_LAYERS = {
+    'mmseg.models.backbones.vit.TransformerEncoderLayer',
+    'mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer',
+}
+PROMPTED_BLOCKS = {'mmseg.models.backbones.swin.SwinBlock', 'mmpretrain.models.backbones.swin_transformer.SwinBlock'}
+PROMPTED_WINDOWS = {'mmseg.models.backbones.swin.WindowMSA', 'mmpretrain.models.utils.attention.WindowMSA'}
+
+# Modules that use the first result of the nn.MultiheadAttention below them and drop the second.
+DROP_WEIGHTS = {
+    'mmcv.cnn.bricks.transformer.MultiheadAttention',
+    'mmseg.models.backbones.mit.EfficientMultiheadAttention',
+}

@@ -43,14 +43,14 @@ class AppliedDelta:
     """
 
     def __init__(self, model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> None:
-        self._patch: Patch | None = None
+        self._writer: DeltaWriter | None = None
         self._entered = False
         self._backbone = backbone_of(model, delta)
         self._undo: Undo = []
         try:
             self._gate.run(partial(self._put_on, model, delta, method))
         except BaseException:
-            if self._patch is not None:  # it came when all was done
+            if self._writer is not None:  # it came when all was done
                 self.remove()
             raise
 
@@ -61,9 +61,9 @@ class AppliedDelta:
         try:
             self._claim()
             self._undo += [partial(self._gate.release, self), Structure(self._backbone).restore]
-            patch, self._injected = fitted(model, delta, method)
-            patch.put_on(self._undo)
-            self._patch = patch
+            writer, self._injected = writer_for(model, delta, method)
+            writer.write(self._undo)
+            self._writer = writer
             self._undo.clear()
         except BaseException:
             roll_back(self._undo)
@@ -75,17 +75,17 @@ class AppliedDelta:
 
     def _take_off(self) -> None:
         roll_back(self._undo)  # what is left if an exception stopped a roll-back
-        patch = self._patch
-        if patch is None:
+        writer = self._writer
+        if writer is None:
             return
         try:
-            patch.take_off(self._undo)
+            writer.restore(self._undo)
             if self._injected:
                 self._undo.append(Structure(self._backbone).restore)
                 unload(self._backbone)
-            self._undo += [self._claim, partial(setattr, self, '_patch', patch)]
+            self._undo += [self._claim, partial(setattr, self, '_writer', writer)]
             self._gate.release(self)
-            self._patch = None
+            self._writer = None
             self._undo.clear()
         except BaseException:
             roll_back(self._undo)
@@ -110,11 +110,11 @@ class AppliedDelta:
             raise
 
     def __del__(self) -> None:
-        if vars(self).get('_entered') and self._patch is not None:
+        if vars(self).get('_entered') and self._writer is not None:
             self.remove()
 
 
-def fitted(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> tuple[Patch, bool]:
+def writer_for(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> tuple[DeltaWriter, bool]:
     """The patch of ``delta`` for ``model``, which gets the modules that it lacks, and whether it lacked any.
 
     Raises:
@@ -126,7 +126,7 @@ def fitted(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -
     injected = inject_missing(backbone_of(model, delta), delta.selection, delta.injected(), method)
     try:
         check_tensors(delta.tensors, tensors_of(model))
-        return Patch(model, delta), injected
+        return DeltaWriter(model, delta), injected
     except BaseException as error:
         if injected:
             unload(backbone_of(model, delta))
@@ -147,7 +147,7 @@ Undo = list[Callable[[], Any]]
 """Steps that bring a network back to where a change began, for :func:`mmgps.rewiring.roll_back`."""
 
 
-class Spot(Protocol):
+class NumberSlot(Protocol):
     """Numbers of one tensor that can be read and written in place."""
 
     def take(self) -> Tensor: ...
@@ -169,8 +169,8 @@ class Whole:
         self._dense.detach().copy_(values)
 
 
-class Patch:
-    """The numbers of ``delta`` in place of those of ``model``, from :meth:`put_on` to :meth:`take_off`.
+class DeltaWriter:
+    """The numbers of ``delta`` in place of those of ``model``, from :meth:`write` to :meth:`restore`.
 
     What was there is kept, and written back as it was: nothing is computed. Takes the weights where they lie, also
     after the network went to another device.
@@ -187,10 +187,10 @@ class Patch:
             for parameter, item in delta.selection.resolve(backbone_of(model, delta))
         }
         self._new = {**{below(delta.target, n): v for n, v in delta.values.items()}, **delta.tensors}
-        self._spots: dict[str, tuple[Tensor, torch.device, Spot]] = {}
+        self._slots: dict[str, tuple[Tensor, torch.device, NumberSlot]] = {}
         self._kept: dict[str, Tensor] = {}
 
-    def put_on(self, undo: Undo) -> None:
+    def write(self, undo: Undo) -> None:
         """Write the numbers of the delta.
 
         Args:
@@ -206,35 +206,35 @@ class Patch:
                     f'{name} is {dense.dtype}, the delta holds {self._new[name].dtype}; apply it first and convert the '
                     'network afterwards'
                 )
-        self._write([(spot, self._new[name].to(dense.device)) for name, dense, spot in found], undo, found)
+        self._write([(slot, self._new[name].to(dense.device)) for name, dense, slot in found], undo, found)
 
-    def take_off(self, undo: Undo) -> None:
-        """Write the numbers back that were there before; ``undo`` as for :meth:`put_on`."""
+    def restore(self, undo: Undo) -> None:
+        """Write the numbers back that were there before; ``undo`` as for :meth:`write`."""
         found = list(self._found())
-        kept = [(spot, self._kept[name].to(dense.device, dense.dtype)) for name, dense, spot in found]
+        kept = [(slot, self._kept[name].to(dense.device, dense.dtype)) for name, dense, slot in found]
         self._write(kept, undo)
 
     def _write(
         self,
-        numbers: list[tuple[Spot, Tensor]],
+        numbers: list[tuple[NumberSlot, Tensor]],
         undo: Undo,
-        keep: Sequence[tuple[str, Tensor, Spot]] = (),
+        keep: Sequence[tuple[str, Tensor, NumberSlot]] = (),
     ) -> None:
         """Write ``numbers``; all memory is taken before the first of them."""
-        before = [spot.take() for spot, _ in numbers]
+        before = [slot.take() for slot, _ in numbers]
         undo.append(partial(setattr, self, '_kept', self._kept))
         self._kept = {name: value for (name, _, _), value in zip(keep, before, strict=False)}
-        for (spot, new), old in zip(numbers, before, strict=True):
-            undo.append(partial(spot.put, old))
-            spot.put(new)
+        for (slot, new), old in zip(numbers, before, strict=True):
+            undo.append(partial(slot.put, old))
+            slot.put(new)
 
-    def _found(self) -> Iterator[tuple[str, Tensor, Spot]]:
+    def _found(self) -> Iterator[tuple[str, Tensor, NumberSlot]]:
         there = tensors_of(self._model)
         for name in self._new:
-            dense, known = there[name], self._spots.get(name)
+            dense, known = there[name], self._slots.get(name)
             if known is None or known[0] is not dense or known[1] != dense.device:
-                known = self._spots[name] = (dense, dense.device, self._spot(name, dense))
+                known = self._slots[name] = (dense, dense.device, self._slot(name, dense))
             yield name, dense, known[2]
 
-    def _spot(self, name: str, dense: Tensor) -> Spot:
+    def _slot(self, name: str, dense: Tensor) -> NumberSlot:
         return WeightIndex(dense, *self._layouts[name]) if name in self._layouts else Whole(dense)

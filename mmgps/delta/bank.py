@@ -13,7 +13,7 @@ from torch import nn
 from mmgps.rewiring import Structure, roll_back
 from mmgps.tuning import unload
 
-from .apply import Patch, Undo, alike, fitted
+from .apply import DeltaWriter, Undo, alike, writer_for
 from .base import BaseFingerprint
 from .compatibility import verify
 from .delta import Delta
@@ -42,7 +42,7 @@ class DeltaBank:
         self.model, self.target = model, target
         self._base = BaseFingerprint.of(model.get_submodule(target))
         self._deltas: dict[str, Delta] = {}
-        self._patches: dict[str, Patch] = {}
+        self._writers: dict[str, DeltaWriter] = {}
         self._active: str | None = None
         self._injected = False
         self._undo: Undo = []
@@ -82,14 +82,14 @@ class DeltaBank:
             self._put(None)
             verify(self.model, delta, self._base)
             self._undo.append(Structure(self._backbone).restore)
-            self._patches[name] = fitted(self.model, delta)[0]
+            self._writers[name] = writer_for(self.model, delta)[0]
             roll_back(self._undo)
             self._put(before)
             self._deltas[name] = delta
         except BaseException:
             self._put(before)
             self._deltas.pop(name, None)
-            self._patches.pop(name, None)
+            self._writers.pop(name, None)
             raise
 
     def discard(self, name: str) -> None:
@@ -103,7 +103,7 @@ class DeltaBank:
         if self._active == name:
             self.switch(None)
         self._deltas.pop(name, None)
-        self._patches.pop(name, None)
+        self._writers.pop(name, None)
 
     def __getitem__(self, name: str) -> Delta:
         """The delta ``name``.
@@ -176,11 +176,11 @@ class DeltaBank:
     def _replace(self, name: str | None, new: Delta | None) -> None:
         old = None if self._active is None else self[self._active]
         if old is not None and self._active is not None:
-            self._patches[self._active].take_off(self._undo)
+            self._writers[self._active].restore(self._undo)
         if (old is not None and old.injected()) or (new is not None and new.injected()):
             self._fit_modules(old, new)
         if name is not None:
-            self._patches[name].put_on(self._undo)
+            self._writers[name].write(self._undo)
 
     def _fit_modules(self, old: Delta | None, new: Delta | None) -> None:
         """Take out what ``old`` has beside the base, and put in place what ``new`` has; what both have stays."""

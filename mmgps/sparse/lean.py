@@ -8,14 +8,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mmgps.architectures import DROP_WEIGHTS
+from mmgps.rewiring import type_name
+
 from .attention import PlainAttention, ProjectingForward, runs_natively
 from .install import Handle
-
-DROP_WEIGHTS = {
-    'mmcv.cnn.bricks.transformer.MultiheadAttention',
-    'mmseg.models.backbones.mit.EfficientMultiheadAttention',
-}
-"""Modules that take the first result of the ``nn.MultiheadAttention`` below them and drop the second."""
 
 
 class LeanOption(Protocol):
@@ -95,7 +92,7 @@ class FusedAttention:
 
     def _nothing(self, backbone: nn.Module) -> str:
         around = {
-            f'{type(caller).__module__}.{type(caller).__qualname__}'
+            type_name(caller)
             for caller in backbone.modules()
             if any(isinstance(child, nn.MultiheadAttention) for child in caller.children())
         }

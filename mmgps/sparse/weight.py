@@ -174,7 +174,7 @@ class ShardedWeightIndex:
     def __init__(self, dense: Any, layout: NeuronLayout, connections: Connections) -> None:
         self._dense = dense
         self.flat = logical_index(layout, connections.positions).to(dense.device)
-        """Places in the whole weight read in logical order, int64 ``[chosen]``, in the order of the connections."""
+        """Positions in the whole weight read in logical order, int64 ``[chosen]``, in the order of the connections."""
         local, (placement,) = dense.to_local(), dense.placements
         cut, mesh = placement.dim, dense.device_mesh
         index = list(torch.unravel_index(self.flat, dense.shape))
@@ -208,7 +208,7 @@ class WeightIndex:
     def __init__(self, dense: Tensor, layout: NeuronLayout, connections: Connections) -> None:
         self._dense = dense
         self.flat = logical_index(layout, connections.positions).to(dense.device)
-        """Places in the weight read in logical order, int64 ``[chosen]``, in the order of the connections."""
+        """Positions in the weight read in logical order, int64 ``[chosen]``, in the order of the connections."""
         self._strides: tuple[int, ...] | None = None
         self._stored, self._numbers = self.flat, dense.detach()
 

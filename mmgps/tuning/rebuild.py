@@ -9,14 +9,13 @@ from mmgps.selection import Selection
 from .adapter import Adapter, Bottleneck
 from .base import TuningMethod
 from .lora import LoRA, LowRank
-from .prompts import KEY
 from .spt import SPTAdapter, SPTLoRA
 from .ssf import SSF, ScaleShift
-from .vpt import VPTDeep, VPTShallow
+from .vpt import PROMPT_KEY, VPTDeep, VPTShallow
 
 INJECTING = {kind.name: kind for kind in (Adapter, LoRA, SPTAdapter, SPTLoRA, SSF, VPTDeep, VPTShallow)}
 """The methods that add modules; their settings are their arguments."""
-KEYS = {Bottleneck.key, LowRank.key, ScaleShift.key, KEY}
+KEYS = {Bottleneck.key, LowRank.key, ScaleShift.key, PROMPT_KEY}
 """The names of what they add, within the modules that they add it to."""
 
 

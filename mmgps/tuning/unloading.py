@@ -12,8 +12,8 @@ from mmgps.rewiring import Injected, OwnForward, Structure, drop_compiled, roll_
 
 from .injection import forget
 from .operations import Operation, TunedAttention, operations_of, run_operations, run_within
-from .prompts import PromptedWindows, enter_prompts, leave_prompts
 from .sites import InjectionError, check_called, find_sites
+from .vpt import PromptedWindows, enter_prompts, leave_prompts
 
 OWN_FORWARDS = (TunedAttention, PromptedWindows)
 HOOKS = (run_operations, run_within, enter_prompts, leave_prompts)

@@ -205,7 +205,7 @@ def test_a_second_ctrl_c_while_the_first_is_rolled_back() -> None:
     bank = lora_bank()
     bank.switch('a')
     watched = Watched(bank)
-    real = bank._patches['gps'].put_on
+    real = bank._writers['gps'].write
 
     def twice(undo: list) -> None:
         real(undo)
@@ -218,7 +218,7 @@ def test_a_second_ctrl_c_while_the_first_is_rolled_back() -> None:
         undo.append(again)
         raise KeyboardInterrupt
 
-    bank._patches['gps'].put_on = twice
+    bank._writers['gps'].write = twice
     with pytest.raises(KeyboardInterrupt):
         bank.switch('gps')
     watched.check('second')
@@ -228,7 +228,7 @@ def test_a_roll_back_that_fails_is_finished_by_the_next_call() -> None:
     bank = lora_bank()
     bank.switch('a')
     watched, failing = Watched(bank), [True]
-    real = bank._patches['gps'].put_on
+    real = bank._writers['gps'].write
 
     def fails(undo: list) -> None:
         real(undo)
@@ -240,7 +240,7 @@ def test_a_roll_back_that_fails_is_finished_by_the_next_call() -> None:
         undo.append(broken)
         raise MemoryError
 
-    bank._patches['gps'].put_on = fails
+    bank._writers['gps'].write = fails
     with pytest.raises(OSError, match='is gone'):
         bank.switch('gps')
     failing.clear()

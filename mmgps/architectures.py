@@ -1,7 +1,7 @@
-"""What is known of classes from outside torch, by the qualified names of their types: nothing is imported for it.
+"""Tables of classes from outside torch, by the qualified names of their types: nothing has to be imported for them.
 
-A subclass is known by its base. A class that is not listed is read by the shapes of its parameters and by what its code
-does with them (``mmgps/selection/usage.py``); here stands what that does not tell.
+A subclass is recognised by its base. A class that is not listed is judged by the shapes of its parameters and by its
+code (``mmgps/selection/usage.py``); these tables hold what neither shows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Modules and forwards that take the place of others in a network. Needs only torch."""
+"""Replace the forward of single modules, add modules, and undo both. Needs only torch."""
 
 from .forward import Call, OwnForward, computes_natively, no_hook, runs_forward_of
 from .injected import Injected, base_parameters

@@ -1,4 +1,4 @@
-"""A forward of one module only, in place of that of its class."""
+"""Give one module a forward of its own, in place of its class's."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import nn
 
 from .types import CONVOLUTIONS, TRANSPOSED
 
-# Where a forward is defined that computes torch's operation on the layer's input as it comes.
+# Modules that define a forward which applies torch's operation to the unchanged input of the layer.
 NATIVE_FORWARDS = {'torch.nn.modules.linear', 'torch.nn.modules.conv', 'mmcv.cnn.bricks.wrappers'}
 
 
 class OwnForward:
-    """Stands for the forward of ``owner`` from construction to :meth:`remove`.
+    """Replaces the forward of ``owner`` from construction to :meth:`remove`.
 
-    The class of the module stays as it is. A copied or pickled module gets its native forward back.
+    The class of the module is not changed. A copied or pickled module gets its native forward back.
 
     Args:
         owner: The module.
@@ -35,7 +35,7 @@ class OwnForward:
 
 
 def runs_forward_of(owner: nn.Module, modules: set[str]) -> bool:
-    """Whether the forward that ``owner`` runs is defined in one of ``modules`` and not of its own."""
+    """Whether ``owner`` runs the forward of its class, and that is defined in one of ``modules``."""
     parts = [getattr(type(owner), name) for name in ('forward', '_conv_forward') if hasattr(type(owner), name)]
     own = vars(owner).get('forward')
     copied = own is None or getattr(own, '__func__', None) is type(owner).forward
@@ -45,13 +45,13 @@ def runs_forward_of(owner: nn.Module, modules: set[str]) -> bool:
 def computes_natively(owner: nn.Module) -> bool:
     """Whether ``owner`` is a linear layer or convolution that runs torch's operation on its weight and its input.
 
-    One that computes with a standardised weight, or pads its input itself, does not: only the fallback is right there.
+    A layer that standardises its weight or pads its input does not; it needs the fallback.
     """
     return isinstance(owner, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)) and runs_forward_of(owner, NATIVE_FORWARDS)
 
 
 class Call:
-    """A hook that does something and leaves what it is given alone. A copied module gets none of it."""
+    """A hook that runs ``action`` and changes neither inputs nor output. A copied module does not get it."""
 
     def __init__(self, action: Callable[[], None]) -> None:
         self._action = action
@@ -64,7 +64,7 @@ class Call:
 
 
 def no_hook() -> Any:
-    """The hook that a copied module has where its original had one."""
+    """The hook that takes the place of another in a copied module: it does nothing."""
     return _ignore
 
 

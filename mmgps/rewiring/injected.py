@@ -1,4 +1,4 @@
-"""Modules that a method puts beside those of the base."""
+"""Modules that a method adds beside those of the base."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import nn
 
 
 class Injected(nn.Module):
-    """Base of what a method adds to a network.
+    """Base class of the modules that a method adds to a network.
 
-    It is a child of the module that it changes, under a name of its own, so the base keeps its names and shapes. Its
-    parameters are plain ones and no child is a layer of torch: what initialises or converts layers by their type,
-    as the ``init_weights`` of many backbones do, passes it by.
+    An injected module is a child of the module that it changes, under a name of its own, so the base keeps its names
+    and shapes. It owns plain parameters and no layers of torch: code that initialises or converts layers by type, such
+    as the ``init_weights`` of many backbones, ignores it.
     """
 
 

@@ -1,4 +1,4 @@
-"""Put modules, hooks and flags of a network back as they were, when a change of them fails."""
+"""Restore the modules, hooks and flags of a network when changing them fails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 class Structure:
     """Children, hooks, attributes and ``requires_grad`` flags of every module of a network, as they are now.
 
-    Numbers of tensors are not part of it. What was taken out of the network lives on in here, with its numbers.
+    The numbers of tensors are not copied. Modules that are removed from the network stay alive in here.
 
     Args:
         root: The network.
@@ -25,7 +25,7 @@ class Structure:
         self._flags = [(value, value.requires_grad) for value in root.parameters()]
 
     def restore(self) -> None:
-        """Put all of it back. May be called again, also after a call that was interrupted."""
+        """Restore everything. May be called again, also after an interrupted call."""
         changed = [pair for pair in (*self._attributes, *self._contents) if not _same(*pair)]
         for held, before in changed:
             held.clear()
@@ -41,7 +41,7 @@ def _same(held: dict[Any, Any], before: dict[Any, Any]) -> bool:
 
 
 def drop_compiled() -> None:
-    """Let torch compile anew what it has compiled: it does not notice hooks that came or went since."""
+    """Discard compiled code: torch does not notice hooks that were added or removed since."""
     dynamo = sys.modules.get('torch._dynamo')
     if dynamo is not None:
         dynamo.reset()
@@ -50,8 +50,8 @@ def drop_compiled() -> None:
 def roll_back(steps: list[Callable[[], Any]]) -> None:
     """Run ``steps`` from the last to the first and forget each when it is done.
 
-    Ctrl-C does not stop it: the exception that led here is raised afterwards. Each step may be run again, so that a
-    roll-back that something else stopped goes on where it was.
+    Ctrl-C does not stop it: the exception that led here is raised afterwards. Steps can be repeated, so a roll-back
+    that was stopped otherwise can continue.
     """
     while steps:
         try:

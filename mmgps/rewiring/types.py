@@ -1,4 +1,4 @@
-"""Layers by the type of their module, and the names that a type answers to."""
+"""Types of layers, and the qualified names of types."""
 
 from __future__ import annotations
 

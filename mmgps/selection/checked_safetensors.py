@@ -1,7 +1,7 @@
-"""Tensors and their description in one file, which is read whole and unaltered or not at all.
+"""Safetensors files with a description and a digest: a damaged or altered file is refused.
 
-The file is a safetensors file: no code is executed in reading it. Its metadata hold one envelope: the description as
-JSON, and a SHA-256 digest of the description and of names, types and bits of all tensors.
+Reading executes no code. The metadata hold one envelope: the description as JSON, and a SHA-256 digest of the
+description and of the names, types and bits of all tensors.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ CHECKPOINTS = (b'PK\x03\x04', b'\x80\x02')
 
 
 class IntegrityError(ValueError):
-    """What was read is not what was written."""
+    """A file or checkpoint does not hold what was written."""
 
 
 def add_digest(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """The envelope of ``content``, JSON values with a ``format_version``, and ``tensors``.
+    """The envelope of ``content`` (JSON values with a ``format_version``) and ``tensors``, with their digest.
 
-    The digest covers names, types and bits of the tensors. Their shapes belong into ``content``.
+    The digest covers the names, types and bits of the tensors. Their shapes belong in ``content``.
     """
     text = json.dumps(content, sort_keys=True)
     return json.dumps({'content': text, 'sha256': _digest(text, tensors)})
 
 
 def check_digest(envelope: Any, tensors: Any, kind: str, format_version: int) -> dict[str, Any]:
-    """The content that was sealed with ``tensors``.
+    """The content of ``envelope``, after comparing its digest with ``tensors``.
 
     Args:
         envelope: The string that :func:`add_digest` returned.
-        tensors: The tensors that it was given, by name.
-        kind: What it describes, for messages.
-        format_version: The one that the caller reads.
+        tensors: The tensors that were written with it, by name.
+        kind: Kind of file, for messages.
+        format_version: The version that the caller reads.
 
     Raises:
         IntegrityError: Says what is wrong.
@@ -82,12 +82,12 @@ def _nested(content: Any) -> bool:
 
 
 def _check_tensors(tensors: Any) -> None:
-    """Make sure that all of ``tensors`` are ordinary and hold no more numbers than there are bytes for.
+    """Make sure that all of ``tensors`` are ordinary and contiguous.
 
-    One in a checkpoint may be a view that repeats a few bytes at will.
+    A tensor in a checkpoint may be a view that repeats a few bytes as often as it likes.
 
     Raises:
-        IntegrityError: Names the first that is not.
+        IntegrityError: Names the first one that is not.
     """
     if not isinstance(tensors, Mapping):
         raise IntegrityError(f'expected tensors by name, found {type(tensors).__name__}')
@@ -99,10 +99,10 @@ def _check_tensors(tensors: Any) -> None:
 
 
 def write_checked(path: str | os.PathLike[str], key: str, envelope: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors and envelope at once: the file appears whole or not at all.
+    """Write tensors and envelope: the file appears complete or not at all.
 
     Raises:
-        OSError: If it cannot be written, to a full disk for example.
+        OSError: If the file cannot be written, for example to a full disk.
     """
     with atomic_file(path) as partial:
         try:
@@ -112,7 +112,7 @@ def write_checked(path: str | os.PathLike[str], key: str, envelope: str, tensors
 
 
 def read_checked(path: str | os.PathLike[str], key: str, kind: str) -> tuple[str, dict[str, Tensor]]:
-    """Envelope and tensors of a file, not yet checked against each other.
+    """Read the envelope and tensors of a file, without comparing them.
 
     Raises:
         FileNotFoundError: If there is no such file.

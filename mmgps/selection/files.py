@@ -23,7 +23,7 @@ class SelectionFileError(ValueError):
 
 
 def save_selection(selection: Selection, path: str | os.PathLike[str]) -> None:
-    """Write ``selection`` to ``path`` at once: the file appears whole or not at all."""
+    """Write ``selection`` to ``path``: the file appears complete or not at all."""
     state = pack_selection(selection)
     write_checked(path, METADATA_KEY, state['metadata'], state['positions'])
 
@@ -62,7 +62,7 @@ def unpack_selection(state: Any) -> Selection:
     """The inverse of :func:`pack_selection`.
 
     Raises:
-        SelectionFileError: Says what is wrong with ``state``.
+        SelectionFileError: Names what is wrong with ``state``.
     """
     if not isinstance(state, Mapping):
         raise SelectionFileError(f'expected a packed selection, found {type(state).__name__}')
@@ -82,7 +82,7 @@ def unpack_selection(state: Any) -> Selection:
 
 
 def checked_connections(shapes: Mapping[str, Any], positions: Mapping[str, Tensor]) -> dict[str, Connections]:
-    """Chosen connections of each weight.
+    """The chosen connections of each weight, checked.
 
     Args:
         shapes: Weight to neurons and fan-in.
@@ -104,7 +104,7 @@ def checked_connections(shapes: Mapping[str, Any], positions: Mapping[str, Tenso
 
 
 def check_sizes(shape: Any) -> None:
-    """Make sure that ``shape``, read from a file, is neurons and fan-in.
+    """Make sure that ``shape``, read from a file, holds neurons and fan-in.
 
     Raises:
         ValueError: If it is not.
@@ -115,7 +115,7 @@ def check_sizes(shape: Any) -> None:
 
 
 def checked_selection(content: Mapping[str, Any], connections: Mapping[str, Connections]) -> Selection:
-    """A selection out of its description in a file, and its connections.
+    """Build a selection from its description in a file and its connections.
 
     Raises:
         TypeError: If something is of another type.
@@ -134,6 +134,6 @@ def checked_selection(content: Mapping[str, Any], connections: Mapping[str, Conn
 
 
 def _narrow(positions: Tensor) -> Tensor:
-    """32 bits where they are enough."""
+    """Positions in 32 bits where those suffice, else in 64."""
     fits = not len(positions) or int(positions.max()) < 2**31
     return positions.detach().cpu().to(torch.int32 if fits else torch.int64).contiguous()

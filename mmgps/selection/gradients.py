@@ -1,4 +1,4 @@
-"""The selection pass: gradients of the task loss, summed over the training data."""
+"""The selection pass: sum the gradients of the task loss over the training data."""
 
 from __future__ import annotations
 
@@ -42,29 +42,29 @@ def sum_gradients(
     any_rank: Callable[[bool], bool] | None = None,
     on_host: bool = False,
 ) -> dict[str, Tensor]:
-    """Sum the gradient of ``loss``, or what ``accumulation`` makes of it, over all ``batches``.
+    """Accumulate the gradient of ``loss`` over all ``batches``, by default as a sum.
 
-    The model is left as it was found: see :func:`preserved`. Gradients of other parameters are never made. At the
+    The model is left unchanged, see :func:`preserved`. Gradients of other parameters are never computed. At the
     peak there is one dense gradient of ``parameters``, plus a second one where sums have to be kept beside it: with
     ``loss_scale``, with an ``accumulation`` other than the sum, or for parameters of less than 32 bits, whose sums are
     kept in float32.
 
     Args:
-        model: The model, in the mode in which it is to run.
-        parameters: Name to parameter of ``model``, those whose gradient is wanted.
-        batches: Whatever ``loss`` takes.
-        loss: A batch to its scalar loss, under autocast if the caller wants it, or to several: each is differentiated
-            before the next one is asked for, and their gradients are added up.
+        model: The model, in the mode in which it will run.
+        parameters: Name to parameter of ``model`` whose gradient is needed.
+        batches: Arguments of ``loss``.
+        loss: Maps a batch to its scalar loss, under autocast if the caller needs it, or to several losses: each is
+            differentiated before the next one is computed, and their gradients are added.
         loss_scale: Factor that keeps float16 gradients from vanishing; halved, and the batch repeated, when a
             gradient overflows. It is divided out of the sums.
         accumulation: The sum by default.
-        any_rank: Whether what happened here happened on any of several processes. Needed with ``loss_scale`` where
-            these exchange something within a forward pass, so that they repeat a batch together.
-        on_host: Whether each gradient goes to the memory of the host as soon as it is made, so that the device holds
-            that of one parameter at a time. The sums are then on the host.
+        any_rank: Combines a flag of all processes by "or". Needed with ``loss_scale`` if the processes communicate
+            within a forward pass, so that they repeat a batch together.
+        on_host: Whether each gradient moves to host memory as soon as it exists, so that the device holds one at a
+            time. The sums then stay on the host.
 
     Returns:
-        Name to summed gradient, float32 or wider, of the parameter's shape, or to what ``accumulation`` makes of them.
+        Name to accumulated gradient, float32 or wider; of the parameter's shape unless ``accumulation`` says otherwise.
         A parameter that the loss does not reach has a gradient of zero.
 
     Raises:
@@ -120,7 +120,7 @@ def _taken(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
 
 
 class DeviceGradients:
-    """The gradients of a batch where autograd leaves them.
+    """The gradients of a batch, where autograd leaves them.
 
     Args:
         parameters: Name to parameter.
@@ -130,22 +130,22 @@ class DeviceGradients:
         self.parameters = parameters
 
     def stored(self, total: Tensor) -> Tensor:
-        """``total`` where sums are kept."""
+        """``total`` on the device that keeps the sums."""
         return total
 
     def take(self) -> dict[str, Tensor]:
-        """Name to gradient, of those that there are; none is left behind."""
+        """Take all existing gradients away from the parameters; returns them by name."""
         found = {name: value.grad for name, value in self.parameters.items() if value.grad is not None}
         for value in self.parameters.values():
             value.grad = None
         return found
 
     def close(self) -> None:
-        """Stop."""
+        """Remove all hooks."""
 
 
 class HostGradients(DeviceGradients):
-    """The gradients of a batch in the memory of the host, from construction to :meth:`close`."""
+    """Moves the gradients of a batch to host memory, from construction to :meth:`close`."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         super().__init__(parameters)
@@ -212,7 +212,7 @@ def _check_finite(sums: Mapping[str, Tensor]) -> None:
 PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 SAMPLE = 100_000
-"""Numbers of a layer that are sorted; of more, every n-th is."""
+"""Maximum of sorted numbers in a layer; of a larger layer, every n-th number is sorted."""
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,8 @@ class Quantiles:
     """Magnitudes of accumulated gradients at :data:`PROBABILITIES`.
 
     Args:
-        of_all: Of all connections of a layer.
-        of_chosen: Of its chosen ones.
+        of_all: Quantiles of all connections of a layer.
+        of_chosen: Quantiles of its chosen connections.
     """
 
     of_all: tuple[float, ...]
@@ -231,12 +231,12 @@ class Quantiles:
 def gradient_quantiles(
     backbone: nn.Module, selection: Selection, gradients: Mapping[str, Tensor]
 ) -> dict[str, Quantiles]:
-    """Weight to the spread of its gradients, for those of which connections are chosen.
+    """Quantiles of the gradients of each weight with chosen connections.
 
     Args:
-        backbone: What ``selection`` was made for.
-        selection: What was chosen.
-        gradients: Accumulated gradients, by weight; of several for each connection the first, which is the sum.
+        backbone: The network that ``selection`` was made for.
+        selection: The chosen connections.
+        gradients: Accumulated gradients by weight. If there are several per connection, the first, the sum, counts.
     """
     found = {}
     described = describe(backbone)
@@ -256,9 +256,9 @@ def _quantiles(values: Tensor) -> tuple[float, ...]:
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Restore on exit what a forward and backward pass changes.
+    """Restore on exit everything that a forward and backward pass changes.
 
-    These are buffers (BN statistics), training flags, ``requires_grad``, gradients, and the random state of Python,
+    That is buffers (BN statistics), training flags, ``requires_grad``, gradients, and the random state of Python,
     NumPy and torch, on the CPU and on the CUDA devices that hold the model. Weights are not copied: a pass without an
     optimizer does not change them.
     """

@@ -1,4 +1,4 @@
-"""Scores of connections: the larger, the better a connection is worth training."""
+"""Scores of connections, and how gradients are accumulated for them: the largest scores are trained."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .roles import Parameter
 
 
 class Accumulation(Protocol):
-    """A rule that takes the gradients of the batches one by one."""
+    """A rule that accumulates the gradients of the batches."""
 
     def zeros(self, weight: Tensor) -> Tensor:
-        """The total of no batch, in float32 or wider."""
+        """The total before the first batch, in float32 or wider."""
         ...
 
     def add(self, total: Tensor, gradient: Tensor, factor: float) -> None:
@@ -24,7 +24,7 @@ class Accumulation(Protocol):
 
 
 class GradientSum:
-    """The sum: GPS. Autograd keeps it by itself, without a second tensor."""
+    """The sum of gradients, as in GPS. Autograd accumulates it without a second tensor."""
 
     def zeros(self, weight: Tensor) -> Tensor:
         return zeros_of(weight)
@@ -34,7 +34,7 @@ class GradientSum:
 
 
 class SquaredGradientSum:
-    """The sum of squares: the sensitivity of SPT (He et al., ICCV 2023, equation 4)."""
+    """The sum of squared gradients: the sensitivity of SPT (He et al., ICCV 2023, equation 4)."""
 
     def zeros(self, weight: Tensor) -> Tensor:
         return zeros_of(weight)
@@ -44,7 +44,7 @@ class SquaredGradientSum:
 
 
 class GradientMoments:
-    """Both, ``[2, *shape]``: the sum, then the sum of squares."""
+    """The sum and the sum of squares, ``[2, *shape]``."""
 
     def zeros(self, weight: Tensor) -> Tensor:
         return zeros_of(weight, 2)
@@ -67,7 +67,7 @@ class Score(Protocol):
 
     @property
     def accumulation(self) -> Accumulation:
-        """What the pass makes of the gradients of the batches."""
+        """How the selection pass accumulates the gradients of the batches."""
         ...
 
     def __call__(self, parameter: Parameter, gradient: Tensor | None) -> Tensor:
@@ -75,8 +75,8 @@ class Score(Protocol):
 
         Args:
             parameter: The weight.
-            gradient: Its gradients over the selection pass, as ``accumulation`` adds them up; None where
-                ``needs_gradient`` is False.
+            gradient: Its gradients over the selection pass, accumulated by ``accumulation``; None if ``needs_gradient``
+                is False.
         """
         ...
 
@@ -96,7 +96,7 @@ class GradientScore:
 
 
 class TaylorScore:
-    """The summed gradient times the weight: what the loss would change by, to first order, without the connection.
+    """The summed gradient times the weight: the first-order change of the loss if the connection were removed.
 
     Molchanov et al., *Importance Estimation for Neural Network Pruning*, CVPR 2019, equation 8, unsquared.
     """

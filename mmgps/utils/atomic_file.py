@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ PARTIAL = re.compile(r'\..+\.(\d+)\.part')
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str], alone: bool = False) -> Iterator[Path]:
-    """A path to write to, which is moved to ``path`` on leaving without an error; makes the folder if need be.
+    """Yield a path to write to, and move it to ``path`` if no error occurs. Creates the folder if necessary.
 
-    A reader sees the old file or the new one, and a run that is killed leaves no half of either. The content is on the
-    disk before the name is, so that neither does a power failure. The file gets the mode of any new file, by the umask.
-    What a killed process left in the folder is removed first.
+    A reader sees the old file or the new one, never half of either, even after a kill or a power failure: the content
+    reaches the disk before the name does. The file gets the mode of any new file, by the umask. Leftovers of killed
+    processes are removed from the folder first.
 
     Args:
         path: Where the file appears.
-        alone: Whether no other process writes it at the same time. Then what a killed one left of a large file is
-            overwritten by the next, whatever runs under its number by then.
+        alone: Whether no other process writes the file at the same time. The next write then overwrites what a killed
+            process left of a large file, even if another process has its number by then.
 
     Raises:
-        OSError: If it cannot be written, to a full disk for example; names ``path``, which is as it was.
+        OSError: If the file cannot be written, for example to a full disk; names ``path``, which stays as it was.
     """
     target = Path(path)
     try:
@@ -59,7 +59,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 @contextmanager
 def skipped_if_unwritable(warn: Callable[[str], object]) -> Iterator[None]:
-    """Go on without what cannot be written within the block, a picture for example, and say so by ``warn``."""
+    """Continue if the block cannot write its file, for example a picture, and report it through ``warn``."""
     try:
         yield
     except OSError as error:
@@ -76,7 +76,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def check_apart(out: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
-    """Make sure that a tool does not overwrite its input: a file may have several names, by links.
+    """Make sure that a tool does not overwrite its input, also under another name, by links.
 
     Raises:
         ValueError: If ``out`` is one of ``inputs``.
@@ -116,7 +116,7 @@ def _flush(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON; a number that is none, which JSON does not know, becomes ``null``."""
+    """Write JSON; NaN and infinity, which JSON does not know, become ``null``."""
     write_atomically(path, (json.dumps(_finite_json(content), indent=2, allow_nan=False) + '\n').encode())
 
 

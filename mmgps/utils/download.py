@@ -25,11 +25,11 @@ RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 NETWORK_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError, HTTPException)
 
 Progress = Callable[[int, 'int | None'], None]
-"""Called with what is done so far and the total, ``None`` where the total is unknown."""
+"""Called with the bytes received so far and the total, ``None`` if the total is unknown."""
 
 
 class DownloadError(RuntimeError):
-    """A file could not be fetched; the message names the address and the reason."""
+    """A file could not be downloaded; the message names the address and the reason."""
 
 
 class UnreachableError(DownloadError):
@@ -45,11 +45,11 @@ class RefusedError(DownloadError):
 
 
 class TimeLimitError(DownloadError):
-    """The transfer was not over within the time that a download may take."""
+    """The transfer did not finish within its time limit."""
 
 
 class TruncatedError(DownloadError):
-    """The transfer broke off and got no further on the attempts that followed."""
+    """The transfer broke off, and further attempts received nothing more."""
 
 
 class _BrokenOffError(Exception):
@@ -80,7 +80,7 @@ class Checksum:
 
 
 class ChecksumError(RuntimeError):
-    """A file is complete and is not the one that was expected."""
+    """A complete file has another digest than expected."""
 
 
 def download(
@@ -194,7 +194,7 @@ def _attempt(url: str, part: PartialFile, timeout: float, left: float, progress:
 
 
 def _answer(opener: Any, request: urllib.request.Request, timeout: float, left: float) -> Any:
-    """The answer with its headers, which a server may send byte by byte for days, within ``left`` seconds."""
+    """The response with its headers, within ``left`` seconds: a server may send headers byte by byte for days."""
     found: queue.Queue[Any] = queue.Queue()
 
     def ask() -> None:
@@ -271,9 +271,9 @@ def _read(response: HTTPResponse) -> bytes:
 
 
 class PartialFile:
-    """The unfinished file beside the target, and the validator its bytes came with.
+    """The unfinished file beside the target, with the validator of its version.
 
-    Bytes are added only if the server confirms that validator, so that two versions of a file are never joined.
+    Bytes are appended only if the server confirms the validator, so two versions of a file are never joined.
     """
 
     def __init__(self, target: Path) -> None:
@@ -286,13 +286,13 @@ class PartialFile:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def headers(self) -> dict[str, str]:
-        """Request headers that ask for the rest; none where it cannot be joined safely."""
+        """Request headers for the rest of the file; none if it cannot be appended safely."""
         if not self.size() or not self.tag.exists():
             return {}
         return {'Range': f'bytes={self.size()}-', 'If-Range': self.tag.read_text()}
 
     def remember(self, response: HTTPResponse) -> None:
-        """Keep the validator of the version that ``response`` brings."""
+        """Store the validator of the version in ``response``."""
         etag = response.headers.get('ETag', '')
         # A weak tag does not promise equal bytes, and RFC 9110 forbids it in If-Range.
         validator = etag if etag.startswith('"') else response.headers.get('Last-Modified', '')
@@ -307,7 +307,7 @@ class PartialFile:
         self.tag.unlink(missing_ok=True)
 
     def accept(self, url: str, checksum: Checksum | None) -> None:
-        """Check the whole file and give it its final name; a file that fails is removed."""
+        """Check the complete file and move it to its final name; remove a file that fails."""
         try:
             if checksum:
                 checksum.verify(self.path)

@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""File locks: one process at a time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ ASK_AGAIN_S = 0.1
 def file_lock(file: Path, patience_s: float | None = None) -> Iterator[int]:
     """Hold the lock that ``file`` stands for; yields the file descriptor that holds it.
 
-    The file stays: removing it would let two processes hold two locks. The system frees the lock when the process
-    ends, in whatever way, and with it all that inherited the descriptor.
+    The file stays: removing it would let two processes hold two locks. The system frees the lock when the process,
+    and every process that inherited the descriptor, has ended in whatever way.
 
     Args:
-        file: Made if it is not there, with its folder.
-        patience_s: Seconds to wait for others; None for as long as it takes.
+        file: Created with its folder if missing.
+        patience_s: Seconds to wait for others; None waits without limit.
 
     Raises:
         TimeoutError: If another process still holds it then.
@@ -57,7 +57,7 @@ def take(file: Path, patience_s: float | None = None) -> int:
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Within the block, this process alone works on ``path``; others that come here wait.
+    """Let this process alone work on ``path`` within the block; others wait.
 
     The lock is a hidden file beside ``path``, which the last one removes.
     """

@@ -10,11 +10,11 @@ from typing import TextIO
 class ProgressLine:
     """Report progress on one line: rewritten in place on a terminal, a line per tenth in a log.
 
-    An instance is called with what is done so far and the total, ``None`` where the total is unknown.
+    Call an instance with the amount done so far and the total, ``None`` if the total is unknown.
 
     Args:
-        label: What is going on, for example ``'downloading kvasir-seg.zip'``.
-        unit: What is counted.
+        label: The activity, for example ``'downloading kvasir-seg.zip'``.
+        unit: Name of the counted unit.
         scale: How many counted things make one ``unit``, for example ``1e6`` for bytes shown as MB.
         stream: Where to write; standard error by default.
     """

@@ -1,4 +1,4 @@
-"""One clear sentence where an mm package is missing or too old."""
+"""Check that an mm package is installed and recent enough, or say which command installs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ INSTALL = 'pip install -e ".[onedl]"'
 
 
 class MissingPackageError(ImportError):
-    """An mm package that this part of mmgps needs is absent or too old."""
+    """A required mm package is missing or too old."""
 
 
 def require(name: str) -> None:
@@ -19,7 +19,7 @@ def require(name: str) -> None:
     and not the name of a distribution.
 
     Raises:
-        MissingPackageError: With the command that installs what is missing.
+        MissingPackageError: Names the command that installs the package.
     """
     from packaging.version import Version
 

@@ -1,4 +1,4 @@
-"""Text for people: tables in Markdown, and names from outside that are safe to print."""
+"""Markdown tables, and names from outside made safe to print."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ def printable(text: str) -> str:
 
 
 def table_cell(text: str) -> str:
-    """``text`` as a cell of a table in Markdown, which a bar would end."""
+    """``text`` as a cell of a Markdown table, with bars escaped."""
     return printable(text).replace('|', '\\|')
 
 
 def figure_text(text: str) -> str:
-    """``text`` as matplotlib draws it, which takes what stands between two dollars for a formula."""
+    """``text`` for matplotlib, with dollars escaped: it reads text between two of them as a formula."""
     return printable(text).replace('$', '\\$')
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up; the first one to the left."""
+    """A Markdown table with aligned columns, the first to the left and the others to the right."""
     head, rows = list(map(table_cell, head)), [list(map(table_cell, row)) for row in rows]
     widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
     lines = [_line(row, widths) for row in [head, *rows]]

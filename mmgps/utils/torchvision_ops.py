@@ -1,4 +1,4 @@
-"""The one place that deals with a torchvision that was built for CUDA beside a torch that was not.
+"""Let a torchvision that was built for CUDA work beside a CPU build of torch.
 
 The package index offers torchvision only as linked against CUDA. Beside a CPU build of torch its extension does not
 load, and importing it ends in ``operator torchvision::nms does not exist``, because a Python module of it describes

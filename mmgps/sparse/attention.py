@@ -1,7 +1,9 @@
-"""``nn.MultiheadAttention``, which never calls its output projection and packs three weights into one.
+"""Train connections of ``nn.MultiheadAttention``, which packs three weights into one and never calls its projections.
 
-Its own code runs, with one name bound anew: what it calls ``linear`` also attaches the gradient of the values. So the
-mathematics, the masks, the dropout and the fast inference path are those of the installed torch.
+The code of the installed torch runs with one name rebound: its ``linear`` also attaches the gradient of the values. So
+mathematics, masks, dropout and the fast inference path are torch's own. ``F.scaled_dot_product_attention`` replaces it
+where the caller drops the attention weights: it saves queries, keys, values and output, not ``[heads, tokens,
+tokens]``.
 """
 
 from __future__ import annotations
@@ -31,13 +33,13 @@ def runs_natively(owner: nn.Module) -> bool:
 
 
 class Projection:
-    """A weight of the attention and the plans for what is read of it at once: all of its rows, or some.
+    """A weight of the attention, with a plan for each set of rows that is read at once.
 
-    They are made before the first forward: a compiled one finds nothing to make.
+    The plans exist before the first forward, so a compiled forward has none to create.
 
     Args:
         weight: The weight.
-        packed: Whether it holds query, key and value projections, of which two or one may be read at once.
+        packed: Whether it holds the query, key and value projections; one or two of them may be read at once.
     """
 
     def __init__(self, weight: TrainedWeight, packed: bool) -> None:
@@ -48,7 +50,7 @@ class Projection:
         self._parts = {part: self._planned(*part) for part in [(0, neurons), *parts]}
 
     def __call__(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
-        """The linear map by ``w``, the rows of the weight from ``start``, that depends on the values in them."""
+        """The linear map by ``w``, rows of the weight from ``start``; depends on the values in these rows."""
         entries, plan = self._parts[start, start + len(w)]
         values: Tensor = self.weight.values
         if plan is None or not needs_grad(values):
@@ -58,13 +60,13 @@ class Projection:
         return attached_linear(x, w, b, values, plan)
 
     def route(self) -> Route:
-        """That of a call with all rows."""
+        """The route of a call with all rows."""
         _, plan = self._parts[0, self.weight.layout.neurons]
         assert plan is not None, 'a weight of which nothing is trained is not installed'
         return plan.route
 
     def _planned(self, start: int, stop: int) -> tuple[tuple[int, int], LinearPlan | None]:
-        """First and last of the values in the rows, which are consecutive; their plan, None if there are none."""
+        """Range of the values in the consecutive rows, and their plan; None if the rows have no values."""
         rows = self.weight.rows
         first, last = int((rows < start).sum()), int((rows < stop).sum())
         if first == last:
@@ -74,7 +76,7 @@ class Projection:
 
 
 class _Rows(threading.local):
-    """The next row of the packed weight, in each thread."""
+    """The next row of the packed weight, per thread."""
 
     next = 0
 
@@ -93,7 +95,7 @@ class ProjectingForward(OwnForward, ABC):
         self._forward = attention_code(self._linear, **names)
         self._read, self._compiled_read = _Rows(), 0
         self.fused = False
-        """Whether the caller drops the attention weights, so that none are made."""
+        """Whether the caller drops the attention weights, so that none are computed."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._count(0)
@@ -127,7 +129,7 @@ class ProjectingForward(OwnForward, ABC):
         return self.project(x, w, b, start)
 
     def _count(self, row: int) -> None:
-        """Keep that ``row`` of the packed weight is read next in this thread, of which a compiler knows but one."""
+        """Note that ``row`` of the packed weight is read next in this thread; a compiler knows only one thread."""
         if torch.compiler.is_compiling():
             self._compiled_read = row
         else:
@@ -138,10 +140,10 @@ class ProjectingForward(OwnForward, ABC):
         """The linear map by ``w``.
 
         Args:
-            x: Its input.
-            w: A weight of the module, or rows of the packed one.
+            x: The input.
+            w: A weight of the module, or rows of the packed weight.
             b: The bias.
-            start: First of those rows.
+            start: Index of the first of these rows.
         """
 
 
@@ -150,7 +152,7 @@ class AttentionForward(ProjectingForward):
 
     Args:
         owner: The module.
-        weights: Those of its weights that are trained, among them that of its output projection.
+        weights: Its trained weights, the one of the output projection included.
     """
 
     def __init__(self, owner: nn.MultiheadAttention, weights: Sequence[TrainedWeight]) -> None:
@@ -191,7 +193,7 @@ def attention_code(linear: Callable[..., Tensor], **names: Any) -> Callable[...,
 
     Args:
         linear: In place of ``F.linear``; gets the packed weight or consecutive rows of it.
-        names: Other names of torch's module that the forward is to see bound anew.
+        names: Other names of torch's module to rebind.
     """
     inner = F.multi_head_attention_forward
     parts = {name: _rebound(getattr(F, name), linear=linear) for name in ('_in_projection_packed', '_in_projection')}
@@ -208,7 +210,7 @@ def _never(_: object) -> bool:
 
 
 def _rebound(function: Any, **names: Any) -> Any:
-    """``function`` with some of its global names bound to something else.
+    """A copy of ``function`` with some of its global names rebound.
 
     Its scope has no ``__name__``: torch.compile would look the names up in the module of that name.
     """
@@ -224,11 +226,11 @@ KEEPS_OUTPUT = (
     'ScaledDotProductEfficientAttention',
     'ScaledDotProductCudnnAttention',
 )
-"""Starts of the names of torch's operations that keep their output for backward."""
+"""Prefixes of the names of torch's operations that save their output for backward."""
 
 
 def is_self_attention(owner: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether ``owner`` attends from a batch to itself, by one packed projection and nothing beside it."""
+    """Whether ``owner`` computes self-attention on a batch, with one packed projection and nothing else."""
     packed = owner.in_proj_weight is not None and owner.bias_k is None and not owner.add_zero_attn
     return packed and query.dim() == 3 and _same(query, key) and _same(query, value)
 
@@ -236,12 +238,12 @@ def is_self_attention(owner: nn.MultiheadAttention, query: Tensor, key: Tensor, 
 def self_attention(owner: nn.MultiheadAttention, linear: Callable[..., Tensor], x: Tensor) -> Tensor:
     """The output of ``owner`` for ``x`` as queries, keys and values, in its layout.
 
-    The projections read the tokens of an image one after the other, which is how callers hold them in memory whatever
-    ``batch_first`` says. Under dropout it draws other numbers than torch's code with weights.
+    The projections read the tokens image by image, as callers hold them in memory whatever ``batch_first`` says. Under
+    dropout the random numbers differ from those of torch's code with weights.
 
     Args:
         owner: The module.
-        linear: Computes its linear maps, the packed one first.
+        linear: Computes the linear maps of ``owner``, the packed one first.
         x: ``[batch, tokens, width]``, or ``[tokens, batch, width]`` without ``batch_first``.
     """
     x = x if owner.batch_first else x.transpose(0, 1)

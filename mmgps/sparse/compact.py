@@ -1,4 +1,4 @@
-"""Compact training: the chosen numbers of a weight are one small parameter, at about the cost of bias tuning."""
+"""Compact training: the chosen numbers of a weight form one small parameter, at about the cost of bias tuning."""
 
 from __future__ import annotations
 

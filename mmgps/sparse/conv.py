@@ -1,4 +1,4 @@
-"""Plans of convolutions."""
+"""Train connections of convolutions, transposed ones included: the forward, and plans for the gradient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .routes import GradientKernel, LayerCost, Route, chunks, dots, summed_produ
 from .weight import TrainedWeight
 
 FEW = 16
-"""How many times more numbers a product may hold at once than a gather."""
+"""Factor by which a product may hold more numbers at once than a gather."""
 
 
 class ConvForward(OwnForward):
@@ -27,7 +27,7 @@ class ConvForward(OwnForward):
     Args:
         owner: The layer.
         values: The trained numbers.
-        plan: How their gradient is made.
+        plan: Computes their gradient.
     """
 
     def __init__(self, owner: nn.Module, values: nn.Parameter, plan: GradientPlan) -> None:
@@ -45,7 +45,7 @@ class ConvForward(OwnForward):
 
 
 def _transposed(layer: Any, x: Tensor, weight: Tensor, output_size: Sequence[int] | None) -> Tensor:
-    """As ``nn.ConvTranspose1d``, ``2d`` and ``3d`` compute it."""
+    """The transposed convolution as ``nn.ConvTranspose1d``, ``2d`` and ``3d`` compute it."""
     dims, stride, padding = len(layer.kernel_size), layer.stride, layer.padding
     beyond = layer._output_padding(x, output_size, stride, padding, layer.kernel_size, dims, layer.dilation)
     function: Callable[..., Tensor] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
@@ -76,7 +76,7 @@ def conv_plan(owner: nn.Module, weight: TrainedWeight) -> GradientPlan:
 
 
 class ConvPlan(GradientPlan):
-    """A plan of a convolution. The gradient of the bias is left to the native operation."""
+    """A plan of a convolution. The native operation computes the gradient of the bias."""
 
     def contiguous_grad(self, dy: Tensor) -> Tensor:
         return dy
@@ -102,7 +102,7 @@ class ConvColumns(ConvPlan):
 
 
 class ConvGather(ConvPlan):
-    """Multiplies and adds up connection by connection: the way of depthwise convolutions."""
+    """Multiplies and sums connection by connection; usual for depthwise convolutions."""
 
     def __init__(self, route: Route, source: Source, rows: Tensor, places: Tensor) -> None:
         self.route, self._source, self._rows, self._places = route, source, rows, places
@@ -120,7 +120,7 @@ class ConvGather(ConvPlan):
 
 
 class ConvDense(ConvPlan):
-    """Makes the whole gradient, picks, and frees it."""
+    """Computes the gradient of the whole weight, picks the chosen numbers, and frees it."""
 
     def __init__(self, route: Route, geometry: Geometry, groups: int, weight: TrainedWeight) -> None:
         self.route, self._geometry, self._groups = route, geometry, groups
@@ -158,7 +158,7 @@ def transposed_plan(owner: nn.Module, weight: TrainedWeight) -> GradientPlan:
 
 
 class TransposedGather(ConvPlan):
-    """Multiplies and adds up connection by connection."""
+    """Multiplies and sums connection by connection."""
 
     def __init__(self, route: Route, geometry: Geometry, kept: Kept, weight: TrainedWeight) -> None:
         self.route, self._geometry, self._kept = route, geometry, kept
@@ -179,7 +179,7 @@ class TransposedGather(ConvPlan):
 
 
 class TransposedProduct(ConvPlan):
-    """The native gradient of the kept channels, which are all of them on the dense route; picks, and frees it."""
+    """Computes the native gradient of the kept channels (all of them on the dense route), picks, and frees it."""
 
     def __init__(self, route: Route, geometry: Geometry, kept: Kept | None, weight: TrainedWeight, groups: int) -> None:
         self.route, self._geometry, self._kept, self._groups = route, geometry, kept, groups

@@ -1,4 +1,4 @@
-"""What a convolution keeps of its input, and the selected inputs that are made from it."""
+"""Inputs of a convolution: its geometry, the channels that are saved, and the selected inputs read from them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .routes import MOSTLY
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a kernel moves over its input.
+    """The geometry of a convolution.
 
     Args:
-        kernel: Size, one number per spatial dimension, as all below.
+        kernel: Size of the kernel, one number per spatial dimension, as are stride and dilation.
         stride: Steps between outputs.
         dilation: Steps between kernel positions.
-        padding: As ``torch.nn.functional.pad`` takes it: last dimension first, before and after.
+        padding: In the order of ``torch.nn.functional.pad``: last dimension first, before and after.
         mode: Padding mode of ``torch.nn.functional.pad``.
     """
 
@@ -33,7 +33,7 @@ class Geometry:
 
     @property
     def plain(self) -> bool:
-        """Whether each output position reads the input position of the same place and no other."""
+        """Whether each output position reads only the input at the same position."""
         return {*self.kernel, *self.stride} == {1} and not any(self.padding)
 
     def padded(self, x: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Geometry:
     def windows(self, x: Tensor, outputs: Sequence[int]) -> Tensor:
         """View the padded ``x [batch, channels, *size]`` as ``[batch, channels, *kernel, *outputs]``.
 
-        No stride of ``x`` is read: a compiler lays tensors out in memory otherwise than it found them while tracing.
+        No stride of ``x`` is read: a compiler may change the memory layout after tracing.
         """
         dims = len(self.kernel)
         moves = zip(self.kernel, self.dilation, self.stride, outputs, strict=True)
@@ -58,15 +58,15 @@ class Geometry:
 
 
 def geometry_of(owner: nn.Module) -> Geometry:
-    """The geometry of a convolution; for a transposed one, of the convolution that it is the reverse of."""
+    """The geometry of a convolution; for a transposed one, that of the convolution that it reverses."""
     kernel, stride, dilation = (tuple(getattr(owner, name)) for name in ('kernel_size', 'stride', 'dilation'))
     mode = str(owner.padding_mode)
     return Geometry(kernel, stride, dilation, _padding(owner), 'constant' if mode == 'zeros' else mode)
 
 
 def _padding(owner: nn.Module) -> tuple[int, ...]:
-    """What torch reads in forward: ``padding``, which a network may set anew after construction; else what it derived
-    from it then.
+    """The padding that torch reads in forward: ``padding``, which a network may change after construction, or the value
+    derived from it during construction.
     """
     padding: Any = owner.padding
     if owner.padding_mode == 'zeros' and not isinstance(padding, str):
@@ -75,14 +75,14 @@ def _padding(owner: nn.Module) -> tuple[int, ...]:
 
 
 def one_padding(padding: Sequence[int]) -> list[int] | None:
-    """The padding that is the same before and after, first dimension first; None where the sides differ."""
+    """Symmetric padding, first dimension first; None if the two sides differ."""
     sides = [(padding[at], padding[at + 1]) for at in range(0, len(padding), 2)][::-1]
     return [before for before, _ in sides] if all(a == b for a, b in sides) else None
 
 
 @dataclass(frozen=True)
 class Taps:
-    """What chosen connections read: a channel and a position of the kernel each.
+    """The inputs that chosen connections read: a channel and a kernel position each.
 
     Args:
         channels: Input channel, counted over all groups, int64 ``[count]``.
@@ -100,7 +100,7 @@ class Taps:
 
 @dataclass(frozen=True)
 class Kept:
-    """The input channels that some neuron selects; all of them, by reference, where that is most."""
+    """The input channels that some neuron selects; all channels, by reference, if most are selected."""
 
     channels: Tensor
     total: int
@@ -124,13 +124,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class Source:
-    """What is kept of the input of a convolution, and the selected inputs made from it.
+    """The saved part of the input of a convolution, and the selected inputs read from it.
 
     Args:
-        geometry: Of the convolution.
-        kept: The channels.
+        geometry: Geometry of the convolution.
+        kept: The saved channels.
         taps: The distinct selected inputs, among the kept channels.
-        early: Whether they are read in forward, where that is less to keep than whole channels.
+        early: Whether they are read in forward, which saves less than whole channels would.
     """
 
     geometry: Geometry
@@ -156,7 +156,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SelectedInputs:
-    """Selected inputs ``[batch, distinct, positions]``, copied a part at a time where they are still windows."""
+    """Selected inputs ``[batch, distinct, positions]``, copied in parts while they are still windows."""
 
     source: Tensor
     taps: Taps | None
@@ -179,7 +179,7 @@ def batched(x: Tensor, geometry: Geometry) -> Tensor:
 def weight_gradient(
     dy: Tensor, x: Tensor, shape: tuple[int, ...], geometry: Geometry, padding: list[int], groups: int, transposed: bool
 ) -> Tensor:
-    """The gradient of a convolution's weight of ``shape``, by the native operation."""
+    """The gradient of the whole weight, of ``shape``, of a convolution, by the native operation."""
     stand_in = dy.new_empty(1).expand(shape)
     outputs = _outputs_of_transposed(x, geometry, padding) if transposed else list(dy.shape[2:])
     beyond = [found - least for found, least in zip(dy.shape[2:], outputs, strict=True)]
@@ -191,6 +191,6 @@ def weight_gradient(
 
 
 def _outputs_of_transposed(x: Tensor, geometry: Geometry, padding: list[int]) -> list[int]:
-    """The least size of the output: a caller may have asked for more, by ``output_padding`` or ``output_size``."""
+    """The minimum size of the output; a caller may ask for more by ``output_padding`` or ``output_size``."""
     sizes = zip(x.shape[2:], geometry.kernel, geometry.stride, geometry.dilation, padding, strict=True)
     return [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, d, p in sizes]

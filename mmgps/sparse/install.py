@@ -1,4 +1,4 @@
-"""Which layer gets which plan."""
+"""Install the forwards that compute the gradients of the values, layer by layer."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .weight import TrainedWeight
 
 
 class Handle(Protocol):
-    """Something installed."""
+    """An installed change that can be removed."""
 
     def remove(self) -> None: ...
 
 
 class Installer:
-    """Installs on every owner of every weight what makes the gradient of its values.
+    """Installs a forward on every owner of a trained weight that computes natively.
 
-    An owner that computes in a way of its own gets nothing: the weight that it reads sends its own gradient back
-    (:meth:`TrainedWeight.watch`), which is called the fallback.
+    Any other owner is left alone: the weight receives its own gradient, from which the chosen numbers are picked
+    (:meth:`TrainedWeight.watch`). This is the fallback.
 
     Args:
         weights: The trained weights.
@@ -79,7 +79,7 @@ class Installer:
 
 
 def fused_convolutions(backbone: nn.Module) -> Iterator[nn.Module]:
-    """Those that mmcv's ``ConvModule`` computes in one with the norm behind them, by swapping their forward."""
+    """Convolutions that mmcv's ``ConvModule`` fuses with the norm behind them, by swapping their forward."""
     for module in backbone.modules():
         if getattr(module, 'efficient_conv_bn_eval_forward', None) is not None:
             yield module.get_submodule('conv')

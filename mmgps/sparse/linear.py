@@ -1,4 +1,4 @@
-"""Linear layers."""
+"""Train connections of linear layers: the forward, and plans for the gradient."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class LinearForward(OwnForward):
 
 
 def attached_linear(x: Tensor, w: Tensor, b: Tensor | None, values: Tensor, plan: LinearPlan) -> Tensor:
-    """``F.linear(x, w, b)`` that depends on ``values``.
+    """``F.linear(x, w, b)``, made to depend on ``values``.
 
-    The gradient of the bias is a sum over the same positions as that of the values. Where it can be made on the way,
-    the native operation does not read the output's gradient once more for it.
+    The gradient of the bias is a sum over the same positions as that of the values. A plan that computes both saves the
+    native operation from reading the output gradient once more.
     """
     w = constant(w)
     if not needs_grad(values):
@@ -48,7 +48,7 @@ def attached_linear(x: Tensor, w: Tensor, b: Tensor | None, values: Tensor, plan
 
 
 def dense_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    """``F.linear(x, w, b)`` with the gradient of the whole weight, that keeps no input that can be made again."""
+    """``F.linear(x, w, b)`` with the gradient of the whole weight; saves no input that can be recomputed."""
     if not needs_grad(w) or derivation_of(x) is None:
         return F.linear(x, w, b)
     trained = b is not None and b.requires_grad
@@ -59,8 +59,8 @@ def dense_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
 def _flat_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     """``F.linear`` as one matrix product.
 
-    For a frozen weight torch multiplies batch by batch, which is slow where the batch is long and each part small:
-    ``nn.MultiheadAttention`` hands over ``[tokens, batch, width]``.
+    For a frozen weight torch multiplies batch by batch, which is slow for many small parts:
+    ``nn.MultiheadAttention`` passes ``[tokens, batch, width]``.
     """
     return F.linear(x.reshape(-1, x.shape[-1]), w, b).view(*x.shape[:-1], len(w))
 
@@ -97,7 +97,7 @@ class LinearPlan(GradientPlan):
 
 
 class LinearColumns(LinearPlan):
-    """Keeps the selected columns, transposed: both factors of the product then lie in memory as it reads them.
+    """Saves the selected columns, transposed, so that both factors lie in memory in the order of the product.
 
     A row of ones beside them gives the gradient of the bias.
     """
@@ -127,9 +127,9 @@ class LinearColumns(LinearPlan):
 
 
 class LaunchedColumns(LinearColumns):
-    """The same in as few launches as can be, for devices on which a small layer waits for them.
+    """The same in as few kernel launches as possible, for devices on which small layers wait for them.
 
-    The columns are copied as they lie, which reads whole rows; the gradient of the bias is a sum of its own.
+    The columns are copied in place order, which reads whole rows; the gradient of the bias is a separate sum.
     """
 
     def saved_input(self, x: Tensor, bias: bool) -> Tensor:
@@ -146,7 +146,7 @@ class LaunchedColumns(LinearColumns):
 
 
 class LinearGather(LinearPlan):
-    """Multiplies and adds up connection by connection."""
+    """Multiplies and sums connection by connection."""
 
     def __init__(self, route: Route, rows: Tensor, distinct: Tensor | None, places: Tensor) -> None:
         self.route, self._distinct, self._places = route, distinct, places
@@ -172,9 +172,9 @@ class LinearGather(LinearPlan):
 
 
 class LinearDense(LinearPlan):
-    """Makes the whole gradient, picks, and frees it.
+    """Computes the gradient of the whole weight, picks the chosen numbers, and frees it.
 
-    It is made with the smaller of its two sizes as rows, which is the faster way round.
+    The smaller of its two sizes becomes the rows, which is faster.
     """
 
     makes_bias = False
@@ -193,7 +193,7 @@ class LinearDense(LinearPlan):
 
 
 class WholeWeight(LinearPlan):
-    """The gradient of all numbers of a weight, which is how full fine-tuning and masked training make it.
+    """The gradient of all numbers of a weight, as full fine-tuning and masked training compute it.
 
     Args:
         weight: ``[neurons, fan_in]``.

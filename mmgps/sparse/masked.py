@@ -1,4 +1,4 @@
-"""Masked training: the slow obvious way, and the oracle of the fast one."""
+"""The protocol for training a sparse subset of weights, and masked training: the slow, obvious way and the oracle."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ class SparseTraining(Protocol):
     """Trains the chosen connections of a backbone and nothing else of their weights."""
 
     def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
-        """Weights that the optimizer holds, and the parameters that it shall hold in their place."""
+        """Maps weights of the optimizer to the parameters that replace them there."""
         ...
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
-        """Make sure that ``optimizer``, which holds the replacements, trains as it would train the weights.
+        """Make sure that ``optimizer``, on the replacements, takes the steps that it would take on the weights.
 
         Raises:
-            ValueError: If that is not known of it.
+            ValueError: If it is not known to do so.
         """
         ...
 
     def start(self) -> None:
-        """Called once before the first step, with the weights in place."""
+        """Prepare training; called once before the first step, with the weights in place."""
         ...
 
     def before_step(self) -> None:
-        """Called when gradients are complete, before they are unscaled or clipped."""
+        """Prepare complete gradients, before they are unscaled or clipped."""
         ...
 
     def after_step(self) -> None:
-        """Called after the optimizer changed the parameters that it holds."""
+        """Carry the result of an optimizer step into the weights."""
         ...
 
     def report(self) -> str:
-        """What the table at the start of training says of it."""
+        """The text about sparse training in the table at the start of training."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The trained numbers of one weight."""
+"""The trained numbers of one weight, and where they lie in its memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TrainedWeight:
 
     @property
     def dense(self) -> nn.Parameter:
-        """The weight that its owner has now: one that is sharded is another tensor within the forward pass."""
+        """The weight that its owner holds now: a sharded weight is another tensor within the forward pass."""
         found = self._owner._parameters[self._attribute]
         assert found is not None
         return found
@@ -161,14 +161,14 @@ def is_sharded(value: Tensor) -> bool:
 
 
 class ShardedWeightIndex:
-    """The chosen connections within one weight that is cut along one dimension, as FSDP does it.
+    """Reads and writes the chosen connections of a weight that is sharded along one dimension, as in FSDP.
 
-    Every process has all numbers that are to be written, and writes those that lie in its own part.
+    Every process holds all numbers to write, and writes those in its own shard.
 
     Args:
         dense: The weight, a ``DTensor``; every process holds one run of ``ceil(size / processes)`` slices of it.
         layout: Its neurons.
-        connections: Which of its numbers are meant.
+        connections: The chosen connections.
     """
 
     def __init__(self, dense: Any, layout: NeuronLayout, connections: Connections) -> None:
@@ -186,23 +186,23 @@ class ShardedWeightIndex:
 
     @torch.no_grad()
     def take(self) -> Tensor:
-        """The numbers at the places, ``[chosen]``. All processes have to ask: the weight is gathered for it."""
+        """The chosen numbers, ``[chosen]``. All processes must call it: it gathers the weight."""
         whole: Tensor = self._dense.full_tensor()
         return whole.reshape(-1).index_select(0, self.flat)
 
     @torch.no_grad()
     def put(self, values: Tensor) -> None:
-        """Write those of ``values`` ``[chosen]`` that belong here, in place; the other numbers keep their bits."""
+        """Write the ``values`` ``[chosen]`` of the own shard in place; other numbers keep their bits."""
         self._dense.to_local().view(-1).index_copy_(0, self._local, values.index_select(0, self._mine))
 
 
 class WeightIndex:
-    """The chosen connections within one tensor, to be read and written without touching its other numbers.
+    """Reads and writes the chosen connections of one tensor without touching its other numbers.
 
     Args:
         dense: The weight.
         layout: Its neurons.
-        connections: Which of its numbers are meant.
+        connections: The chosen connections.
     """
 
     def __init__(self, dense: Tensor, layout: NeuronLayout, connections: Connections) -> None:
@@ -213,7 +213,7 @@ class WeightIndex:
         self._stored, self._numbers = self.flat, dense.detach()
 
     def take(self) -> Tensor:
-        """The numbers at the places, ``[chosen]``."""
+        """The chosen numbers, ``[chosen]``."""
         self._look()
         return self._numbers.index_select(0, self._stored)
 
@@ -223,9 +223,9 @@ class WeightIndex:
         self._numbers.index_copy_(0, self._stored, values)
 
     def _look(self) -> None:
-        """See where the weight lies in memory by now: its numbers and the places in storage order.
+        """Update the positions in storage order if the memory or the strides of the weight changed.
 
-        That is another order for weights that are channels-last.
+        Storage order differs from logical order in channels-last weights.
         """
         dense = self._dense
         if self._strides == dense.stride() and self._numbers.data_ptr() == dense.data_ptr():
@@ -237,7 +237,7 @@ class WeightIndex:
 
 
 def logical_index(layout: NeuronLayout, positions: Tensor) -> Tensor:
-    """Flat places in the weight of flat positions in its rows."""
+    """Flat positions in the weight from flat positions in its rows."""
     if not layout.transposed:
         return positions
     order = layout.to_rows(torch.arange(layout.neurons * layout.fan_in).view(layout.shape))
@@ -245,7 +245,7 @@ def logical_index(layout: NeuronLayout, positions: Tensor) -> Tensor:
 
 
 def _storage(dense: Tensor) -> Tensor:
-    """The numbers of ``dense`` in the order in which they lie in memory, as a view."""
+    """A flat view of ``dense`` in storage order."""
     extent = 1 + sum((size - 1) * stride for size, stride in zip(dense.shape, dense.stride(), strict=True))
     return dense.detach().as_strided((extent,), (1,), dense.storage_offset())
 

@@ -1,4 +1,4 @@
-"""What a run changed, in a small file: extract, apply, take off, switch, merge. Needs only torch."""
+"""Deltas, the numbers that a run changed: extract, save, apply, remove, switch, merge. Needs only torch."""
 
 from .apply import AppliedDelta
 from .bank import DeltaBank

@@ -1,4 +1,4 @@
-"""Put a delta on a network, and take it off again."""
+"""Apply a delta to a network, and remove it again."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from .injecting import check_injection, inject_missing
 
 
 class AppliedDelta:
-    """A delta on a network, from construction to :meth:`remove`.
+    """Applies a delta to a network, from construction to :meth:`remove`.
 
-    The numbers are written into the tensors of ``model``. What a method like LoRA needs beside the base is put in place
-    where it is not there. :meth:`remove`, or leaving it as a context, restores the base bit for bit::
+    The numbers are written into the tensors of ``model``. Missing modules of a method such as LoRA are injected.
+    :meth:`remove`, or leaving the context, restores the base bit for bit::
 
         with AppliedDelta(model, delta):
             model(picture)
 
     Args:
         model: With the numbers of the base.
-        delta: What to apply.
-        method: The method of the delta if it adds modules and is none of mmgps.
+        delta: The delta to apply.
+        method: The method of the delta, if it injects modules and is not part of mmgps.
 
     Raises:
         DeltaMismatchError: If the delta belongs to another base or architecture.
         DeltaInUseError: If a bank's delta is on the network, or a context of a bank is open.
 
-    Any exception within leaves the network as it was, bit for bit.
+    An exception within leaves the network as it was, bit for bit.
     """
 
     def __init__(self, model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> None:
@@ -70,7 +70,7 @@ class AppliedDelta:
             raise
 
     def remove(self) -> None:
-        """Restore the base; a second call does nothing. An exception within leaves the delta on."""
+        """Restore the base; a second call does nothing. An exception within leaves the delta applied."""
         self._gate.run(self._take_off)
 
     def _take_off(self) -> None:
@@ -115,7 +115,7 @@ class AppliedDelta:
 
 
 def writer_for(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> tuple[DeltaWriter, bool]:
-    """The patch of ``delta`` for ``model``, which gets the modules that it lacks, and whether it lacked any.
+    """A writer of ``delta`` for ``model``, after injecting missing modules; and whether any were missing.
 
     Raises:
         DeltaMismatchError: If the delta does not fit; nothing is changed then.
@@ -136,7 +136,7 @@ def writer_for(model: nn.Module, delta: Delta, method: TuningMethod | None = Non
 
 
 def alike(some: Delta, other: Delta) -> bool:
-    """Whether both have the same modules beside the base, so that one can follow the other in place."""
+    """Whether both have the same injected modules, so that one can replace the other in place."""
     if some.injected() != other.injected():
         return False
     mine, its = some.selection, other.selection
@@ -144,7 +144,7 @@ def alike(some: Delta, other: Delta) -> bool:
 
 
 Undo = list[Callable[[], Any]]
-"""Steps that bring a network back to where a change began, for :func:`mmgps.rewiring.roll_back`."""
+"""Steps that undo a change of a network, for :func:`mmgps.rewiring.roll_back`."""
 
 
 class NumberSlot(Protocol):
@@ -170,14 +170,14 @@ class Whole:
 
 
 class DeltaWriter:
-    """The numbers of ``delta`` in place of those of ``model``, from :meth:`write` to :meth:`restore`.
+    """Writes the numbers of ``delta`` into ``model``, and restores the previous ones.
 
-    What was there is kept, and written back as it was: nothing is computed. Takes the weights where they lie, also
-    after the network went to another device.
+    The previous numbers are kept and written back unchanged; nothing is computed. It also works after the network moved
+    to another device.
 
     Args:
         model: The network.
-        delta: Fits it, see :func:`mmgps.delta.verify`.
+        delta: A delta that fits it, see :func:`mmgps.delta.verify`.
     """
 
     def __init__(self, model: nn.Module, delta: Delta) -> None:
@@ -194,10 +194,10 @@ class DeltaWriter:
         """Write the numbers of the delta.
 
         Args:
-            undo: Gets, before each write, the step that takes it back.
+            undo: Receives, before each write, the step that undoes it.
 
         Raises:
-            DeltaMismatchError: If the network went to another type of numbers since; nothing is changed then.
+            DeltaMismatchError: If the network was converted to another dtype since; nothing is changed then.
         """
         found = list(self._found())
         for name, dense, _ in found:
@@ -209,7 +209,7 @@ class DeltaWriter:
         self._write([(slot, self._new[name].to(dense.device)) for name, dense, slot in found], undo, found)
 
     def restore(self, undo: Undo) -> None:
-        """Write the numbers back that were there before; ``undo`` as for :meth:`write`."""
+        """Write the previous numbers back; ``undo`` as for :meth:`write`."""
         found = list(self._found())
         kept = [(slot, self._kept[name].to(dense.device, dense.dtype)) for name, dense, slot in found]
         self._write(kept, undo)
@@ -220,7 +220,7 @@ class DeltaWriter:
         undo: Undo,
         keep: Sequence[tuple[str, Tensor, NumberSlot]] = (),
     ) -> None:
-        """Write ``numbers``; all memory is taken before the first of them."""
+        """Write ``numbers``; all memory is allocated before the first write."""
         before = [slot.take() for slot, _ in numbers]
         undo.append(partial(setattr, self, '_kept', self._kept))
         self._kept = {name: value for (name, _, _), value in zip(keep, before, strict=False)}

@@ -1,4 +1,4 @@
-"""Several deltas at hand for one network."""
+"""A bank of deltas for one network, to switch between them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .injecting import inject_missing
 
 
 class DeltaBank:
-    """Deltas of one base by name, of which one or none is on the network.
+    """Deltas of one base by name, of which at most one is applied.
 
-    The digests of the base are read once. A switch then moves no more numbers than the two deltas hold::
+    The digests of the base are read once. A switch then writes only the numbers of the two deltas::
 
         bank = DeltaBank(model)
         bank.add('polyp', 'polyp.safetensors')
@@ -34,8 +34,8 @@ class DeltaBank:
     Threads share a bank by :meth:`using`: one of them computes at a time.
 
     Args:
-        model: With the numbers of the base, and no delta on it.
-        target: Path of the backbone within it.
+        model: With the numbers of the base, and no delta applied.
+        target: Path of the backbone in it.
     """
 
     def __init__(self, model: nn.Module, target: str = 'backbone') -> None:
@@ -49,16 +49,16 @@ class DeltaBank:
 
     @property
     def names(self) -> list[str]:
-        """Of the deltas, in the order in which they came."""
+        """Names of the deltas, in the order of addition."""
         return list(self._deltas)
 
     @property
     def active(self) -> str | None:
-        """Name of the delta that is on the network; None for the base."""
+        """Name of the applied delta; None for the base."""
         return self._active
 
     def add(self, name: str, delta: Delta | str | os.PathLike[str]) -> Delta:
-        """Have ``delta``, or the one in a file, at hand as ``name``.
+        """Add ``delta``, or the delta in a file, as ``name``.
 
         Raises:
             DeltaMismatchError: If it belongs to another base or architecture.
@@ -93,7 +93,7 @@ class DeltaBank:
             raise
 
     def discard(self, name: str) -> None:
-        """Forget the delta ``name``; takes it off if it is on.
+        """Remove the delta ``name`` from the bank, and from the network if it is applied.
 
         Raises:
             KeyError: If there is no such delta.
@@ -109,7 +109,7 @@ class DeltaBank:
         """The delta ``name``.
 
         Raises:
-            KeyError: Names those that there are.
+            KeyError: If there is no such delta; names the nearest ones.
         """
         if name not in self._deltas:
             near = get_close_matches(name, self._deltas, 3, 0.0)
@@ -126,9 +126,9 @@ class DeltaBank:
         self._put(visit.name)
 
     def switch(self, name: str | None) -> None:
-        """Put the delta ``name`` on the network instead of the one that is on; None leaves the base.
+        """Apply the delta ``name`` in place of the current one; None restores the base.
 
-        Waits while another thread computes in a context of :meth:`using`. Any exception within leaves the network as it
+        Waits while another thread computes in a context of :meth:`using`. An exception within leaves the network as it
         was, bit for bit.
 
         Raises:
@@ -146,10 +146,10 @@ class DeltaBank:
         self._put(name)
 
     def using(self, name: str | None) -> Using:
-        """The network with the delta ``name`` within the context, and as it was before afterwards.
+        """A context in which the delta ``name`` is applied; the previous state returns afterwards.
 
-        The context holds the network: other threads that ask for a delta wait until it ends. It may be nested, also
-        with another delta, see :class:`Gate` for what is refused.
+        Other threads that ask for a delta wait until the context ends. Contexts may be nested, also with another delta;
+        :class:`Gate` says what is refused.
 
         Raises:
             KeyError: When it is entered, if there is no such delta.
@@ -158,7 +158,7 @@ class DeltaBank:
         return Using(self, name)
 
     def _put(self, name: str | None) -> None:
-        """What :meth:`switch` does, without waiting."""
+        """Switch to ``name`` without waiting."""
         roll_back(self._undo)  # what is left if an exception stopped a roll-back
         if name == self._active:
             return
@@ -183,7 +183,7 @@ class DeltaBank:
             self._writers[name].write(self._undo)
 
     def _fit_modules(self, old: Delta | None, new: Delta | None) -> None:
-        """Take out what ``old`` has beside the base, and put in place what ``new`` has; what both have stays."""
+        """Unload the modules of ``old`` and inject those of ``new``; common ones stay."""
         undo, injected = Structure(self._backbone), self._injected
         self._undo += [partial(setattr, self, '_injected', injected), undo.restore]
         if injected and not (old is not None and new is not None and alike(old, new)):
@@ -193,7 +193,7 @@ class DeltaBank:
             self._injected |= inject_missing(self._backbone, new.selection, new.injected())
 
     def switched(self, delta: Delta | None) -> None:
-        """Called within every change when ``delta`` is on the network, for descendants. May come more than once."""
+        """For subclasses: called within every change when ``delta`` is applied, possibly more than once."""
 
     def _note(self, name: str | None) -> None:
         self.switched(None if name is None else self[name])
@@ -215,7 +215,7 @@ class DeltaBank:
         raise TypeError('a shallow copy of a bank would share its network; use copy.deepcopy')
 
     def __getstate__(self) -> dict[str, object]:
-        """For a copy with a network of its own, on which the same delta is.
+        """State for a copy with its own network and the same delta applied.
 
         Raises:
             DeltaInUseError: While another thread computes with a delta.
@@ -238,7 +238,7 @@ class Using(ContextDecorator):
 
     Args:
         bank: The bank.
-        name: Of the delta, None for the base.
+        name: Name of the delta, None for the base.
     """
 
     def __init__(self, bank: DeltaBank, name: str | None) -> None:

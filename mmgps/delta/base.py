@@ -1,4 +1,4 @@
-"""The base that a delta belongs to, by the digests of its numbers."""
+"""The fingerprint of the base that a delta belongs to, and the tensors of a network by name."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ class DeltaMismatchError(ValueError):
 
 @dataclass(frozen=True)
 class BaseFingerprint:
-    """What a backbone was before training.
+    """Digests of all tensors of a backbone before training.
 
     Args:
-        digests: Tensor of the backbone, parameters and buffers, to type, shape and a digest of its bits, see
-            :func:`digest`. What a method injected does not count.
-        rests: Weight with chosen connections to a digest of all its other numbers, which training must not move.
+        digests: Name of each parameter and buffer to its type, shape and a digest of its bits, see :func:`digest`.
+            Injected modules do not count.
+        rests: Name of each weight with chosen connections to a digest of its other numbers, which training must not
+            change.
     """
 
     digests: Mapping[str, str]
@@ -40,7 +41,7 @@ class BaseFingerprint:
 
         Args:
             backbone: With or without injected modules.
-            selection: What will be trained, to tell later that nothing else moved.
+            selection: The selection that will be trained, to check later that nothing else changed.
 
         Raises:
             SelectionMismatchError: If the selection was made for another architecture.
@@ -53,8 +54,8 @@ class BaseFingerprint:
         """Make sure that ``other`` has the same numbers.
 
         Args:
-            other: The base that is there.
-            what: What it is, for the message.
+            other: The fingerprint of the present base.
+            what: Its description, for the message.
 
         Raises:
             DeltaMismatchError: Names tensors that differ.
@@ -96,7 +97,7 @@ def digest(value: Tensor) -> str:
 
 
 def kind(digested: str) -> str:
-    """Type and shape out of what :func:`digest` gave."""
+    """Type and shape in a result of :func:`digest`."""
     return digested.partition(' ')[0]
 
 
@@ -108,7 +109,7 @@ def listed(names: list[str]) -> str:
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors themselves of the state dict of ``module``, by name; one that is tied comes once, by its first."""
+    """The tensors of the state dict of ``module`` by name, not copied; a tied one appears once, by its first name."""
     found: dict[int, tuple[str, Tensor]] = {}
     for name, value in module.state_dict(keep_vars=True).items():
         if isinstance(value, Tensor):
@@ -117,11 +118,11 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def injected_names(module: nn.Module) -> set[str]:
-    """Names, in the state dict of ``module``, of what a method put beside the base."""
+    """Names, in the state dict of ``module``, of the tensors of injected modules."""
     parts = [(path, part) for path, part in module.named_modules() if isinstance(part, Injected)]
     return {below(path, name) for path, part in parts for name in part.state_dict(keep_vars=True)}
 
 
 def below(path: str, name: str) -> str:
-    """``name`` of the module at ``path``, as the network above it has it."""
+    """``name`` in the module at ``path``, as a name in the whole network."""
     return f'{path}.{name}' if path else name

@@ -1,4 +1,4 @@
-"""Whether a delta fits a network."""
+"""Check that a delta fits a network."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def verify(model: nn.Module, delta: Delta, base: BaseFingerprint | None = None) 
 
     Args:
         model: With the numbers of the base in its backbone. Those outside the backbone do not matter.
-        delta: To be applied.
-        base: The base of ``model`` where it is known; else it is read, which takes its time.
+        delta: The delta to apply.
+        base: The base of ``model`` if known; else it is read, which takes time.
 
     Raises:
-        DeltaMismatchError: If the backbone is another one, or has another delta applied, or if what the delta holds
-            as a whole has no place of its shape and type; says what differs.
+        DeltaMismatchError: If the backbone differs or has another delta applied, or if a full tensor of the delta has
+            no counterpart of its shape and type; names the difference.
     """
     backbone = backbone_of(model, delta)
     delta.base.check(base or BaseFingerprint.of(backbone), f'the {type(backbone).__name__}')
@@ -52,10 +52,10 @@ def backbone_of(model: nn.Module, delta: Delta) -> nn.Module:
 
 
 def check_tensors(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Make sure that there is a place of the same shape and type for each of ``wanted``.
+    """Make sure that ``found`` has a tensor of the same name, shape and type for each of ``wanted``.
 
     Raises:
-        DeltaMismatchError: Names those without one.
+        DeltaMismatchError: Names those without a counterpart.
     """
     absent = [name for name in wanted if name not in found]
     if absent:

@@ -1,4 +1,4 @@
-"""Deltas in files and checkpoints: one safetensors file, JSON metadata, a digest over all of it, no executable code."""
+"""Deltas in files and checkpoints: safetensors with JSON metadata and a digest, without executable code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DeltaFileError(ValueError):
 
 
 def save_delta(delta: Delta, path: str | os.PathLike[str]) -> None:
-    """Write ``delta`` to ``path`` at once: the file appears whole or not at all."""
+    """Write ``delta`` to ``path``: the file appears complete or not at all."""
     state = pack_delta(delta)
     write_checked(path, METADATA_KEY, state['metadata'], state['tensors'])
 
@@ -54,7 +54,7 @@ def load_delta(path: str | os.PathLike[str]) -> Delta:
 
 
 def pack_delta(delta: Delta) -> dict[str, Any]:
-    """The delta as strings and tensors, for a checkpoint that loads with ``weights_only=True``."""
+    """The delta as strings and tensors, for checkpoints that load with ``weights_only=True``."""
     tensors = {WHOLE + name: value for name, value in delta.tensors.items()}
     for name, item in delta.selection.connections.items():
         parts = {**pack_columns(item), 'values': delta.values[name]}
@@ -80,7 +80,7 @@ def unpack_delta(state: Any) -> Delta:
     """The inverse of :func:`pack_delta`.
 
     Raises:
-        DeltaFileError: Says what is wrong with ``state``.
+        DeltaFileError: Names what is wrong with ``state``.
     """
     if not isinstance(state, Mapping):
         raise DeltaFileError(f'expected a packed delta, found {type(state).__name__}')
@@ -127,7 +127,7 @@ def _assemble(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Delt
 
 
 def _base(described: Mapping[str, Any]) -> BaseFingerprint:
-    """The base that is described, if all digests in it are some."""
+    """The described base, if all its digests are valid."""
     base = BaseFingerprint(**described)
     for name, digest in base.digests.items():
         if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
@@ -139,7 +139,7 @@ def _base(described: Mapping[str, Any]) -> BaseFingerprint:
 
 
 def _origin(described: Mapping[str, Any]) -> Origin:
-    """The origin that is described, if all of it is of the types that it should be."""
+    """The described origin, if all its values have the right types."""
     origin = Origin(**described)
     for name, kind in KEPT.items():
         value = getattr(origin, name)
@@ -154,7 +154,7 @@ def _origin(described: Mapping[str, Any]) -> Origin:
 
 
 def _check_in_base(name: str, shape: list[int], base: BaseFingerprint) -> None:
-    """Make sure that the base has a weight of ``shape``, neurons and fan-in, before anything of that size is made."""
+    """Make sure that the base has a weight of ``shape``, neurons and fan-in, before allocating that size."""
     digest = DIGEST.match(base.digests.get(name, ''))
     if digest is None:
         raise DeltaFileError(f'it holds connections of {name!r}, which the base does not have')
@@ -173,7 +173,7 @@ class ColumnsError(ValueError):
 
 
 def pack_columns(connections: Connections) -> dict[str, Tensor]:
-    """``columns``, and where the neurons differ in how many they have, ``counts``.
+    """``columns``, and ``counts`` if the neurons have different numbers of connections.
 
     ``columns`` are ``[neurons, k]``, or ``[chosen]`` neuron by neuron, in 16 bits where the fan-in allows, else in 32.
     ``counts`` are int32 ``[neurons]``.
@@ -189,8 +189,8 @@ def unpack_columns(columns: Tensor, counts: Tensor | None, neurons: int, fan_in:
     """The inverse of :func:`pack_columns`.
 
     Raises:
-        ColumnsError: If the types are others, a column lies outside the weight or comes twice, or the counts are not
-            those of the columns.
+        ColumnsError: If the types are wrong, a column lies outside the weight or appears twice, or the counts do not
+            match the columns.
     """
     kinds = {value.dtype for value in (columns, counts) if value is not None}
     if not kinds <= INTEGERS or (counts is not None and (counts.dim(), columns.dim()) != (1, 1)):

@@ -1,4 +1,4 @@
-"""Put in place what a run had beside the base."""
+"""Inject the modules that a run had beside the base."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from mmgps.tuning import InjectionError, TuningMethod, rebuild_method, unload
 from .base import DeltaMismatchError, injected_names, listed, tensors_of
 
 MOST = 2**24
-"""Numbers beside a small base that a file may ask for without holding them."""
+"""Maximum of injected numbers that a file without their shapes may ask for beside a small base."""
 
 
 def inject_missing(
     backbone: nn.Module, selection: Selection, wanted: set[str], method: TuningMethod | None = None
 ) -> bool:
-    """Put in place what a run had beside the base, where it is not there.
+    """Inject the modules that a run had beside the base, if they are missing.
 
-    Methods leave alone what the user froze, and a network that only computes may be frozen as a whole. So they are
-    asked with the flags that are there and, if that does not give what is wanted, as if nothing were frozen; then
-    as if that were frozen which got something and should have got nothing.
+    Methods skip layers that the user froze, and a network for inference may be frozen entirely. So the method runs with
+    the present flags first. If the result differs from ``wanted``, it runs as if nothing were frozen, and then with
+    those layers frozen that got modules they should not have.
 
     Args:
-        backbone: The part that is tuned.
-        selection: What the run trained.
-        wanted: Names, in ``backbone``, of all tensors beside the base.
-        method: The method of the run, if it is none of mmgps.
+        backbone: The tuned part of the model.
+        selection: The selection of the run.
+        wanted: Names, in ``backbone``, of all tensors of injected modules.
+        method: The method of the run, if it is not part of mmgps.
 
     Returns:
         Whether anything was missing.
 
     Raises:
-        DeltaMismatchError: If the method does not put in place what is wanted. This or any other exception changes
+        DeltaMismatchError: If the method does not inject the tensors ``wanted``. This or any other exception changes
             nothing.
     """
     if not wanted - tensors_of(backbone).keys():
@@ -69,16 +69,17 @@ def inject_missing(
 def check_injection(backbone: nn.Module, selection: Selection, wanted: Mapping[str, Tensor | None]) -> None:
     """Make sure that :func:`inject_missing` would make tensors of the shapes of ``wanted``, without making any.
 
-    The settings of a file may ask for any number of gigabytes.
+    The settings in a file may ask for any number of gigabytes.
 
     Args:
-        backbone: The part that is tuned; it is left as it is.
-        selection: What the run trained.
-        wanted: All tensors beside the base, by their names in ``backbone``; None where a file says no more of them.
+        backbone: The tuned part of the model; it is not changed.
+        selection: The selection of the run.
+        wanted: All tensors of injected modules, by their names in ``backbone``; None if a file does not give their
+            shape.
 
     Raises:
-        DeltaMismatchError: If the method does not put in place what is wanted, or in other shapes; of unknown shapes,
-            if they are larger than the base and than 16 million numbers.
+        DeltaMismatchError: If the method would inject other tensors or shapes, or, for unknown shapes, more numbers
+            than the base holds and more than 16 million.
     """
     if not wanted.keys() - tensors_of(backbone).keys():
         return
@@ -125,7 +126,7 @@ def _rebuilt(selection: Selection) -> TuningMethod:
 
 
 def _attempt(backbone: nn.Module, selection: Selection, wanted: set[str], method: TuningMethod) -> set[str]:
-    """Names of what ``method`` puts in place; it stays there if it is what is wanted."""
+    """Names of the tensors that ``method`` injects; they stay if they equal ``wanted``."""
     with suppress(InjectionError, SelectionMismatchError):
         method.inject_selected(backbone, selection)
     found = injected_names(backbone)
@@ -135,7 +136,7 @@ def _attempt(backbone: nn.Module, selection: Selection, wanted: set[str], method
 
 
 def _freeze(backbone: nn.Module, surplus: set[str], wanted: set[str]) -> bool:
-    """Freeze the parts with a name of ``surplus`` and none that is wanted. Whether any of them was not frozen."""
+    """Freeze the modules with a name in ``surplus`` and none in ``wanted``; returns whether any was not frozen."""
     moving = []
     for path, part in backbone.named_modules():
         inside = tuple(any(name.startswith(f'{path}.') for name in names) for names in (surplus, wanted))
@@ -148,7 +149,7 @@ def _freeze(backbone: nn.Module, surplus: set[str], wanted: set[str]) -> bool:
 
 @contextmanager
 def thawed(backbone: nn.Module) -> Iterator[None]:
-    """Nothing of ``backbone`` is frozen within the context."""
+    """Unfreeze all of ``backbone`` within the context."""
     flags = [(value, value.requires_grad) for value in backbone.parameters()]
     backbone.requires_grad_(True)
     try:

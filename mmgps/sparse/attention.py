@@ -2,8 +2,7 @@
 
 The code of the installed torch runs with one name rebound: its ``linear`` also attaches the gradient of the values. So
 mathematics, masks, dropout and the fast inference path are torch's own. ``F.scaled_dot_product_attention`` replaces it
-where the caller drops the attention weights: it saves queries, keys, values and output, not ``[heads, tokens,
-tokens]``.
+where the caller drops the attention weights: it does not save them, only queries, keys, values and output.
 """
 
 from __future__ import annotations

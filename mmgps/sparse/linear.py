@@ -129,7 +129,7 @@ class LinearColumns(LinearPlan):
 class LaunchedColumns(LinearColumns):
     """The same in as few kernel launches as possible, for devices on which small layers wait for them.
 
-    The columns are copied in place order, which reads whole rows; the gradient of the bias is a separate sum.
+    The columns are copied without a transposition, which reads whole rows; the gradient of the bias is a separate sum.
     """
 
     def saved_input(self, x: Tensor, bias: bool) -> Tensor:

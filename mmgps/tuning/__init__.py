@@ -1,4 +1,4 @@
-"""The fine-tuning methods: which numbers move. Needs only torch."""
+"""The fine-tuning methods: which numbers are trained. Needs only torch."""
 
 from .adapter import Adapter
 from .base import TuningMethod, WholeParameters, check_candidates, check_chosen, trainable

@@ -22,12 +22,12 @@ class Adapter(InjectionMethod):
 
     Args:
         bottleneck: Width between the two maps.
-        parts: Where they stand. ``('fc2',)``, Pfeiffer's form, is the default; ``('proj', 'fc2')`` is Houlsby's, with
-            one behind each attention too. In a network of convolutions the default is ``('block',)``: behind the last
-            norm of each residual block.
+        parts: Layers that get an adapter. ``('fc2',)``, Pfeiffer's form, is the default; ``('proj', 'fc2')`` is
+            Houlsby's, with one behind each attention too. In a network of convolutions the default is ``('block',)``:
+            behind the last norm of each residual block.
 
     Raises:
-        ValueError: For a bottleneck below 1, or a part that is none.
+        ValueError: For a bottleneck below 1 or an unknown part.
     """
 
     name = 'adapter'
@@ -54,7 +54,7 @@ class Bottleneck(Operation):
 
     Args:
         site: The map behind which it stands.
-        width: Of the bottleneck.
+        width: Width of the bottleneck.
     """
 
     key = 'adapter'

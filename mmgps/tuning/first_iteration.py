@@ -1,9 +1,9 @@
-"""Notice trained numbers that get no gradient in the first iteration.
+"""Find trained numbers that get no gradient in the first iteration.
 
 Some are harmless, such as a branch that the network does not run in training. Others are cut off: by a reentrant
 checkpoint whose input needs no gradient, by ``torch.no_grad`` or ``detach`` on the way to the loss, by a module that
-reads the weight of a layer without calling it. :class:`Reads` tells them apart. All hooks are
-gone afterwards.
+reads the weight of a layer without calling it. :class:`ReadWatcher` tells them apart. All
+hooks are removed afterwards.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mmgps.rewiring import Call
 from .trained import Trained, UntrainedError, held_by, listed
 
 PATIENCE = 100
-"""Steps of other optimizers after which one that has not stepped yet is an error."""
+"""Steps of other optimizers after which an optimizer without a step is an error."""
 FLAGS = ('reached', 'recorded', 'layer_recorded', 'unrecorded', 'detached')
 
 CAUSES: Sequence[tuple[Callable[[Trained], bool], str]] = (
@@ -46,21 +46,21 @@ CAUSES: Sequence[tuple[Callable[[Trained], bool], str]] = (
         'pass, or freeze what lies before',
     ),
 )
-"""Reasons why a tensor got no gradient, in the order in which they are asked for."""
+"""Reasons why a tensor got no gradient, in the order in which they are checked."""
 DETACHING = {'detach', 'detach_', 'data'}
 
 
 class FirstIteration:
     """Watches the first training iteration of a model.
 
-    Build it when everything is in place, run an iteration, and call :meth:`finish`; go on until that says that all is
-    known: an optimizer may have its first step later than another.
+    Build it when everything is in place, run an iteration, and call :meth:`finish`. Repeat until it says that all is
+    known: optimizers may take their first steps at different times.
 
     Args:
         model: The network, without a wrapper.
         trained: See :func:`trained_tensors`.
-        optimizers: Which hold them.
-        target: Path of the backbone, which has to get some gradient if any of it is trained.
+        optimizers: The optimizers that hold them.
+        target: Path of the backbone, which must get some gradient if any of it is trained.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class FirstIteration:
         self._names = [type(optimizer).__name__ for optimizer in optimizers]
         self._steps = [0] * len(optimizers)
         self._judged: set[int] = set()
-        self._reads = Reads(trained)
+        self._reads = ReadWatcher(trained)
         self._depth = 0
         self._handles = [
             *(entry.value.register_hook(self._marker(entry)) for entry in trained),  # type: ignore[no-untyped-call]
@@ -81,14 +81,14 @@ class FirstIteration:
         self._counters = [opt.register_step_pre_hook(self._counter(at)) for at, opt in enumerate(optimizers)]
 
     def finish(self) -> tuple[bool, list[str]]:
-        """Judge what is known after an iteration, of which all processes of a distributed run have to ask.
+        """Judge the tensors after an iteration; all processes of a distributed run must call it.
 
         Returns:
-            Whether all is known by now, when nothing watches any more; and the names of tensors that the network does
-            not use in this mode.
+            Whether all tensors are judged, after which nothing is watched any more; and the names of tensors that the
+            network does not use in this mode.
 
         Raises:
-            UntrainedError: Names the tensors that are cut off, and by what.
+            UntrainedError: Names the tensors that are cut off, and the cause.
         """
         self._reads.find_detached()
         _share(self._trained, self._steps)
@@ -112,10 +112,10 @@ class FirstIteration:
         return not idle, unused
 
     def check_loss(self, loss: Tensor) -> None:
-        """Make sure that a ``loss``, about to be differentiated, hangs on something that is trained.
+        """Make sure that ``loss``, about to be differentiated, depends on trained tensors.
 
         Raises:
-            UntrainedError: Names the tensors that are cut off, and by what.
+            UntrainedError: Names the tensors that are cut off, and the cause.
         """
         if not loss.requires_grad:
             self._reads.find_detached()
@@ -177,13 +177,13 @@ class FirstIteration:
 
 
 def _roots(model: nn.Module, target: str) -> list[nn.Module]:
-    """The model, its parts and the backbone: a train_step may call any of them."""
+    """The model, its children and the backbone: a train_step may call any of them."""
     found = [model, *model.children(), *([model.get_submodule(target)] if target else [])]
     return list({id(module): module for module in found}.values())
 
 
 def _share(trained: Sequence[Trained], steps: list[int]) -> None:
-    """Let every process know what any saw: gradients are averaged over all of them."""
+    """Share the observations of all processes: gradients are averaged over them."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return
     rows = [float(getattr(entry, flag)) for entry in trained for flag in FLAGS]
@@ -205,8 +205,8 @@ def _sentence(names: Sequence[str], total: int, cause: str) -> str:
     return f'{len(names)} of {total} trained tensors got no gradient in the first iteration: {listed(names)}; {cause}'
 
 
-class Reads(TorchFunctionMode):
-    """Notes which operations read which of some tensors, and what was detached on the way to what is recorded."""
+class ReadWatcher(TorchFunctionMode):
+    """Notes which operations read the trained tensors, and which results were detached on the way to the loss."""
 
     def __init__(self, trained: Sequence[Trained]) -> None:
         super().__init__()
@@ -230,12 +230,12 @@ class Reads(TorchFunctionMode):
         return output
 
     def _note_reads(self, inputs: Sequence[Tensor], computes: bool, gives: bool) -> None:
-        """Note who reads what.
+        """Note which trained tensors an operation reads.
 
         Args:
-            inputs: Of an operation.
-            computes: Whether it does anything with them but detaching them, as the layers of compact training do.
-            gives: Whether it gives a tensor.
+            inputs: Inputs of the operation.
+            computes: Whether it does more than detach them, as the layers of compact training do.
+            gives: Whether it returns a tensor.
         """
         recording = torch.is_grad_enabled()
         for value in inputs:
@@ -248,7 +248,7 @@ class Reads(TorchFunctionMode):
                 entry.unrecorded |= not recording
 
     def _follow(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cuts: bool) -> None:
-        """Note that ``outputs`` hang on something detached, and where that meets what is recorded."""
+        """Note that ``outputs`` depend on detached tensors, and where those meet recorded operations."""
         before = [found for value in inputs if (found := self._detached.get(id(value))) and found.tensor() is value]
         if not before and not cuts:
             return
@@ -265,7 +265,7 @@ class Reads(TorchFunctionMode):
                 self._detached[id(value)] = Detached(weakref.ref(value), here, inherited)
 
     def find_detached(self) -> None:
-        """Note of each value whether what was computed from it was detached on the way."""
+        """Mark the trained tensors of which a result was detached on the way to the loss."""
         seen: set[Any] = set()
         waiting, self._cuts, self._detached = self._cuts, [], {}
         while waiting:
@@ -282,12 +282,12 @@ class Reads(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class Detached:
-    """What a tensor that needs no gradient was made from that does: nodes of the graph, and leaves.
+    """The origins, with gradients, of a tensor without a gradient: nodes of the graph, and leaves.
 
     Args:
         tensor: The tensor.
         direct: Inputs of the operation that made it.
-        inherited: Those of operations before.
+        inherited: Origins of these, from earlier operations.
     """
 
     tensor: weakref.ref[Tensor]

@@ -26,10 +26,10 @@ class LowRank(Operation):
     and the authors have it.
 
     Args:
-        shape: Of the weight, ``[outputs, inputs, *kernel]``.
-        rank: Of the factors ``a`` ``[rank, inputs, *kernel]`` and ``b`` ``[outputs, rank]``.
-        scale: Factor of what is added.
-        generator: Where ``a`` comes from.
+        shape: Shape of the weight, ``[outputs, inputs, *kernel]``.
+        rank: Rank of the factors ``a`` ``[rank, inputs, *kernel]`` and ``b`` ``[outputs, rank]``.
+        scale: Factor of the added term.
+        generator: Generator of ``a``.
     """
 
     key = 'lora'
@@ -53,9 +53,9 @@ class LowRankConv(LowRank):
 
     Args:
         owner: The convolution, not grouped, padded by zeros.
-        rank: Of the factors.
-        scale: Factor of what is added.
-        generator: Where ``a`` comes from.
+        rank: Rank of the factors.
+        scale: Factor of the added term.
+        generator: Generator of ``a``.
     """
 
     def __init__(self, owner: Any, rank: int, scale: float, generator: torch.Generator) -> None:
@@ -69,7 +69,7 @@ class LowRankConv(LowRank):
 
 
 def low_rank(site: Site, rank: int, scale: float) -> LowRank:
-    """What :class:`LowRank` is for ``site``."""
+    """The low-rank operation for ``site``."""
     generator = generator_for(site.parameter_name(LowRank.key, 'a'))
     if site.weight.dim() > 2:
         return LowRankConv(site.owner, rank, scale, generator)
@@ -83,13 +83,13 @@ class LoRA(InjectionMethod):
     """``y += alpha / rank * B A x`` behind linear layers and convolutions.
 
     Args:
-        rank: Of the factors, at least 1.
-        alpha: Factor of what they add; equal to ``rank`` by default, so that the factor is 1.
+        rank: Rank of the factors, at least 1.
+        alpha: Numerator of the factor ``alpha / rank``; by default equal to ``rank``, so that the factor is 1.
         parts: Which layers get factors, see :class:`LayerPart`. By default the query, key and value projections; in a
             backbone without attention every linear layer and every convolution that is not grouped.
 
     Raises:
-        ValueError: For a rank below 1, or a part that is none or has no low-rank form.
+        ValueError: For a rank below 1, or a part that is unknown or has no low-rank form.
     """
 
     name = 'lora'
@@ -109,7 +109,7 @@ class LoRA(InjectionMethod):
 
 
 def default_parts(backbone: nn.Module) -> tuple[LayerPart, ...]:
-    """The projections of the attention where there is one, else all that :class:`LoRA` offers."""
+    """The query, key and value projections if the network has attention, else all parts that :class:`LoRA` supports."""
     attends = any(site.part is LayerPart.QKV for site in find_sites(backbone))
     return (LayerPart.QKV,) if attends else OFFERED
 
@@ -126,7 +126,7 @@ def positive(name: str, value: int) -> int:
 
 
 def offered(method: str, parts: tuple[LayerPart, ...], allowed: Sequence[LayerPart]) -> tuple[LayerPart, ...]:
-    """``parts`` if the method has a form for all of them.
+    """``parts`` if the method supports all of them.
 
     Raises:
         InjectionError: Otherwise.

@@ -1,8 +1,8 @@
-"""What is put behind a map: it gets the input and the output and gives a new output.
+"""Operations, which methods place behind linear maps and norms: input and output of the map to a new output.
 
-An operation is a child of the module that owns the map, and one hook that holds no state runs the children of whatever
-module it is called on. So a copied or pickled network keeps its operations, names of the base stay, and autocast,
-gradient checkpointing and DDP see ordinary modules.
+An operation is a child of the module that owns the map. One stateless hook runs the operations of the module it is
+called on. So a copied or pickled network keeps its operations, names of the base stay, and autocast, gradient
+checkpointing and DDP see ordinary modules.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Operation(Injected, ABC):
     key: ClassVar[str]
     """Its name within the owner of the map."""
     dim: int
-    """The dimension of the output that holds its channels, 1 or -1, unless the call of the owner says another."""
+    """The channel dimension of the output, 1 or -1, unless the call of the owner names another."""
     biased: bool
     """Whether the map has a bias."""
 
@@ -37,12 +37,12 @@ class Operation(Injected, ABC):
         Args:
             x: The input of the map.
             y: Its output.
-            rows: Which outputs of the map ``y`` holds: an attention may compute some at a time.
+            rows: The outputs of the map that ``y`` holds: an attention may compute some at a time.
             dim: The dimension of ``y`` that holds them, 1 or -1.
         """
 
     def merge(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Change ``weight`` ``[outputs, inputs]`` and ``bias`` ``[outputs]`` in place to what the map computes with it.
+        """Fold the operation into ``weight`` ``[outputs, inputs]`` and ``bias`` ``[outputs]``, in place.
 
         Raises:
             InjectionError: If that is not possible.
@@ -50,14 +50,14 @@ class Operation(Injected, ABC):
         raise InjectionError(f'{type(self).__name__} is no linear map of the output and cannot be merged')
 
     def neutralize(self) -> None:
-        """Set the numbers to those that leave the output as it is. Most operations start with such."""
+        """Set the numbers so that the output does not change. Most operations start this way."""
 
 
 def neutralize_unused(model: nn.Module, unused: Collection[str]) -> None:
-    """Let operations that take no part in training leave the base as it is, so that merging folds nothing in of them.
+    """Neutralize operations that take no part in training, so that merging them does not change the base.
 
     Args:
-        model: The whole of it.
+        model: The whole model.
         unused: Names of parameters that get no gradient.
     """
     for path, module in model.named_modules():
@@ -66,7 +66,7 @@ def neutralize_unused(model: nn.Module, unused: Collection[str]) -> None:
 
 
 def operations_of(module: nn.Module) -> list[Operation]:
-    """What was put behind the map of ``module``, in order."""
+    """The operations behind the map of ``module``, in order."""
     return [child for child in module.children() if isinstance(child, Operation)]
 
 
@@ -76,8 +76,8 @@ def run_operations(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Tens
     Args:
         module: The owner.
         args: Positional arguments of its call.
-        rest: Keyword arguments and output. Where something replaced the owner, as quantization does, and took the hook
-            along, the keyword arguments may be missing.
+        rest: Keyword arguments and output. The keyword arguments may be missing if something, such as quantization,
+            replaced the owner and kept the hook.
 
     Raises:
         InjectionError: If the operations of the owner are gone, or if a norm was fused into it.
@@ -118,10 +118,10 @@ def run_within(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
 
 
 def place(site: Site, operation: Operation) -> None:
-    """Put ``operation`` behind the map at ``site``.
+    """Place ``operation`` behind the map at ``site``.
 
     Raises:
-        InjectionError: If there is one of its kind, or if it is not known where the channels are.
+        InjectionError: If the map has an operation of this kind, or if its channel dimension is unknown.
     """
     owner = site.owner
     if hasattr(owner, operation.key):
@@ -139,7 +139,7 @@ def place(site: Site, operation: Operation) -> None:
 
 
 def check_connected(backbone: nn.Module) -> None:
-    """Make sure that every operation runs: what rebuilds modules may copy children and forget hooks.
+    """Make sure that every operation runs: code that rebuilds modules may copy children and lose hooks.
 
     Raises:
         InjectionError: Names the module.

@@ -1,4 +1,9 @@
-"""The linear maps and norms of a network."""
+"""Sites: the linear maps and norms of a network, the part that each plays, and its channel dimension.
+
+The type of the owner decides, and for the parts of a transformer its structure: two linear layers that widen and narrow
+again form an MLP; one that triples its input and one that keeps it form an attention, as do two or three that together
+do the same, in a module with heads. The names of layers are not read.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,7 @@ from mmgps.sparse.attention import runs_natively
 
 
 class LayerPart(StrEnum):
-    """The part that a site plays."""
+    """The part that a layer plays in a network."""
 
     QKV = 'qkv'
     """Query, key and value projections of an attention, in one map or in several."""
@@ -36,15 +41,15 @@ class LayerPart(StrEnum):
     """The last norm of a residual block of convolutions."""
 
 
-# What attention modules call the size of a head.
+# Attributes in which attention modules keep the size of a head.
 HEAD_SIZES = ('head_dim', 'head_size', 'attention_head_size')
 
 
 def as_parts(given: str | Iterable[str]) -> tuple[LayerPart, ...]:
-    """Parts by their names.
+    """Parts by name.
 
     Raises:
-        ValueError: Names the allowed ones.
+        ValueError: If a name is unknown; lists the allowed names.
     """
     names = [given] if isinstance(given, str) else list(given)
     allowed = [part.value for part in LayerPart]
@@ -55,12 +60,12 @@ def as_parts(given: str | Iterable[str]) -> tuple[LayerPart, ...]:
 
 
 def structural_parts(backbone: nn.Module) -> dict[int, LayerPart]:
-    """Id of each layer and norm that plays a part by its place in ``backbone`` to that part."""
+    """Parts of the layers and norms, by id, that follow from the structure of ``backbone``."""
     return {**dict(_transformer_parts(backbone)), **dict(_last_norms(backbone))}
 
 
 def own_part(owner: nn.Module) -> LayerPart | None:
-    """The part that a layer plays wherever it stands, None for what is no plain linear layer or convolution."""
+    """The part of a layer by its type alone; None unless it is a plain linear layer or convolution."""
     if not computes_natively(owner):
         return None
     if isinstance(owner, nn.Linear):
@@ -91,11 +96,11 @@ def _transformer_parts(backbone: nn.Module) -> Iterator[tuple[int, LayerPart]]:
 
 
 def _attention_layers(module: nn.Module, layers: list[nn.Linear]) -> list[nn.Linear]:
-    """The projections of an attention whose query, key and value are several maps, the one out last; else none.
+    """The projections of an attention with separate query, key and value maps, the output last; else none.
 
-    They are three maps of which two are alike, two of which one is twice as wide, or one that gives three times what
-    the last takes, or twice where the query comes from elsewhere. What gives a number for each head beside them, as in
-    CaiT and ConViT, is passed over.
+    The inputs are three maps of which two are alike, two maps of which one is twice as wide, or one map with three
+    times the width of the output map, twice if the query comes from elsewhere. Maps to one number per head, as in CaiT
+    and ConViT, are ignored.
     """
     if not 2 <= len(layers) <= 6:
         return []
@@ -123,7 +128,7 @@ def _last_norms(backbone: nn.Module) -> Iterator[tuple[int, LayerPart]]:
 
 
 class InjectionError(ValueError):
-    """A method cannot do what it was asked for on this network."""
+    """A network does not support what a method was asked to do."""
 
 
 @dataclass(frozen=True)
@@ -131,13 +136,13 @@ class Site:
     """One map ``x -> y`` of a network.
 
     Args:
-        path: Of the owner, below the network.
-        owner: The module that owns the weight, and gets what is injected.
-        name: Of the weight, below the network.
+        path: Path of the owner in the network.
+        owner: The module that owns the weight, and receives injected modules.
+        name: Name of the weight in the network.
         weight: ``[outputs, inputs, *kernel]``, of a norm ``[outputs]``.
         bias: ``[outputs]``.
-        part: What it is.
-        attention: Where a ``nn.MultiheadAttention`` computes the map itself, that module.
+        part: The part that it plays.
+        attention: The ``nn.MultiheadAttention`` that computes the map itself, if there is one.
         reader: The type of the module that reads the weight without calling its owner.
     """
 
@@ -155,12 +160,12 @@ class Site:
         return self.weight.shape[0]
 
     def parameter_name(self, key: str, attribute: str) -> str:
-        """The name that ``attribute`` of a module injected as ``key`` has, below the network."""
+        """The name, in the network, of ``attribute`` of a module injected as ``key``."""
         return '.'.join(filter(None, [self.path, key, attribute]))
 
 
 def find_sites(backbone: nn.Module) -> list[Site]:
-    """All sites of ``backbone``, in the order of its modules; a map that is shared comes once."""
+    """All sites of ``backbone``, in the order of its modules; a shared map appears once."""
     known = {id(entry.value): name for name, entry in describe(backbone).items()}
     roles = {id(entry.value): entry.role for entry in describe(backbone).values()}
     attentions = {
@@ -186,16 +191,16 @@ def find_sites(backbone: nn.Module) -> list[Site]:
 
 
 def attends(module: nn.MultiheadAttention) -> bool:
-    """Whether ``module`` computes as torch wrote it, what is injected into it aside."""
+    """Whether ``module`` computes as torch wrote it, apart from injected modules."""
     own = vars(module).get('forward')
     return runs_natively(module) or getattr(own, 'injected', False)
 
 
 def pick_sites(backbone: nn.Module, parts: Sequence[LayerPart], method: str) -> list[Site]:
-    """The sites that play one of ``parts`` and that the user did not freeze.
+    """The sites with one of ``parts`` that the user did not freeze.
 
     Raises:
-        InjectionError: If there is none, or if one is read without being called.
+        InjectionError: If there is none, or if the weight of one is read without calling its owner.
     """
     sites = find_sites(backbone)
     picked = [site for site in sites if site.part in parts and site.weight.requires_grad]
@@ -211,7 +216,7 @@ def pick_sites(backbone: nn.Module, parts: Sequence[LayerPart], method: str) -> 
 
 
 def check_called(site: Site, method: str) -> None:
-    """Refuse a site whose weight is read without its owner being called.
+    """Refuse a site whose weight is read without calling its owner.
 
     Raises:
         InjectionError: Names the site.
@@ -224,9 +229,9 @@ def check_called(site: Site, method: str) -> None:
 
 
 def _read(backbone: nn.Module) -> Iterator[tuple[int, str]]:
-    """Id of each layer whose weight the module around it reads instead of calling it, to the type of that module.
+    """Layers, by id, whose weight a module reads instead of calling the layer, with the type of that module.
 
-    A module that has code for both reads the weight where it composes a bias of vectors of its own, as BEiT does.
+    A module with code for both reads the weight if it composes a bias from vectors of its own, as BEiT does.
     """
     for module in backbone.modules():
         composes = any(value.dim() == 1 for value in module.parameters(recurse=False))
@@ -237,20 +242,20 @@ def _read(backbone: nn.Module) -> Iterator[tuple[int, str]]:
 
 
 LAYOUTS = {'channel_first': 1, 'channels_first': 1, 'channel_last': -1, 'channels_last': -1}
-"""What norms call a layout, and the dimension of the channels in it."""
+"""Names of layouts in norms, and the channel dimension of each."""
 
 CHANNELS_FIRST = (*CONVOLUTIONS, _NormBase, nn.GroupNorm)
 LAYER_NORMS = (nn.LayerNorm, *([nn.RMSNorm] if hasattr(nn, 'RMSNorm') else []))
 
 
 def channel_dim(site: Site) -> int:
-    """The dimension of the output of a layer or norm that holds its channels, 1 or -1.
+    """The channel dimension of the output of a layer or norm, 1 or -1.
 
-    A norm's ``data_format`` says it, else its type: other descendants of ``nn.LayerNorm`` have them last, as it has.
-    So has a norm whose code takes its statistics over the last dimension and over no other.
+    The ``data_format`` of a norm decides, else its type: descendants of ``nn.LayerNorm`` have channels last. So does a
+    norm whose code takes statistics over the last dimension and no other.
 
     Raises:
-        InjectionError: For a norm that neither is said of.
+        InjectionError: For a norm whose channel dimension is unknown.
     """
     owner = site.owner
     said = getattr(owner, 'data_format', None)

@@ -30,12 +30,12 @@ from .sites import Site, check_called, find_sites
 class SPT(ABC):
     """Spend a budget on the most sensitive connections of the whole network.
 
-    A weight that holds at least as many of them as a module behind it would have parameters gets that module; of any
-    other its sensitive connections are trained. So what is trained never exceeds the budget.
+    A weight with at least as many sensitive connections as a module behind it would have parameters gets that module.
+    Of any other weight the sensitive connections are trained. So the trained numbers never exceed the budget.
 
     Args:
         budget: Numbers to train: a count, or below 1 a share of the connections of the backbone.
-        rank: Of the factors, or width of the bottleneck.
+        rank: Rank of the factors, or width of the bottleneck.
 
     Raises:
         ValueError: For a budget that is not positive, or a rank below 1.
@@ -106,7 +106,7 @@ class SPT(ABC):
 
     @abstractmethod
     def module(self, site: Site) -> Operation:
-        """What a sensitive weight gets."""
+        """The module for a sensitive weight."""
 
 
 class SPTLoRA(SPT):

@@ -1,4 +1,4 @@
-"""What is counted as trained, and whether an optimizer holds it."""
+"""The tensors that count as trained: freeze all others, and check that one optimizer holds each."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ SHOWN = 4
 
 
 class UntrainedError(RuntimeError):
-    """Numbers that are counted as trained are not trained by anything."""
+    """Numbers that count as trained are not trained by any optimizer."""
 
 
 @dataclass
 class Trained:
-    """A tensor that is counted as trained, and what the first iteration shows of it.
+    """A tensor that counts as trained, with the observations of the first iteration.
 
     Args:
-        name: In the model.
-        value: What the optimizer steps.
-        layer: The weight that its layer computes with, where that is another tensor: the frozen weight of which
-            ``value`` holds the chosen numbers, or the weight of the layer that ``value`` was put beside.
+        name: Name in the model.
+        value: The tensor that the optimizer steps.
+        layer: The weight that its layer computes with, if that is another tensor: the frozen weight whose chosen
+            numbers ``value`` holds, or the weight of the layer that ``value`` was added to.
         chosen: Whether ``value`` holds chosen numbers of ``layer``.
     """
 
@@ -44,7 +44,7 @@ class Trained:
     unrecorded: bool = False
     """An operation read one of both where none are recorded."""
     detached: bool = False
-    """What was computed from ``value`` was detached on the way."""
+    """A result of ``value`` was detached on the way to the loss."""
 
 
 def trained_tensors(
@@ -52,12 +52,12 @@ def trained_tensors(
     replacements: Mapping[nn.Parameter, nn.Parameter],
     beside: Mapping[nn.Parameter, Sequence[nn.Parameter]],
 ) -> list[Trained]:
-    """What is counted as trained in ``model``.
+    """The tensors of ``model`` that count as trained.
 
     Args:
-        model: The whole of it, after freezing.
+        model: The whole model, after freezing.
         replacements: Frozen weights to the parameters that hold their chosen numbers.
-        beside: Weights of the base to the parameters that were put beside them.
+        beside: Weights of the base to the parameters that were added to their layers.
     """
     layers = {id(value): weight for weight, values in beside.items() for value in values}
     found = []
@@ -73,7 +73,7 @@ def check_held(trained: Sequence[Trained], optimizers: Sequence[Optimizer]) -> N
     """Make sure that exactly one optimizer holds each of ``trained``.
 
     Raises:
-        UntrainedError: Names tensors that none holds, or that several do.
+        UntrainedError: Names tensors that no optimizer holds, or several.
     """
     if not trained:
         raise UntrainedError(
@@ -97,7 +97,7 @@ def check_held(trained: Sequence[Trained], optimizers: Sequence[Optimizer]) -> N
 
 
 def resting(trained: Sequence[Trained], optimizers: Sequence[Optimizer]) -> list[str]:
-    """Names of what an optimizer holds at a learning rate of zero, its schedule aside."""
+    """Names of tensors that an optimizer holds at a learning rate of zero, apart from its schedule."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     still = [group for group in groups if not float(group.get('initial_lr', group.get('lr', 1)))]
     ids = {id(value) for group in still for value in group['params']}
@@ -105,9 +105,9 @@ def resting(trained: Sequence[Trained], optimizers: Sequence[Optimizer]) -> list
 
 
 def kept_elsewhere(optimizer: Optimizer) -> str | None:
-    """The attribute in which ``optimizer`` keeps parameters besides its ``param_groups``, None if there is none.
+    """The attribute in which ``optimizer`` keeps parameters besides its ``param_groups``; None if there is none.
 
-    Such an optimizer steps what it keeps there. Other parameters in its groups do not reach it.
+    Such an optimizer steps the parameters in that attribute. New parameters in its groups do not reach it.
     """
     seen = {id(optimizer.param_groups)} | {id(part) for g in optimizer.param_groups for part in (g, g['params'])}
     for name, kept in vars(optimizer).items():
@@ -137,10 +137,10 @@ def listed(names: Sequence[str]) -> str:
 
 
 def freeze_unselected(backbone: nn.Module, selection: Selection) -> list[nn.Parameter]:
-    """Set ``requires_grad`` of every parameter of ``backbone`` to whether the selection trains some of it.
+    """Freeze every parameter of ``backbone`` of which the selection trains nothing, and unfreeze the others.
 
     Returns:
-        The parameters that are frozen as a whole.
+        The frozen parameters.
 
     Raises:
         SelectionMismatchError: If the selection was made for another architecture; nothing is changed then.
@@ -158,7 +158,7 @@ def check_trainable(backbone: nn.Module, selection: Selection) -> None:
     """Make sure that ``selection`` trains nothing of ``backbone`` that the user froze.
 
     Raises:
-        SelectionMismatchError: Names what is frozen.
+        SelectionMismatchError: Names the frozen parameters.
     """
     trained = {*selection.connections, *selection.whole}
     frozen = [name for name, value in backbone.named_parameters() if name in trained and not value.requires_grad]

@@ -1,4 +1,4 @@
-"""Remove what a method put into a network, or fold it into the weights."""
+"""Unload the modules that a method injected, or merge them into the weights."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ HOOKS = (run_operations, run_within, enter_prompts, leave_prompts)
 
 
 def unload(backbone: nn.Module) -> None:
-    """Remove every injected module of ``backbone`` and whatever runs it: the base is left, as it was before.
+    """Remove every injected module of ``backbone`` and its hooks, which leaves the base as it was before.
 
-    Any exception within leaves all of them in place.
+    An exception within leaves all of them in place.
     """
     before = Structure(backbone)
     try:
@@ -49,7 +49,7 @@ def _remove_hooks(module: nn.Module) -> None:
 
 @torch.no_grad()
 def merge_operations(backbone: nn.Module) -> None:
-    """Fold all operations into the weights and remove them: what is left is the plain base architecture.
+    """Fold all operations into the weights and remove them, which leaves the plain base architecture.
 
     Raises:
         InjectionError: If one cannot be merged, or never runs since the weight of its layer is read without calling the

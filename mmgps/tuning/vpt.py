@@ -23,14 +23,14 @@ PROMPT_KEY = 'prompt'
 class VPTDeep(InjectionMethod):
     """New prompt tokens in every layer, after the class token; in Swin, in every window of every block.
 
-    Only the prompts of the layer itself are in it: those of the layer before are taken away. What leaves a layer has
-    the base's tokens alone, so heads and taps see what they know.
+    A layer contains only its own prompts; those of the layer before are removed. Its output has the tokens of the base
+    alone, so heads and taps see what they expect.
 
     Args:
-        tokens: Prompts of a layer.
+        tokens: Number of prompts per layer.
 
     Raises:
-        ValueError: For less than one.
+        ValueError: For fewer than one.
     """
 
     name = 'vpt-deep'
@@ -58,10 +58,10 @@ class VPTShallow(InjectionMethod):
     """Prompt tokens after the class token of the first layer, which go on through all layers of a plain ViT.
 
     Args:
-        tokens: Prompts.
+        tokens: Number of prompts.
 
     Raises:
-        ValueError: For less than one.
+        ValueError: For fewer than one.
     """
 
     name = 'vpt-shallow'
@@ -84,7 +84,7 @@ class VPTShallow(InjectionMethod):
 
 
 def find(backbone: nn.Module, kinds: set[str]) -> dict[str, Any]:
-    """Modules whose type is one of ``kinds`` and of which the user did not freeze all, by path."""
+    """Modules by path whose type is one of ``kinds`` and which the user did not freeze entirely."""
     return {
         path: module
         for path, module in backbone.named_modules()
@@ -93,14 +93,14 @@ def find(backbone: nn.Module, kinds: set[str]) -> dict[str, Any]:
 
 
 def class_tokens(backbone: Any) -> int:
-    """Tokens of a plain ViT before those of the picture."""
+    """Number of tokens of a plain ViT before those of the image."""
     if not getattr(backbone, 'with_cls_token', True) or backbone.cls_token is None:
         return 0
     return int(getattr(backbone, 'num_extra_tokens', 1))
 
 
 def first_tokens(backbone: nn.Module, name: str, count: int, norm: Any) -> Tensor:
-    """First numbers ``[1, count, width]`` of the prompts ``name``.
+    """Initial numbers ``[1, count, width]`` of the prompts ``name``.
 
     Uniform in +-sqrt(6 / (fan_in + width)), with the fan-in of the layer that embeds the patches, ``3 p^2``.
     """
@@ -118,12 +118,12 @@ def refused(method: str, backbone: nn.Module, wanted: str) -> InjectionError:
 
 
 class Prompts(Injected):
-    """Prompt tokens of one layer, which stand between the class tokens and those of the picture.
+    """Prompt tokens of one layer, between the class tokens and those of the image.
 
     Args:
-        tokens: Their first numbers, ``[1, prompts, width]``.
-        after: Class tokens before them.
-        carried: Whether they go on into the next layer instead of ending with this one.
+        tokens: Their initial numbers, ``[1, prompts, width]``.
+        after: Number of class tokens before them.
+        carried: Whether they continue into the next layer.
     """
 
     def __init__(self, tokens: Tensor, after: int = 0, carried: bool = False) -> None:
@@ -132,20 +132,20 @@ class Prompts(Injected):
         self.after, self.carried = after, carried
 
     def enter(self, x: Tensor) -> Tensor:
-        """``x`` ``[batch, tokens, width]`` with the prompts in it."""
+        """``x`` ``[batch, tokens, width]`` with the prompts inserted."""
         return _inserted(x, self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), self.after)
 
     def leave(self, y: Tensor) -> Tensor:
-        """``y`` without the prompts: whatever follows the layer sees the base's tokens alone."""
+        """``y`` without the prompts: later layers see only the tokens of the base."""
         return _taken(y, self.after, self.tokens.shape[1], self.carried)
 
 
 class CarriedPrompts(Injected):
-    """The prompts that a former layer put out, on their way through this one. Has no numbers of its own.
+    """Carries the prompts of an earlier layer through this one. Has no numbers of its own.
 
     Args:
-        count: Prompts.
-        after: Class tokens before them.
+        count: Number of prompts.
+        after: Number of class tokens before them.
     """
 
     def __init__(self, count: int, after: int) -> None:
@@ -165,14 +165,14 @@ class CarriedPrompts(Injected):
 
 
 def attach_prompts(layer: nn.Module, prompts: Prompts | CarriedPrompts) -> None:
-    """Let ``prompts`` take part in ``layer``, whose first argument and result are tokens."""
+    """Insert ``prompts`` into ``layer``, whose first argument and result are tokens."""
     layer.register_forward_pre_hook(enter_prompts)
     layer.register_forward_hook(leave_prompts)
     layer.add_module(PROMPT_KEY, prompts)
 
 
 def prompts_of(layer: nn.Module) -> Prompts | CarriedPrompts:
-    """What was attached to ``layer``."""
+    """The prompts of ``layer``."""
     found = layer.get_submodule(PROMPT_KEY)
     assert isinstance(found, Prompts | CarriedPrompts)
     return found
@@ -202,9 +202,9 @@ def leave_prompts(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Te
 class PromptedWindows(OwnForward):
     """The forward of a window attention that also attends to the prompts of its block.
 
-    The prompts stand before the tokens of every window, pass the block's first norm like these, and have neither a
-    relative position nor a shift: the bias and the mask are zero for them. Each block has prompts of its own, so what
-    a block would make of them is not computed.
+    The prompts precede the tokens of every window and pass the first norm of the block as these do. They have no
+    relative position and no shift: bias and mask are zero for them. Each block has its own prompts, so their outputs
+    are not computed.
 
     Args:
         owner: The window attention of mmseg or MMPretrain.
@@ -219,7 +219,7 @@ class PromptedWindows(OwnForward):
         return (type(self), (self._owner, self._norm))
 
     def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """As that of the owner: ``[windows, tokens, width]`` to the same, ``mask`` ``[kinds, tokens, tokens]``."""
+        """``[windows, tokens, width]`` to the same, as the owner does; ``mask`` is ``[kinds, tokens, tokens]``."""
         owner: Any = self._owner
         prompts = self._norm(owner.get_submodule(PROMPT_KEY).tokens).to(x.dtype)
         count, (windows, tokens, width) = prompts.shape[1], x.shape

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from mmgps.rewiring import Injected
 from mmgps.selection import Selection, bits
 from mmgps.sparse import WeightIndex
+from mmgps.utils.text import listed
 
 DIGEST_LENGTH = 16
-SHOWN = 3
 
 
 class DeltaMismatchError(ValueError):
@@ -99,13 +99,6 @@ def digest(value: Tensor) -> str:
 def kind(digested: str) -> str:
     """Type and shape in a result of :func:`digest`."""
     return digested.partition(' ')[0]
-
-
-def listed(names: list[str]) -> str:
-    """The first few names, for a message."""
-    return ', '.join(map(repr, names[:SHOWN])) + (f' and {len(names) - SHOWN} more' if len(names) > SHOWN else '') or (
-        'nothing'
-    )
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:

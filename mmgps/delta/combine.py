@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from mmgps.selection import Connections, Selection
+from mmgps.utils.text import listed
 
-from .base import DeltaMismatchError, listed
+from .base import DeltaMismatchError
 from .delta import Delta, Origin
 
 UNION = 'union'

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from .base import BaseFingerprint, DeltaMismatchError, injected_names, listed, tensors_of
+from mmgps.utils.text import listed
+
+from .base import BaseFingerprint, DeltaMismatchError, injected_names, tensors_of
 from .delta import Delta
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from mmgps.selection import Selection, bits
 from mmgps.sparse import WeightIndex
+from mmgps.utils.text import listed
 
-from .base import BaseFingerprint, digest, injected_names, listed, rests_of, tensors_of
+from .base import BaseFingerprint, digest, injected_names, rests_of, tensors_of
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from mmgps.rewiring import Structure
 from mmgps.selection import Selection, SelectionMismatchError
 from mmgps.tuning import InjectionError, TuningMethod, rebuild_method, unload
+from mmgps.utils.text import listed
 
-from .base import DeltaMismatchError, injected_names, listed, tensors_of
+from .base import DeltaMismatchError, injected_names, tensors_of
 
 MOST = 2**24
 """Maximum of injected numbers that a file without their shapes may ask for beside a small base."""

@@ -10,11 +10,12 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmgps.delta import inject_missing
-from mmgps.delta.base import below, injected_names, listed
+from mmgps.delta.base import below, injected_names
 from mmgps.registry import METHODS
 from mmgps.selection import Selection
 from mmgps.tuning import TuningMethod, injected_by, unload
 from mmgps.tuning.rebuild import INJECTING, KEYS
+from mmgps.utils.text import listed
 
 from .components import METHOD_NAMES
 from .target import find_backbone

@@ -10,8 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmgps.rewiring import base_parameters, no_hook
-
-from .trained import listed
+from mmgps.utils.text import listed
 
 ENOUGH = 0.9
 """Minimum share of the backbone's numbers that must come from loaded files."""

@@ -20,8 +20,9 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from mmgps.rewiring import Call
+from mmgps.utils.text import listed
 
-from .trained import Trained, UntrainedError, held_by, listed
+from .trained import Trained, UntrainedError, held_by
 
 PATIENCE = 100
 """Steps of other optimizers after which an optimizer without a step is an error."""

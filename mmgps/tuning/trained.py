@@ -11,8 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mmgps.selection import Selection, SelectionMismatchError
-
-SHOWN = 4
+from mmgps.utils.text import listed
 
 
 class UntrainedError(RuntimeError):
@@ -130,10 +129,6 @@ def _parameters_in(kept: Any, seen: set[int]) -> Iterator[nn.Parameter]:
             kept = {name: part for name, part in vars(kept).items() if name != 'state'}
         for part in [*kept.keys(), *kept.values()] if isinstance(kept, Mapping) else kept:
             yield from _parameters_in(part, seen)
-
-
-def listed(names: Sequence[str]) -> str:
-    return ', '.join(names[:SHOWN]) + (f' and {len(names) - SHOWN} more' if len(names) > SHOWN else '')
 
 
 def freeze_unselected(backbone: nn.Module, selection: Selection) -> list[nn.Parameter]:

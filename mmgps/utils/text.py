@@ -1,9 +1,10 @@
-"""Markdown tables, and names from outside made safe to print."""
+"""Markdown tables, names in messages, and names from outside made safe to print."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 
 def printable(text: str) -> str:
@@ -20,6 +21,17 @@ def table_cell(text: str) -> str:
 def figure_text(text: str) -> str:
     """``text`` for matplotlib, with dollars escaped: it reads text between two of them as a formula."""
     return printable(text).replace('$', '\\$')
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first ``most`` names in quotes, and how many more there are; ``'nothing'`` without names."""
+    rest = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(map(repr, names[:most])) + rest or 'nothing'
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
+    """The ``most`` names among ``known`` that are closest to ``name``, for a message; empty if nothing is known."""
+    return ', '.join(get_close_matches(name, list(known), most, 0.0))
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

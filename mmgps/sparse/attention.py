@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mmgps.rewiring import OwnForward, no_hook, runs_forward_of
 
 from .attach import constant, needs_grad
-from .derived import Derivation, mark_derived
+from .derived import Derivation, identity, mark_derived
 from .linear import LinearPlan, attached_linear, dense_linear, linear_plan
 from .routes import Route
 from .weight import TrainedWeight
@@ -252,7 +252,7 @@ def self_attention(owner: nn.MultiheadAttention, linear: Callable[..., Tensor], 
     q, k, v = (part.view(heads).transpose(1, 2) for part in packed.chunk(3, dim=-1))
     attended = F.scaled_dot_product_attention(q, k, v, dropout_p=owner.dropout if owner.training else 0.0)
     if not torch.compiler.is_compiling() and _maker(attended).startswith(KEEPS_OUTPUT):
-        mark_derived(attended, Derivation((attended.detach(),), _itself))
+        mark_derived(attended, Derivation((attended.detach(),), identity))
     y = linear(attended.transpose(1, 2).reshape(images, tokens, width), owner.out_proj.weight, owner.out_proj.bias)
     return y if owner.batch_first else y.transpose(0, 1)
 
@@ -273,7 +273,3 @@ def _layout(x: Tensor) -> tuple[object, ...]:
 def _maker(x: Tensor) -> str:
     """The operation of torch that made ``x``, '' where it has no gradient."""
     return '' if x.grad_fn is None else x.grad_fn.name()
-
-
-def _itself(x: Tensor) -> Tensor:
-    return x

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from mmgps.rewiring import OwnForward, computes_natively, no_hook, runs_forward_of
 
-from .derived import Derivation, InAutocast, Make, derivation_of, mark_derived
+from .derived import Derivation, InAutocast, Make, derivation_of, identity, mark_derived
 from .install import Handle
 from .lean import remove_all
 from .linear import LinearForward, dense_linear
@@ -130,9 +130,9 @@ def _norm_of(norm: Any) -> Callable[..., Tensor]:
 
 def _mark_activation(activation: nn.Module, x: Tensor, y: Tensor) -> None:
     if isinstance(activation, KEEP_OUTPUT):
-        mark_derived(y, Derivation((y.detach(),), _itself))
+        mark_derived(y, Derivation((y.detach(),), identity))
     elif derivation_of(y) is None:
-        mark_derived(y, Derivation((x.detach(),), _itself, _pointwise(activation, x.device.type)))
+        mark_derived(y, Derivation((x.detach(),), identity, _pointwise(activation, x.device.type)))
 
 
 def _mark_product(layer: Any, x: Tensor, y: Tensor) -> None:
@@ -223,7 +223,3 @@ def _is_activation(module: nn.Module) -> bool:
 
 def _pointwise(activation: nn.Module, device: str) -> Callable[[Tensor], Tensor]:
     return InAutocast(partial(type(activation).forward, activation), device)
-
-
-def _itself(x: Tensor) -> Tensor:
-    return x

@@ -31,8 +31,8 @@ def declare_missing_operators() -> bool:
     version = Path(spec.origin).with_name('version.py').read_text()
     if torch.version.cuda or not re.search(r"^__version__ = '[^']*\+cu", version, re.MULTILINE):
         return False
-    library = torch.library.Library('torchvision', 'FRAGMENT')
+    library = torch.library.Library('torchvision', 'FRAGMENT')  # type: ignore[no-untyped-call]
     for operator in ('nms', 'qnms'):
-        library.define(f'{operator}{_SCHEMA}')
+        library.define(f'{operator}{_SCHEMA}')  # type: ignore[no-untyped-call]
     declare_missing_operators.library = library  # type: ignore[attr-defined]  # it undeclares when collected
     return True

@@ -72,7 +72,7 @@ class DeltaBank:
 
     def _check_free(self, name: str) -> None:
         if name in self._deltas:
-            raise ValueError(f'there is a delta {name!r} already; discard it first or choose another name')
+            raise ValueError(f'the bank already has a delta {name!r}; discard it first or choose another name')
 
     def _add(self, name: str, delta: Delta) -> None:
         self._check_free(name)

@@ -68,7 +68,7 @@ class BaseFingerprint:
             )
         shaped = [f'{n}: {kind(mine[n])}, found {kind(found[n])}' for n in mine if kind(mine[n]) != kind(found[n])]
         if shaped:
-            raise DeltaMismatchError(f'the delta belongs to another architecture: of {what} differ {listed(shaped)}')
+            raise DeltaMismatchError(f'the delta belongs to another architecture: {what} differs in {listed(shaped)}')
         wrong = [name for name in mine if mine[name] != found[name]]
         if wrong:
             raise DeltaMismatchError(

@@ -86,7 +86,7 @@ def _method(first: Delta, second: Delta) -> tuple[str, Mapping[str, Any]]:
     adding = [(method, settings) for method, settings, injected in own if injected]
     if len(adding) == 2 and own[0] != own[1]:
         raise DeltaUnionError(
-            f'both deltas put modules beside the base, {own[0][0]} with {own[0][1]} and {own[1][0]} with {own[1][1]}; '
+            f'both deltas inject modules, {own[0][0]} with {own[0][1]} and {own[1][0]} with {own[1][1]}; '
             'merge one into the base first'
         )
     if adding:

@@ -124,7 +124,7 @@ class Gate:
         """
         other = None if self._owner is None else self._owner()
         if other is not None and other is not owner:
-            raise DeltaInUseError(f'{self._what} is on this network; take it off before you put another one on')
+            raise DeltaInUseError(f'{self._what} is on this network; remove it before you apply another one')
 
     def release(self, owner: object) -> None:
         """Let other owners apply deltas."""
@@ -154,7 +154,7 @@ class Gate:
 
     def _alone(self, work: Callable[[], T]) -> T:
         if self._is_changing():
-            raise DeltaInUseError('a delta is being put on or taken off further up in this thread; do it afterwards')
+            raise DeltaInUseError('this thread is already changing the applied delta; change it again afterwards')
         try:
             self._changing = mark(sys._getframe())
             return work()

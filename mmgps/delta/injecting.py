@@ -104,8 +104,8 @@ def check_injection(backbone: nn.Module, selection: Selection, wanted: Mapping[s
     size = sum(made[name].numel() for name, value in wanted.items() if value is None)
     if size > max(MOST, sum(value.numel() for value in tensors_of(backbone).values())):
         raise DeltaMismatchError(
-            f'{selection.method} with {str(dict(selection.settings))[:200]} puts {size:,} numbers beside the base, '
-            'more than it has'
+            f'{selection.method} with {str(dict(selection.settings))[:200]} injects {size:,} numbers, more than the '
+            'base has'
         )
     if wrong:
         raise DeltaMismatchError(f'the delta holds tensors of another shape than its method says: {listed(wrong)}')
@@ -121,8 +121,8 @@ def _rebuilt(selection: Selection) -> TuningMethod:
         return rebuild_method(selection)
     except (TypeError, ValueError, OverflowError) as error:
         raise DeltaMismatchError(
-            f'the method {selection.method!r} with the settings {str(dict(selection.settings))[:200]} cannot be put in '
-            f'place: {error}'
+            f'the method {selection.method!r} cannot be injected with the settings '
+            f'{str(dict(selection.settings))[:200]}: {error}'
         ) from error
 
 

@@ -37,14 +37,14 @@ CAUSES: Sequence[tuple[Callable[[Trained], bool], str]] = (
     ),
     (
         lambda entry: entry.layer_recorded and not entry.recorded,
-        'the weights of their layers are read by another module, which never calls the layers, so that what was '
-        'attached to them does not run; choose other layers or another method, or for connections set '
+        'the weights of their layers are read by another module, which never calls the layers, so that attached '
+        'modules and values do not run; choose other layers or another method, or for connections set '
         "sparse=dict(type='mmgps.MaskedTraining') of the hook",
     ),
     (
         lambda entry: entry.detached,
-        'what is computed from them is detached on the way to the loss (detach, .data or torch.no_grad); let gradients '
-        'pass, or freeze what lies before',
+        'their results are detached on the way to the loss (detach, .data or torch.no_grad); let gradients pass, or '
+        'freeze everything before',
     ),
 )
 """Reasons why a tensor got no gradient, in the order in which they are checked."""

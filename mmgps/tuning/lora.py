@@ -133,5 +133,7 @@ def offered(method: str, parts: tuple[LayerPart, ...], allowed: Sequence[LayerPa
     """
     wrong = [part.value for part in parts if part not in allowed]
     if wrong:
-        raise InjectionError(f'{method} has no form for {wrong}; it offers {", ".join(part.value for part in allowed)}')
+        raise InjectionError(
+            f'{method} does not support {wrong}; it supports {", ".join(part.value for part in allowed)}'
+        )
     return parts

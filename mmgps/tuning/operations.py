@@ -85,8 +85,8 @@ def run_operations(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Tens
     operations = operations_of(module)
     if not operations:
         raise InjectionError(
-            f'a {type(module).__name__} took the place of a layer that had modules of a method behind it, and does not '
-            'have them; merge first (mmgps.tuning.merge_operations, or `delta merge`), then convert the network'
+            f'a {type(module).__name__} replaced a layer with injected modules and lost them; merge first '
+            '(mmgps.tuning.merge_operations, or `delta merge`), then convert the network'
         )
     kwargs: dict[str, Any] = rest[0] if len(rest) == 2 else {}
     output: Tensor = rest[-1]
@@ -112,8 +112,8 @@ def run_within(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     """
     if 'forward' not in vars(module):
         raise InjectionError(
-            f'a {type(module).__name__} lost the forward that runs the modules of a method in it; build the network '
-            'anew with its method, or merge first (mmgps.tuning.merge_operations, or `delta merge`)'
+            f'a {type(module).__name__} lost the forward that runs its injected modules; build the network anew '
+            'with its method, or merge first (mmgps.tuning.merge_operations, or `delta merge`)'
         )
 
 
@@ -155,7 +155,7 @@ def check_connected(backbone: nn.Module) -> None:
         if operations_of(module) and not hooked and id(module) not in served:
             raise InjectionError(
                 f'{path!r} ({type(module).__name__}) holds {operations_of(module)[0].key!r} and does not run it: '
-                'something rebuilt the module after it was injected, as a conversion to SyncBN does'
+                'something, such as a conversion to SyncBN, rebuilt the module after the injection'
             )
 
 

@@ -258,7 +258,7 @@ def test_another_owner_of_the_same_network_is_refused() -> None:
     bank.switch('x')
     with pytest.raises(DeltaInUseError, match="the delta 'x' of a bank is on this network"):
         other.switch('y')
-    with pytest.raises(DeltaInUseError, match='take it off'):
+    with pytest.raises(DeltaInUseError, match='remove it before you apply'):
         other.add('z', trained(3)[1])
     bank.switch(None)
     with AppliedDelta(model, delta), pytest.raises(DeltaInUseError, match='an applied delta is on this network'):

@@ -224,7 +224,7 @@ def test_settings_of_a_selection_take_no_memory_either() -> None:
     beside = dict.fromkeys(selection.whole)
     check_injection(backbone, selection, beside)
     before = mutating.peak_mib()
-    with pytest.raises(DeltaMismatchError, match='numbers beside the base, more than it has'):
+    with pytest.raises(DeltaMismatchError, match='numbers, more than the base has'):
         check_injection(backbone, replace(selection, settings={**selection.settings, 'rank': 2_000_000}), beside)
     assert mutating.peak_mib() - before < 64
     assert list(backbone.state_dict()) == list(Small().backbone.state_dict())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import ContextDecorator
+from difflib import get_close_matches
 from functools import partial
 
 from torch import nn
 
 from mmgps.rewiring import Structure, roll_back
 from mmgps.tuning import unload
-from mmgps.utils.text import nearest
 
 from .apply import DeltaWriter, Undo, alike, writer_for
 from .base import BaseFingerprint
@@ -112,7 +112,8 @@ class DeltaBank:
             KeyError: If there is no such delta; names the nearest ones.
         """
         if name not in self._deltas:
-            raise KeyError(f'no delta {name!r} at hand; nearest: {nearest(name, self._deltas) or "there is none"}')
+            near = get_close_matches(name, self._deltas, 3, 0.0)
+            raise KeyError(f'no delta {name!r} at hand; nearest: {", ".join(near) or "there is none"}')
         return self._deltas[name]
 
     def __contains__(self, name: object) -> bool:

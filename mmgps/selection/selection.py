@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from mmgps.utils.text import nearest
 
 from .fingerprint import architecture_fingerprint
 from .neurons import NeuronLayout
@@ -128,9 +127,10 @@ class Selection:
     def _check(self, backbone: nn.Module, described: Mapping[str, Parameter]) -> None:
         for name in (*self.connections, *self.whole):
             if name not in described:
+                near = get_close_matches(name, described, 3, 0.0)
                 raise SelectionMismatchError(
                     f'the selection names {name!r}, which the backbone {type(backbone).__name__} does not have; '
-                    f'nearest: {nearest(name, described)}; it was made for another architecture'
+                    f'nearest: {", ".join(near)}; it was made for another architecture'
                 )
         for name, connections in self.connections.items():
             layout = described[name].layout

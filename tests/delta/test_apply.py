@@ -137,7 +137,7 @@ def test_names_that_are_wrong_change_nothing() -> None:
     bank.switch('one')
     with pytest.raises(KeyError, match=r"no delta 'tow' at hand; nearest: two"):
         bank.switch('tow')
-    with pytest.raises(ValueError, match="'one' already"):
+    with pytest.raises(ValueError, match="already has a delta 'one'"):
         bank.add('one', trained(3)[1])
     assert_same_state(bank.model, networks['one'])
 
@@ -209,7 +209,7 @@ class NoBackbone(nn.Module):
 @pytest.mark.parametrize(
     ('kind', 'message'),
     [
-        (Wider, "differ '0.weight: float32[4,3,3,3], found float32[4,3,5,5]'"),
+        (Wider, "differs in '0.weight: float32[4,3,3,3], found float32[4,3,5,5]'"),
         (Deeper, "lacks nothing and has '7.weight', '7.bias' besides"),
         (OtherHead, 'head.weight (2, 5) torch.float32, found (3, 5) torch.float32'),
         (MoreHead, "the network has 'second.weight', 'second.bias', of which the delta says nothing"),

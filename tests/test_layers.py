@@ -10,29 +10,17 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / 'mmgps'
 
-TORCH_ONLY = ('selection', 'sparse', 'tuning', 'delta')
+TORCH_ONLY = ('rewiring', 'selection', 'sparse', 'tuning', 'delta')
 TOP = ('models', 'datasets', 'evaluation', 'visualization')
-HELPERS = {
-    'checksum',
-    'download',
-    'lock',
-    'partial_file',
-    'plain_text',
-    'progress',
-    'requirements',
-    'torchvision_ops',
-    'utils',
-    'whole_file',
-}
 TORCH = {'torch', 'numpy', 'safetensors'}
 ENGINE = {'mmengine', 'mmcv'}
 MM = {*ENGINE, 'mmseg', 'mmpretrain', 'mmdet'}
 PLAIN = {*TORCH, 'packaging', 'cv2'}
 
-#: What a layer of mmgps may import of mmgps, beside itself and the helpers.
+#: What a layer of mmgps may import of mmgps, beside itself and the utilities.
 BELOW = {
     **{layer: {*TORCH_ONLY[:at], 'architectures'} for at, layer in enumerate(TORCH_ONLY)},
-    **{helper: set() for helper in HELPERS},
+    'utils': set(),
     'registry': set(),
     'architectures': set(),
     'vtab_tasks': set(),
@@ -47,7 +35,7 @@ BELOW['visualization'] |= {'evaluation'}
 #: What it may import from outside, beside the standard library.
 OUTSIDE = {
     **{layer: {*TORCH} for layer in TORCH_ONLY},
-    **{helper: {'torch', 'packaging'} for helper in HELPERS},
+    'utils': {'torch', 'packaging'},
     'registry': {'mmengine'},
     'architectures': set(),
     'vtab_tasks': set(),
@@ -78,7 +66,7 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
     for name in imported(source, module, is_package):
         top, *rest = name.split('.')
         if top == 'mmgps':
-            allowed = not rest or rest[0] in {layer, *HELPERS, *BELOW[layer]}
+            allowed = not rest or rest[0] in {layer, 'utils', *BELOW[layer]}
         else:
             allowed = top in sys.stdlib_module_names or top in OUTSIDE[layer]
         if not allowed:
@@ -112,12 +100,12 @@ def test_imports_point_one_way() -> None:
         ('mmgps.selection.scores', 'import pandas'),
         ('mmgps.sparse.masked', 'import mmgps.tuning'),
         ('mmgps.tuning.gps', 'from mmgps.engine import tune_config'),
-        ('mmgps.delta.extract', 'import mmseg.models'),
+        ('mmgps.delta.delta', 'import mmseg.models'),
         ('mmgps.engine.config', 'from mmseg.models import EncoderDecoder'),
         ('mmgps.engine.config', 'from mmgps.datasets import PolypDataset'),
         ('mmgps.datasets.polyp', 'from mmgps.visualization import draw_overlay'),
-        ('mmgps.requirements', 'import mmengine'),
-        ('mmgps.progress', 'from mmgps.selection import Role'),
+        ('mmgps.utils.requirements', 'import mmengine'),
+        ('mmgps.utils.progress', 'from mmgps.selection import Role'),
         ('mmgps.utils.names', 'from mmgps.selection import Role'),
         ('mmgps.utils.names', 'import numpy'),
         ('mmgps.vtab_tasks', 'from mmgps.datasets import VTAB'),

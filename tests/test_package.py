@@ -17,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from mmgps.requirements import MINIMUM, MissingPackageError, require
+from mmgps.utils.requirements import MINIMUM, MissingPackageError, require
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = 'from setuptools.build_meta import build_sdist, build_wheel; build_wheel("out"); build_sdist("out")'
@@ -30,7 +30,7 @@ OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='li
 """
 RESOLVE = """
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS, init_default_scope
-from mmgps.torchvision_ops import declare_missing_operators
+from mmgps.utils.torchvision_ops import declare_missing_operators
 
 declare_missing_operators()
 init_default_scope('{scope}')

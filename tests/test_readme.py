@@ -12,7 +12,8 @@ from documents import ROOT, anchors, blocks, commands, documents, links
 from packaging.requirements import Requirement
 from polyp_files import tree, write_folder
 
-from mmgps import registry, requirements
+from mmgps import registry
+from mmgps.utils import requirements
 
 requirements.require('mmseg')
 

@@ -7,7 +7,7 @@ python tools/prepare_vtab.py --source vtab-1k.zip --tasks cifar dtd
 import argparse
 import sys
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

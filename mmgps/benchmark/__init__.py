@@ -1,6 +1,6 @@
 """What each fine-tuning method costs on a config: time, memory, and bytes to exchange, in one run."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmengine')
 

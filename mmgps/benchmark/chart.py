@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmgps.plain_text import figure_text
-from mmgps.whole_file import whole_file
+from mmgps.utils.atomic_file import atomic_file
+from mmgps.utils.text import figure_text
 
 from .report import MIB, Report
 
@@ -30,7 +30,7 @@ def draw_chart(report: Report, path: str | Path) -> None:
         f'{figure_text(report.header["config"])}, batch of {report.header["batch_size"]}\n{report.header["machine"]}, '
     )
     figure.suptitle(f'{title}threads: {report.header["threads"]}', fontsize=10)
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         figure.savefig(partial, dpi=130, format=Path(path).suffix[1:] or 'png')
 
 

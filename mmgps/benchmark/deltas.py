@@ -14,9 +14,9 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmgps.delta import Base, Delta, DeltaBank, extract, save_delta
+from mmgps.delta import BaseFingerprint, Delta, DeltaBank, extract, save_delta
 from mmgps.engine import METHOD_NAMES, build_base, build_method, find_backbone
-from mmgps.tuning import TuningMethod, eject
+from mmgps.tuning import TuningMethod, unload
 
 from .machine import machine_header
 from .timing import Clock, timed
@@ -109,8 +109,8 @@ def made_up_delta(
     """
     backbone = find_backbone(model, target)
     selection = method.select(backbone, None)
-    method.complete(backbone, selection)
-    base, before = Base.of(backbone, selection), {n: v.clone() for n, v in model.state_dict().items()}
+    method.inject_selected(backbone, selection)
+    base, before = BaseFingerprint.of(backbone, selection), {n: v.clone() for n, v in model.state_dict().items()}
     generator = torch.Generator().manual_seed(seed)
     named = dict(backbone.named_parameters())
     with torch.no_grad():
@@ -122,5 +122,5 @@ def made_up_delta(
     found: list[Delta] = []
     seconds = timed(lambda _: found.append(extract(model, selection, base, target)), None, 'cpu', clock)
     model.load_state_dict(before)
-    eject(backbone)
+    unload(backbone)
     return found[0], seconds

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import nn
 
-from mmgps.requirements import require
+from mmgps.rewiring import CONVOLUTIONS, TRANSPOSED
 from mmgps.selection import Role, Selection, architecture_fingerprint, describe
-from mmgps.selection.roles import CONVOLUTIONS, TRANSPOSED
 from mmgps.sparse import CompactTraining, SparseTraining
 from mmgps.tuning import LoRA
+from mmgps.utils.requirements import require
 
 
 class LeftOutError(RuntimeError):

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from mmgps.plain_text import table_cell
-from mmgps.whole_file import write_whole
+from mmgps.utils.atomic_file import write_atomically
+from mmgps.utils.text import markdown_table
 
 from .bars import Bar
 from .figures import Figures, SelectionCost
@@ -45,7 +45,7 @@ class Report:
         content = {**self.header, 'methods': {name: asdict(found) for name, found in self.figures.items()}}
         if self.selection:
             content['selection_cost'] = asdict(self.selection)
-        write_whole(path, (json.dumps(content, indent=2) + '\n').encode())
+        write_atomically(path, (json.dumps(content, indent=2) + '\n').encode())
 
     def text(self) -> str:
         """All of it, in Markdown."""
@@ -60,7 +60,7 @@ class Report:
     def _table(self) -> str:
         head = ['method', 'trained', 'step ms', 'spread', *(f'step / {name}' for name in STEP_REFERENCES)]
         head += ['saved MiB', *(f'saved / {name}' for name in SAVED_REFERENCES), 'peak MiB', 'optimizer MiB']
-        return table([*head, 'reduced MiB'], [self._row(name) for name in self.figures])
+        return markdown_table([*head, 'reduced MiB'], [self._row(name) for name in self.figures])
 
     def _row(self, name: str) -> list[str]:
         own = self.figures[name]
@@ -87,7 +87,7 @@ class Report:
             found = '-' if ratio is None else f'{ratio:.3f}'
             label = f'{bar.figure.removesuffix("_s").replace("_", " ")}: {bar.method} / {bar.reference}'
             rows.append([label, found, f'{bar.limit:.2f}', f'{bar.aim:.2f}', bar.verdict(ratio)])
-        return table(['ratio', 'measured', 'bar', 'aim', ''], rows)
+        return markdown_table(['ratio', 'measured', 'bar', 'aim', ''], rows)
 
 
 def _selection_text(cost: SelectionCost) -> str:
@@ -105,17 +105,3 @@ def spread(seconds: Sequence[float]) -> str:
         return '-'
     low, middle, high = quantiles(seconds, n=4, method='inclusive')
     return f'{(high - low) / middle:.0%}'
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up; the first one to the left."""
-    head, rows = list(map(table_cell, head)), [list(map(table_cell, row)) for row in rows]
-    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
-    lines = [_line(row, widths) for row in [head, *rows]]
-    rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
-    return '\n'.join([lines[0], _line(rule, widths), *lines[1:]])
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-    return f'| {" | ".join(cells)} |'

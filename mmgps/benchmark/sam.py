@@ -11,7 +11,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 from .child import in_child
 from .memory import peak_resident

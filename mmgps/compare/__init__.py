@@ -1,6 +1,6 @@
 """Every fine-tuning method on one config: a process for each run, rates chosen on training images, one table."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmengine')
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from mmgps.plain_text import figure_text
-from mmgps.whole_file import write_whole
+from mmgps.utils.atomic_file import write_atomically
+from mmgps.utils.text import figure_text
 
 from .metrics import Metric
 from .places import label_points
@@ -82,7 +82,7 @@ def draw_comparison(found: Comparison, path: str | Path) -> None:
         label_points(axes, [(p.label, values[p.label], p.score, p.bar, p.colour) for p in points if p.label in values])
     content = io.BytesIO()
     figure.savefig(content)
-    write_whole(path, content.getvalue())
+    write_atomically(path, content.getvalue())
 
 
 def points_of(found: Comparison, metric: Metric) -> list[Point]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmengine')
 
@@ -17,8 +17,8 @@ from mmengine.runner import Runner  # noqa: E402
 
 from mmgps.engine import weights_only  # noqa: E402
 from mmgps.engine.whole_checkpoints import DivergedError  # noqa: E402
+from mmgps.utils.atomic_file import read_json, write_json  # noqa: E402
 
-from .files import read_json, write_json  # noqa: E402
 from .lifeline import end_with_parent  # noqa: E402
 from .record import RecordHook  # noqa: E402
 

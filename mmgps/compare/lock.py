@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from mmgps.lock import held
+from mmgps.utils.lock import file_lock
 
 PATIENCE_S = 30.0
 
@@ -27,7 +27,7 @@ def locked(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[int]:
     """
     with ExitStack() as stack:
         try:
-            descriptor = stack.enter_context(held(folder / 'lock', patience_s))
+            descriptor = stack.enter_context(file_lock(folder / 'lock', patience_s))
         except TimeoutError as error:
             raise RuntimeError(
                 f'another comparison runs in {folder}; wait for its end, or give another --work-dir'

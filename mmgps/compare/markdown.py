@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mmgps.benchmark.report import table
-from mmgps.plain_text import printable
+from mmgps.utils.text import markdown_table, printable
 
 from .table import Comparison, Summary
 
@@ -29,7 +28,7 @@ def _scores(found: Comparison) -> str:
     reference = next((summary for summary in summaries if summary.label == REFERENCE), None)
     # What a method adds to the backbone is no part of the base that shares are taken of.
     base = {key: min((row[key] for row in found.rows), default=0) for key in ('total', 'backbone_total')}
-    return table(head, [_row(found, summary, reference, base) for summary in summaries])
+    return markdown_table(head, [_row(found, summary, reference, base) for summary in summaries])
 
 
 def _row(found: Comparison, own: Summary, reference: Summary | None, base: Mapping[str, int]) -> list[str]:
@@ -81,7 +80,7 @@ def _rates(found: Comparison) -> str:
         tried[trial['method']][trial['lr']] = trial['score']
     width = max(map(len, tried.values()))
     rows = [[label, *_cells(scores), *[''] * (width - len(scores))] for label, scores in tried.items()]
-    return table(['method', *(f'rate {at + 1}' for at in range(width))], rows)
+    return markdown_table(['method', *(f'rate {at + 1}' for at in range(width))], rows)
 
 
 def _cells(scores: Mapping[float, float | None]) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mmgps.plain_text import figure_text
+from mmgps.utils.text import figure_text
 
 DISTANCES = (10, 22, 36, 52, 70)
 DIRECTIONS = 12

@@ -22,8 +22,7 @@ from mmgps.engine import TuneHook, find_backbone
 from mmgps.engine.selection_pass import unwrapped
 from mmgps.selection import Selection
 from mmgps.tuning.report import count_backbone, count_parts, count_whole
-
-from .files import write_json
+from mmgps.utils.atomic_file import write_json
 
 CHECKPOINT_KEY = 'mmgps_cost'
 LIBRARIES = ('mmseg', 'mmpretrain')

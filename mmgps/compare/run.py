@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mmgps.whole_file import write_whole
+from mmgps.utils.atomic_file import write_atomically, write_json
 
 from .chart import draw_comparison
 from .collect import collect
-from .files import write_json
 from .lock import locked
 from .markdown import text_of
 from .metrics import leading
@@ -79,7 +78,7 @@ def _diverged(label: str, trials: Sequence[Run]) -> str:
 def _write(settings: Settings, trials: Mapping[str, Sequence[Run]], finals: Sequence[Run]) -> Comparison:
     found = collect(settings, trials, finals)
     write_json(settings.work_dir / 'table.json', found.content())
-    write_whole(settings.work_dir / 'table.md', text_of(found).encode())
+    write_atomically(settings.work_dir / 'table.md', text_of(found).encode())
     if found.rows:
         draw_comparison(found, settings.work_dir / 'table.png')
     return found

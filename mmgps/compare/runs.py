@@ -15,9 +15,9 @@ from mmengine.config import Config
 
 from mmgps.engine import tune_config
 from mmgps.engine.config import type_name
+from mmgps.utils.atomic_file import read_json, write_json
 
 from .candidates import Candidate
-from .files import read_json, write_json
 from .holdout import hold_out, positions, split
 from .rates import ON_THE_HEAD, set_rate
 from .schedule import score_at_the_end, shorten

@@ -1,6 +1,6 @@
 """Polyp sets in the form that mmseg reads, sets of images with a class, and sets that are drawn."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

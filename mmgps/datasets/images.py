@@ -8,8 +8,8 @@ from mmengine.config import Config
 
 from mmgps.datasets.prepare import PolypSource, PrepareError, get_source, prepare
 from mmgps.engine import InputMissingError, rooted_datasets
-from mmgps.lock import one_at_a_time
 from mmgps.registry import INPUTS
+from mmgps.utils.lock import one_at_a_time
 
 DATASET = 'mmgps.PolypDataset'
 

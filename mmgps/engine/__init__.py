@@ -1,6 +1,6 @@
 """The mmengine side: hooks, optimizer wrappers, and changes to configs."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmengine')
 

@@ -13,9 +13,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 
-from mmgps.delta.base import listed
 from mmgps.selection import unpack_selection
 from mmgps.tuning import LoadingWatch
+from mmgps.utils.text import listed
 
 from .checkpoint_method import CHECKPOINT_KEY, follow_checkpoint, injected_in
 from .checkpoints import load_plain, weights_only

@@ -9,13 +9,13 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
-from mmgps.delta import grow
-from mmgps.delta.base import listed
-from mmgps.delta.tensors import below, injected_names
+from mmgps.delta import inject_missing
+from mmgps.delta.base import below, injected_names
 from mmgps.registry import METHODS
 from mmgps.selection import Selection
-from mmgps.tuning import TuningMethod, eject, injected_by
+from mmgps.tuning import TuningMethod, injected_by, unload
 from mmgps.tuning.rebuild import INJECTING, KEYS
+from mmgps.utils.text import listed
 
 from .components import METHOD_NAMES
 from .target import find_backbone
@@ -65,10 +65,12 @@ def follow_checkpoint(
     asked = method or kept
     if there:
         for part in model.modules():
-            eject(part)
+            unload(part)
     if wanted:
         assert selection is not None
-        grow(backbone, selection, names - own, method if method is not None and agrees(method, selection) else None)
+        inject_missing(
+            backbone, selection, names - own, method if method is not None and agrees(method, selection) else None
+        )
     print_log(
         f'the checkpoint was trained by {selection.method if selection else "no method that adds modules"}, the config '
         f'asks for {asked.name if asked else "no method"}: the network follows the checkpoint',

@@ -21,7 +21,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
-from mmgps.whole_file import whole_file
+from mmgps.utils.atomic_file import atomic_file
 
 DELTA_SUFFIX = '.safetensors'
 FORCE, TRUST = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
@@ -74,7 +74,7 @@ def write_plain(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Non
     Raises:
         OSError: If it cannot be written, to a full disk for example; names the file.
     """
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         try:
             torch.save(content, partial)
         except RuntimeError as error:  # torch's own for a full disk

@@ -31,7 +31,7 @@ METHOD_NAMES: dict[str, dict[str, Any]] = {
     'gps-snr': dict(type='mmgps.GPS', score=dict(type='mmgps.SignalToNoiseScore')),
     'gps-shared': dict(type='mmgps.GPS', choice=dict(type='mmgps.SharedColumns')),
     'gps-network-wide': dict(type='mmgps.GPS', choice=dict(type='mmgps.NetworkWide')),
-    'gps-no-bias': dict(type='mmgps.GPS', whole=()),
+    'gps-no-bias': dict(type='mmgps.GPS', full_roles=()),
 }
 """Names for the command line, and the method that each stands for."""
 

@@ -9,7 +9,18 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor
 
-from mmgps.delta import AppliedDelta, Base, Delta, check_growth, extract, grow, merge, same, unpack_delta, verify
+from mmgps.delta import (
+    AppliedDelta,
+    BaseFingerprint,
+    Delta,
+    check_injection,
+    extract,
+    inject_missing,
+    merge,
+    same,
+    unpack_delta,
+    verify,
+)
 from mmgps.selection import Selection, pack_selection, unpack_selection
 
 from .base_model import build_base, state_of
@@ -49,9 +60,9 @@ def extract_from_checkpoint(
     model = build_base(cfg, base, target)
     backbone = find_backbone(model, target)
     beside, state = set(selection.whole) - dict(backbone.named_parameters()).keys(), state_of(loaded)
-    check_growth(backbone, selection, {name: state.get(f'{target}.{name}') for name in beside})
-    grow(backbone, selection, beside)
-    before = Base.of(backbone, selection)
+    check_injection(backbone, selection, {name: state.get(f'{target}.{name}') for name in beside})
+    inject_missing(backbone, selection, beside)
+    before = BaseFingerprint.of(backbone, selection)
     model.load_state_dict(dict(state))
     meta = loaded.get('meta', {})
     origin = origin_of(cfg, meta.get('dataset_meta'), meta.get('epoch'), meta.get('iter'))

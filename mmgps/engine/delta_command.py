@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mmgps.delta import Delta, diff, format_diff, load_delta, save_delta, union
 from mmgps.delta.diff import total
-from mmgps.plain_text import printable
-from mmgps.whole_file import check_apart
+from mmgps.utils.atomic_file import check_apart
+from mmgps.utils.text import printable
 
 from .command_line import add_config_arguments, read_config
 from .delta_checkpoints import (

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmgps.registry import SELECTION_LOSSES
-from mmgps.selection.roles import type_names
+from mmgps.rewiring import type_names
 
 from .kept_loss import LossKeeper
 from .selection_batches import SelectionBatches, divide, samples_of, selection_batches

@@ -16,8 +16,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmgps.rewiring import type_names
 from mmgps.selection import Quantiles, Selection, gradient_quantiles, preserved, sum_gradients
-from mmgps.selection.roles import type_names
 from mmgps.tuning import TuningMethod
 
 from .micro_batches import MicroBatches

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS as ANY_MODELS
 from torch import nn
 
 from mmgps.registry import MODELS
-from mmgps.selection import Injected
+from mmgps.rewiring import Injected
 from mmgps.tuning import InjectionMethod, TuningMethod, WholeParameters, freeze_unselected
 
 from .checkpoints import weights_only

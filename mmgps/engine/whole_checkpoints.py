@@ -12,7 +12,7 @@ from mmengine._strategy import FSDPStrategy, SingleDeviceStrategy
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from mmgps.whole_file import whole_file
+from mmgps.utils.atomic_file import atomic_file
 
 from .selection_pass import unwrapped
 
@@ -45,7 +45,7 @@ def _whole(save: Any) -> Any:
         for left in target.parent.glob('.*.pth.part'):  # by a run that was killed; one at a time holds the folder
             left.unlink()
         try:
-            with whole_file(target, alone=True) as partial:
+            with atomic_file(target, alone=True) as partial:
                 save(str(target.parent), partial.name, *args, **options)
         except OSError as error:
             raise OSError(

@@ -21,7 +21,7 @@ from mmengine.logging import print_log
 from mmengine.registry import STRATEGIES
 from mmengine.utils.dl_utils import set_multi_processing
 
-from mmgps.lock import take
+from mmgps.utils.lock import take
 
 from .last_checkpoint import NOTE
 

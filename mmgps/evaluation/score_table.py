@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Sequence
 
-from mmgps.whole_file import write_whole
+from mmgps.utils.atomic_file import write_atomically
 
 from .image_score import ImageScore
 
@@ -27,7 +27,7 @@ def write_score_table(path: str | os.PathLike[str], scores: Sequence[ImageScore]
     writer.writerow(COLUMNS + STRUCTURE_COLUMNS if structure else COLUMNS)
     for score in scores:
         writer.writerow([score.name, *(f'{100 * value:.4f}' for value in _row(score))])
-    write_whole(path, table.getvalue().encode())
+    write_atomically(path, table.getvalue().encode())
 
 
 def _row(score: ImageScore) -> list[float]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mmgps.engine.checkpoints import load_plain, write_plain
+from mmgps.utils.atomic_file import check_apart
 from mmgps.utils.names import nearest
-from mmgps.whole_file import check_apart
 
 
 def strip_prefix(state: Mapping[str, Tensor], prefix: str = 'backbone.') -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from mmgps.engine.checkpoints import load_plain, write_plain
-from mmgps.whole_file import check_apart
+from mmgps.utils.atomic_file import check_apart
 
 RENAMED = {
     '.attn.attn.in_proj_weight': '.attn.qkv.weight',

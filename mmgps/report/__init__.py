@@ -1,6 +1,6 @@
 """What a selection chose, as a page, pictures and figures."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmengine')
 

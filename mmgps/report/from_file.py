@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
-from mmgps.delta import check_growth, grow
+from mmgps.delta import check_injection, inject_missing
 from mmgps.engine import build_plain, find_backbone
 
 from .report_hook import read_selection
@@ -36,6 +36,6 @@ def report_of_file(
     selection = read_selection(path)
     backbone = find_backbone(build_plain(cfg), target)
     beside = set(selection.whole) - dict(backbone.named_parameters()).keys()
-    check_growth(backbone, selection, dict.fromkeys(beside))
-    grow(backbone, selection, beside)
+    check_injection(backbone, selection, dict.fromkeys(beside))
+    inject_missing(backbone, selection, beside)
     return SelectionReport(backbone, selection, other=None if other is None else read_selection(other), names=names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mmgps.plain_text import figure_text
+from mmgps.utils.text import figure_text
 
 from .facts import LayerFacts, SelectionFacts
 from .figure import COLOURS, LABELS, new_figure

@@ -9,17 +9,16 @@ import numpy.typing as npt
 from torch import nn
 
 from mmgps.selection import Connections, Selection
-from mmgps.tuning.parts import Part
-from mmgps.tuning.sites import find_sites
+from mmgps.tuning.sites import LayerPart, find_sites
 
 from .facts import counts_of_columns
 from .figure import new_figure
 
 PANELS = {
-    Part.QKV: 'into query, key and value',
-    Part.FC1: 'into the MLP',
-    Part.PROJ: 'out of the attention',
-    Part.FC2: 'out of the MLP',
+    LayerPart.QKV: 'into query, key and value',
+    LayerPart.FC1: 'into the MLP',
+    LayerPart.PROJ: 'out of the attention',
+    LayerPart.FC2: 'out of the MLP',
 }
 BINS = 192
 """Cells of a row; of a layer with more inputs, neighbours share one."""
@@ -56,7 +55,7 @@ def draw_map(backbone: nn.Module, selection: Selection) -> Any | None:
     return figure
 
 
-def _rows(backbone: nn.Module, selection: Selection, part: Part) -> list[Connections]:
+def _rows(backbone: nn.Module, selection: Selection, part: LayerPart) -> list[Connections]:
     """Chosen connections of each layer that plays ``part``, in the order of the network."""
     names = [site.name for site in find_sites(backbone) if site.part is part]
     chosen = [selection.connections[name] for name in names if name in selection.connections]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmgps.plain_text import figure_text
+from mmgps.utils.text import figure_text
 
 from .figure import COLOURS, LABELS, new_figure
 from .overlap import Overlap, in_all

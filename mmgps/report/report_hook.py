@@ -18,7 +18,7 @@ from mmgps.engine.selection_pass import unwrapped
 from mmgps.registry import HOOKS
 from mmgps.selection import Selection, load_selection
 from mmgps.sparse import CompactTraining
-from mmgps.whole_file import skipped_if_unwritable
+from mmgps.utils.atomic_file import skipped_if_unwritable
 
 from .figure import as_pixels
 from .write import SelectionReport

@@ -13,7 +13,7 @@ from torch import nn
 
 from mmgps.selection import Quantiles, Selection
 from mmgps.sparse import Route
-from mmgps.whole_file import write_whole
+from mmgps.utils.atomic_file import write_atomically
 
 from .facts import SelectionFacts, plain_modules, selection_facts
 from .figure import as_png
@@ -79,8 +79,8 @@ class SelectionReport:
         target = Path(folder)
         pictures = {name: as_png(figure) for name, figure in self.figures.items()}
         for name, content in pictures.items():
-            write_whole(target / f'{name}.png', content)
-        write_whole(target / 'selection.json', json.dumps(self.as_json(), indent=1).encode())
+            write_atomically(target / f'{name}.png', content)
+        write_atomically(target / 'selection.json', json.dumps(self.as_json(), indent=1).encode())
         page = html_page(self.facts, {HEADINGS[name]: content for name, content in pictures.items()})
-        write_whole(target / 'index.html', page.encode('utf-8', 'backslashreplace'))
+        write_atomically(target / 'index.html', page.encode('utf-8', 'backslashreplace'))
         return target / 'index.html'

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmgps.selection import Injected
+from mmgps.rewiring import Injected
 
 from .optimizer_steps import guard
 from .weight import TrainedWeight

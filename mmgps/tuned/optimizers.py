@@ -15,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mmgps.sparse import SparseTraining, watch_steps
-from mmgps.tuning import Trained, UntrainedError, check_held, held_by, kept_elsewhere, listed
+from mmgps.tuning import Trained, UntrainedError, check_held, held_by, kept_elsewhere
+from mmgps.utils.text import listed
 
 if TYPE_CHECKING:
     from .tuned import Tuned

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from mmgps.delta import (
-    Base,
+    BaseFingerprint,
     Delta,
     DeltaMismatchError,
     Origin,
@@ -24,7 +24,8 @@ from mmgps.delta import (
     save_delta,
     tensors_of,
 )
-from mmgps.selection import Injected, Selection
+from mmgps.rewiring import Call, Injected, Structure
+from mmgps.selection import Selection
 from mmgps.sparse import (
     ChosenConnections,
     CompactTraining,
@@ -33,21 +34,19 @@ from mmgps.sparse import (
     start_options,
     unwatch_steps,
 )
-from mmgps.sparse.forward import Call
 from mmgps.tuning import (
     FirstIteration,
     InjectionError,
-    Structure,
     Trained,
     TuningMethod,
     beside,
     check_trainable,
-    eject,
     format_report,
     freeze_unselected,
     merge_operations,
     neutralize_unused,
     trained_tensors,
+    unload,
 )
 
 from .optimizers import StepHooks, check_all_held, check_optimizer, take_over
@@ -89,14 +88,14 @@ class Tuned:
         self.model, self.selection, self.method, self.target = model, selection, method, target
         self.backbone = model.get_submodule(target)
         self._flags = [(value, value.requires_grad) for value in model.parameters()]
-        self.added = method.complete(self.backbone, selection)
+        self.added = method.inject_selected(self.backbone, selection)
         """Weights of the base to the parameters that the method put beside them."""
         check_trainable(self.backbone, selection)
         self.training = training(self.backbone, selection)
         self.frozen = freeze_unselected(self.backbone, selection)
         """Parameters of the backbone that do not move."""
         self.lean = tuple(lean)
-        self._base = Base({})
+        self._base = BaseFingerprint({})
         self._before: Snapshot | None = None
         self._hooks: StepHooks | None = None
         self._reading: list[RemovableHandle] = []
@@ -125,7 +124,7 @@ class Tuned:
         self.training.start(registered)
         start_options(self.lean, self.backbone)
         if registered:
-            self._base = Base.of(self.backbone, self.selection)
+            self._base = BaseFingerprint.of(self.backbone, self.selection)
             self._before = Snapshot(self.model, self.selection, self.target)
             self._reading = [
                 part.register_forward_pre_hook(Call(self.training.watch_weights))
@@ -218,7 +217,7 @@ class Tuned:
         self._switched_off = True
         try:
             if self._injects:
-                eject(self.backbone)
+                unload(self.backbone)
             self._before.restore()
             yield self.model
         finally:
@@ -250,7 +249,7 @@ class Tuned:
         assert self._before is not None
         self._close()
         if self._injects:
-            eject(self.backbone)
+            unload(self.backbone)
         self._before.restore()
         return self.model
 

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of GPS."""
+"""Helpers without a subject of their own: files, downloads, locks, progress, text and required packages."""

@@ -1,6 +1,6 @@
 """Overlays of truth and prediction. They read mmseg's samples, but import nothing of mmseg."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmengine')
 require('mmcv')

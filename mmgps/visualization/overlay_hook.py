@@ -14,7 +14,7 @@ from mmengine.structures import BaseDataElement
 from torch.utils.data import DataLoader
 
 from mmgps.registry import HOOKS
-from mmgps.whole_file import skipped_if_unwritable
+from mmgps.utils.atomic_file import skipped_if_unwritable
 
 from .overlay import Colour
 from .sample_view import View, named_classes, view_sample, write_sheet, write_view

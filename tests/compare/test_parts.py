@@ -15,8 +15,12 @@ from mmgps.compare.settings import stated_options
 
 
 def test_a_candidate() -> None:
-    found = parse_candidate('gps:k=5,whole=()')
-    assert (found.label, found.name, dict(found.options)) == ('gps:k=5,whole=()', 'gps', {'k': 5, 'whole': ()})
+    found = parse_candidate('gps:k=5,full_roles=()')
+    assert (found.label, found.name, dict(found.options)) == (
+        'gps:k=5,full_roles=()',
+        'gps',
+        {'k': 5, 'full_roles': ()},
+    )
     assert '/' not in parse_candidate('gps:k=5').folder
     assert parse_candidate('bias').options == ()
 
@@ -29,9 +33,9 @@ def test_a_candidate() -> None:
         ('lora:parts=[qkv,proj],rank=4', {'parts': ('qkv', 'proj'), 'rank': 4}),
         ('lora:parts=["qkv", "proj"]', {'parts': ('qkv', 'proj')}),
         ('lora:parts=qkv', {'parts': 'qkv'}),
-        ("gps:whole=('bias','scale'),k=2", {'whole': ('bias', 'scale'), 'k': 2}),
-        ('gps:whole=(bias,),k=2', {'whole': ('bias',), 'k': 2}),
-        ('gps:whole=bias', {'whole': 'bias'}),
+        ("gps:full_roles=('bias','scale'),k=2", {'full_roles': ('bias', 'scale'), 'k': 2}),
+        ('gps:full_roles=(bias,),k=2', {'full_roles': ('bias',), 'k': 2}),
+        ('gps:full_roles=bias', {'full_roles': 'bias'}),
         ('spt-lora:budget=1e-2', {'budget': 0.01}),
     ],
 )
@@ -42,9 +46,9 @@ def test_options_of_several_values(text: str, options: dict) -> None:
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('gps:whole=(bias', r"'whole=\(bias': expected '\)' at the end"),
-        ('gps:whole="bias', r"""expected '"' at the end"""),
-        ('gps:whole=bias]', r"'\]' closes no bracket"),
+        ('gps:full_roles=(bias', r"'full_roles=\(bias': expected '\)' at the end"),
+        ('gps:full_roles="bias', r"""expected '"' at the end"""),
+        ('gps:full_roles=bias]', r"'\]' closes no bracket"),
         ('gps:k=5,6', r'at least 1, got \(5, 6\)'),
         ('lora:parts=qkv,nose', r"parts names one or more of .*got \['qkv', 'nose'\]"),
         ('gsp', r"unknown method 'gsp', .*nearest: gps"),

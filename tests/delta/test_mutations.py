@@ -21,7 +21,7 @@ from mmgps.delta import (
     AppliedDelta,
     DeltaFileError,
     DeltaMismatchError,
-    check_growth,
+    check_injection,
     load_delta,
     pack_delta,
     save_delta,
@@ -37,7 +37,7 @@ from mmgps.selection import (
     save_selection,
     unpack_selection,
 )
-from mmgps.selection.sealed import MAX_DEPTH, seal
+from mmgps.selection.checked_safetensors import MAX_DEPTH, add_digest
 from mmgps.tuning import Adapter, LoRA
 
 
@@ -102,7 +102,7 @@ def test_a_shape_edited_in_the_header_alone_is_refused(selection: Selection, tmp
 def resealed(state: dict, change: Callable[[dict], Any]) -> dict:
     content = json.loads(json.loads(state['metadata'])['content'])
     change(content)
-    return {**state, 'metadata': seal(content, state.get('positions', state.get('tensors')))}
+    return {**state, 'metadata': add_digest(content, state.get('positions', state.get('tensors')))}
 
 
 @pytest.mark.parametrize('depth', [MAX_DEPTH, 5_000, 100_000])
@@ -222,9 +222,9 @@ def test_settings_of_a_selection_take_no_memory_either() -> None:
     """It holds no tensors to hold them against."""
     backbone, selection = Small().backbone, trained(method=LoRA(2))[1].selection
     beside = dict.fromkeys(selection.whole)
-    check_growth(backbone, selection, beside)
+    check_injection(backbone, selection, beside)
     before = mutations.peak_mib()
-    with pytest.raises(DeltaMismatchError, match='numbers beside the base, more than it has'):
-        check_growth(backbone, replace(selection, settings={**selection.settings, 'rank': 2_000_000}), beside)
+    with pytest.raises(DeltaMismatchError, match='numbers, more than the base has'):
+        check_injection(backbone, replace(selection, settings={**selection.settings, 'rank': 2_000_000}), beside)
     assert mutations.peak_mib() - before < 64
     assert list(backbone.state_dict()) == list(Small().backbone.state_dict())

@@ -10,7 +10,7 @@ from mmengine.registry import METRICS
 from tiny import PIPELINE, tiny_config, train
 
 from mmgps.engine.hooks.before_after_hook import scalars
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

@@ -19,7 +19,7 @@ from tiny import PIPELINE, assert_same_bits, state_of, tiny_config, train
 
 from mmgps.benchmark import Setup
 from mmgps.delta import extract, save_delta
-from mmgps.delta.base import Base
+from mmgps.delta.base import BaseFingerprint
 from mmgps.engine import CheckpointFileError, build_base, build_runner, init_bank, init_model, tune_config, weights_only
 from mmgps.engine.checkpoints import FORCE, TRUST, load_plain
 from mmgps.models import SAMPretrained
@@ -78,7 +78,9 @@ class Scene:
         method = BiasTuning()
         backbone = self.model.backbone
         selection = method.select(backbone)
-        save_delta(extract(self.model, selection, Base.of(backbone, selection)), self.folder / 'd.safetensors')
+        save_delta(
+            extract(self.model, selection, BaseFingerprint.of(backbone, selection)), self.folder / 'd.safetensors'
+        )
         return self.folder / 'd.safetensors'
 
     def tool(self, name: str, cfg: Config, *words: object) -> None:
@@ -135,7 +137,7 @@ def _flexible(s: Scene, cfg: Config) -> None:
 
 def _compare_child(s: Scene) -> None:
     from mmgps.compare.child import train as train_child
-    from mmgps.compare.files import write_json
+    from mmgps.utils.atomic_file import write_json
 
     folder = s.folder / 'trial'
     folder.mkdir()

@@ -28,13 +28,13 @@ def test_k_below_one(k: object) -> None:
 
 def test_unknown_role() -> None:
     with pytest.raises(ValueError, match=r"got \['norms'\]; allowed: \['bias'"):
-        GPS(whole=['norms'])
+        GPS(full_roles=['norms'])
 
 
 def test_a_single_role() -> None:
-    assert GPS(whole='bias').settings()['whole'] == ['bias']
+    assert GPS(full_roles='bias').settings()['full_roles'] == ['bias']
     with pytest.raises(ValueError, match=r"got \['norms'\]; allowed: \['bias'"):
-        GPS(whole='norms')
+        GPS(full_roles='norms')
 
 
 def test_k_above_a_fan_in_is_clamped_and_said_once() -> None:

@@ -21,7 +21,7 @@ import mmgps.engine.hooks.tune_hook as tune_hook
 import mmgps.engine.whole_checkpoints as whole_checkpoints
 from mmgps.engine import build_runner
 from mmgps.engine.last_checkpoint import LastCheckpointError, check_last_checkpoint
-from mmgps.whole_file import whole_file
+from mmgps.utils.atomic_file import atomic_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -188,7 +188,7 @@ def test_a_full_disk_while_the_selection_is_written(tmp_path: Path, monkeypatch:
 
 def test_a_partial_file_of_a_killed_process_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / '.a.pth.part').write_bytes(b'half')
-    with whole_file(tmp_path / 'a.pth', alone=True) as partial:
+    with atomic_file(tmp_path / 'a.pth', alone=True) as partial:
         partial.write_bytes(b'whole')
     assert [path.name for path in tmp_path.iterdir()] == ['a.pth']
 

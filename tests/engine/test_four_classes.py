@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from tiny import PIPELINE, DrawTiny, TinyPictures, tiny_config, train
 
 from mmgps.registry import HOOKS
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

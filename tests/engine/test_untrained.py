@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from mmgps.engine import METHOD_NAMES, tune_config
 from mmgps.selection import UnreachedError
 from mmgps.tuning import InjectionError, LoRA, UntrainedError, merge_operations
-from mmgps.tuning.low_rank import low_rank
-from mmgps.tuning.placing import place
+from mmgps.tuning.lora import low_rank
+from mmgps.tuning.operations import place
 from mmgps.tuning.sites import find_sites
 
 ADAMW = dict(type='AdamW', lr=1e-2)

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from ranks import run_ranks
 from tiny import stop_workers, tiny_config, train
 
-import mmgps.lock
+import mmgps.utils.lock
 from mmgps.engine import WorkDirError, enter_work_dir, hold_work_dir, remove_run, set_work_dir
 from mmgps.engine.work_dir import files_of_a_run
 
@@ -89,7 +89,7 @@ def test_all_processes_of_a_run_are_refused(holder: subprocess.Popen, tmp_path: 
 
 def held_elsewhere(folder: Path) -> bool:
     """Whether another process would be refused."""
-    code = 'import sys, mmgps.lock, pathlib; mmgps.lock.take(pathlib.Path(sys.argv[1]), 0)'
+    code = 'import sys, mmgps.utils.lock, pathlib; mmgps.utils.lock.take(pathlib.Path(sys.argv[1]), 0)'
     answer = subprocess.run(
         [sys.executable, '-c', code, folder / '.run.lock'],
         env={**os.environ, 'PYTHONPATH': str(ROOT)},
@@ -135,7 +135,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(mmgps.lock.fcntl, 'flock', refuse)
+    monkeypatch.setattr(mmgps.utils.lock.fcntl, 'flock', refuse)
     assert hold_work_dir(str(tmp_path)) is None
     assert hold_work_dir('s3://bucket/run') is None
 

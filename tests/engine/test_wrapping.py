@@ -13,8 +13,9 @@ from tiny import state_of, tiny_config, train
 from torch import nn
 
 from mmgps.engine.wrapping import rewrap
-from mmgps.selection import Injected, load_selection
-from mmgps.tuning.placing import check_connected
+from mmgps.rewiring import Injected
+from mmgps.selection import load_selection
+from mmgps.tuning.operations import check_connected
 
 
 @MODEL_WRAPPERS.register_module(force=True)

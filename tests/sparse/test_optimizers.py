@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn, optim
 from training_pair import prepare, random_selection
 
-from mmgps.selection import base_parameters
+from mmgps.rewiring import base_parameters
 from mmgps.sparse import CompactTraining, MaskedTraining, SparseTraining
 from mmgps.sparse.optimizers import ELEMENTWISE, is_elementwise
 

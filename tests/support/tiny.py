@@ -15,7 +15,7 @@ from mmengine.registry import DATASETS, TRANSFORMS
 from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmgps.selection import RandomScore, Selection
 from mmgps.sparse import CompactTraining, MaskedTraining, SparseTraining
-from mmgps.sparse.routes import Kind, Work
+from mmgps.sparse.routes import GradientKernel, LayerCost
 from mmgps.tuning import GPS, freeze_unselected
 
 Loss = Callable[[nn.Module, int], Tensor]
@@ -21,7 +21,7 @@ OPTIMIZERS = {
     'sgd': lambda values: torch.optim.SGD(values, lr=1e-2, momentum=0.9, weight_decay=0.05),
     'slow-sgd': lambda values: torch.optim.SGD(values, lr=3e-5, momentum=0.9, weight_decay=0.05),
 }
-ROUTES = (Kind.COLUMNS, Kind.GATHER, Kind.DENSE)
+ROUTES = (GradientKernel.COLUMNS, GradientKernel.GATHER, GradientKernel.DENSE)
 
 # Tensors whose numbers are all smaller are compared on this scale: some are zero but for rounding, such as the running
 # mean of a linear map of what a normalisation has just centred.
@@ -42,7 +42,7 @@ def uneven(maps: Iterable[Tensor]) -> Tensor:
 def take_routes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layer by layer another route: the cost rule takes the dense one for nearly all layers of a small network."""
     turns = cycle(ROUTES)
-    monkeypatch.setattr(Work, 'costs', lambda work: {next(turns): 0.0})
+    monkeypatch.setattr(LayerCost, 'costs', lambda work: {next(turns): 0.0})
 
 
 def prepare(

@@ -47,7 +47,7 @@ class Tuned:
         self.model, self.method = Whole(backbone), method
         self.wrapper = GPSOptimWrapper(torch.optim.AdamW(self.model.parameters(), lr=1e-2, weight_decay=0.05))
         self.selection = selection or self._select()
-        added = method.complete(backbone, self.selection)
+        added = method.inject_selected(backbone, self.selection)
         self.training = CompactTraining(backbone, self.selection)
         frozen = freeze_unselected(backbone, self.selection)
         hold_only_trained(self.wrapper, frozen, self.training, True, added)

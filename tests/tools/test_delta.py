@@ -22,8 +22,8 @@ from mmgps.engine import init_model, tune_config
 from mmgps.engine.hooks.delta_hook import DELTA_KEY
 from mmgps.models.extract_backbone import extract_backbone
 from mmgps.models.rename_vit import convert_vit
-from mmgps.requirements import require
-from mmgps.selection import sealed
+from mmgps.selection import checked_safetensors as sealed
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

@@ -21,12 +21,12 @@ from tiny_sam import TINY, build_sam
 
 import mmgps.datasets.images as images
 import mmgps.models.sam.weights as weights
-from mmgps.checksum import Checksum
 from mmgps.datasets.prepare import get_source, run
 from mmgps.engine import MissingInputsError, provide_inputs
 from mmgps.models.sam import FILES
 from mmgps.models.sam.pretrained import PARTS
 from mmgps.registry import INPUTS
+from mmgps.utils.download import Checksum
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGSHIP = ROOT / 'configs/gps_polyp.py'

@@ -110,7 +110,7 @@ class Run:
             values = {name: entry.value for name, entry in method.candidates(backbone).items()}
             gradients = sum_gradients(model, values, [pictures()], model)
         selection = method.select(backbone, gradients)
-        method.complete(backbone, selection)
+        method.inject_selected(backbone, selection)
         self.training = CompactTraining(backbone, selection)
         freeze_unselected(backbone, selection)
         self.training.start()
@@ -132,7 +132,7 @@ class Run:
 
 METHODS = {
     'lora': lambda: LoRA(2, parts=('linear',)),
-    'gps': lambda: GPS(1, whole=()),
+    'gps': lambda: GPS(1, full_roles=()),
     'bias': BiasTuning,
     'full': FullTuning,
 }
@@ -179,7 +179,7 @@ def test_a_checkpoint_without_reentry_cuts_nothing_off(method: str) -> None:
 @pytest.mark.parametrize('path', [detached, data, copied_without_gradient])
 @pytest.mark.parametrize('method', METHODS)
 def test_what_is_detached_on_the_way(method: str, path: Callable) -> None:
-    with pytest.raises(UntrainedError, match=r'backbone\.first\..* backbone\.middle\..*; what .* is detached'):
+    with pytest.raises(UntrainedError, match=r'backbone\.first\..*backbone\.middle\..*; their results are detached'):
         Run(Network(path), METHODS[method]()).iterate(0)
 
 
@@ -192,7 +192,7 @@ def test_a_result_that_nothing_uses_is_not_cut_off(method: str) -> None:
 
 
 def test_a_layer_that_is_read_and_not_called() -> None:
-    with pytest.raises(UntrainedError, match=r'backbone\.middle\.lora\.a, .*; the weights of their layers are read'):
+    with pytest.raises(UntrainedError, match=r"'backbone\.middle\.lora\.a', .*; the weights of their layers are read"):
         Run(Network(read), METHODS['lora']()).iterate(0)
     assert Run(Network(read), METHODS['gps']()).iterate(0) == (True, SPARE['gps'])
 
@@ -238,7 +238,7 @@ def test_a_loss_that_hangs_on_nothing() -> None:
     model.backbone.spare.requires_grad_(False)
     model.head.requires_grad_(False)
     run = Run(model, LoRA(2, parts=('linear',)))
-    with pytest.raises(UntrainedError, match=r'2 of 2 .*backbone\.middle\.lora\.a, .*reentrant'):
+    with pytest.raises(UntrainedError, match=r"2 of 2 .*'backbone\.middle\.lora\.a', .*reentrant"):
         run.iterate(0)
 
 

@@ -18,10 +18,10 @@ def test_each_tensor_is_held_by_one_optimizer() -> None:
     trained = trained_tensors(model, {}, {})
     values = [entry.value for entry in trained]
     check_held(trained, [torch.optim.SGD(values[:1], lr=0.1), torch.optim.Adam(values[1:], lr=0.1)])
-    with pytest.raises(UntrainedError, match=r'^1 tensors .* no optimizer holds them: 0\.weight; let'):
+    with pytest.raises(UntrainedError, match=r"^1 tensors .* no optimizer holds them: '0\.weight'; let"):
         check_held(trained, [torch.optim.SGD(values[1:], lr=0.1)])
     both = [torch.optim.SGD(values, lr=0.1), torch.optim.Adam(values[:1], lr=0.1)]
-    with pytest.raises(UntrainedError, match=r'^1 tensors .* by more than one optimizer \(SGD, Adam\).*: 0\.weight'):
+    with pytest.raises(UntrainedError, match=r"^1 tensors .* by more than one optimizer \(SGD, Adam\).*: '0\.weight'"):
         check_held(trained, both)
     with pytest.raises(UntrainedError, match='nothing is trained'):
         check_held([], [])

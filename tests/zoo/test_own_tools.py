@@ -9,9 +9,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmgps.requirements import require
 from mmgps.selection import unpack_selection
-from mmgps.torchvision_ops import declare_missing_operators
+from mmgps.utils.requirements import require
+from mmgps.utils.torchvision_ops import declare_missing_operators
 
 require('mmseg')
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

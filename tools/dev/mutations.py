@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from mmgps.delta import AppliedDelta, DeltaFileError, DeltaMismatchError, load_delta, save_delta
 from mmgps.selection import SelectionFileError, SelectionMismatchError, load_selection, save_selection
-from mmgps.selection.sealed import seal
+from mmgps.selection.checked_safetensors import add_digest
 from mmgps.tuning import LoRA
 
 MIB = 2**20
@@ -127,7 +127,7 @@ def mutate_sealed(path: Path, key: str, rng: random.Random) -> None:
         said = 'shapes' if 'target' in content else 'positions'
         if names <= set(tensors) and _numbers(tensors) >= numbers and rng.random() < 0.8:
             content[said] = {name: list(value.shape) for name, value in tensors.items()}
-        envelope = seal(content, tensors)
+        envelope = add_digest(content, tensors)
     save_file(tensors, str(path), {key: envelope})
 
 
@@ -136,7 +136,7 @@ def _numbers(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _sealed_text(text: str, tensors: Mapping[str, Tensor]) -> str:
-    from mmgps.selection.sealed import _digest
+    from mmgps.selection.checked_safetensors import _digest
 
     return json.dumps({'content': text, 'sha256': _digest(text, tensors)})
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

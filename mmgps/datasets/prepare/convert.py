@@ -12,7 +12,7 @@ from mmgps.datasets.prepare.sources import PolypSource
 from mmgps.datasets.prepare.split import val_ids
 from mmgps.datasets.prepare.summary import Summary
 from mmgps.datasets.prepare.target import building
-from mmgps.download import Progress
+from mmgps.utils.download import Progress
 
 JPEG = frozenset({'.jpg', '.jpeg'})
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmgps.checksum import ChecksumError
 from mmgps.datasets.prepare.errors import SourceUnavailableError
 from mmgps.datasets.prepare.sources import PolypSource
-from mmgps.download import DownloadError, Progress, download
+from mmgps.utils.download import ChecksumError, DownloadError, Progress, download
 
 
 def fetch(source: PolypSource, folder: str | Path, progress: Progress | None = None) -> Path:

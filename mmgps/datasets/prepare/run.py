@@ -9,7 +9,7 @@ from mmgps.datasets.prepare.fetch import fetch
 from mmgps.datasets.prepare.sources import get_source
 from mmgps.datasets.prepare.summary import Summary
 from mmgps.datasets.prepare.target import check_replaceable
-from mmgps.progress import ProgressLine
+from mmgps.utils.progress import ProgressLine
 
 
 def prepare(

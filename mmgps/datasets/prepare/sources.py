@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 
-from mmgps.checksum import Checksum
+from mmgps.utils.download import Checksum
 from mmgps.utils.names import nearest
 
 PRANET = (

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from mmgps.datasets.prepare.errors import CorruptArchiveError, UnsafeArchiveError
 from mmgps.datasets.prepare.files import JUNK, check_expansion, open_files
-from mmgps.download import Progress
+from mmgps.utils.download import Progress
 
 DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 

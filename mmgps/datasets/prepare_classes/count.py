@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from mmgps.datasets.prepare.errors import CountError, LayoutError, listing
 from mmgps.datasets.prepare_classes.sets import ClassSet, Split
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 
 def count(wanted: ClassSet, folder: Path, partial: bool) -> dict[str, int]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mmgps.checksum import Checksum
 from mmgps.datasets.prepare_classes.flowers17 import FEW, write_lists
 from mmgps.datasets.prepare_classes.sets import ClassSet, Part, Split
+from mmgps.utils.download import Checksum
 
 FLOWERS = 'https://www.robots.ox.ac.uk/~vgg/data/flowers/102'
 DOGS = 'http://vision.stanford.edu/aditya86/ImageNetDogs'

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmgps.checksum import ChecksumError
 from mmgps.datasets.prepare.errors import LayoutError, SourceUnavailableError, listing
 from mmgps.datasets.prepare_classes.sets import ClassSet, Part
-from mmgps.download import DownloadError, download
-from mmgps.progress import ProgressLine
+from mmgps.utils.download import ChecksumError, DownloadError, download
+from mmgps.utils.progress import ProgressLine
 
 
 def unpacked_at(wanted: ClassSet, at: Path) -> Path | None:

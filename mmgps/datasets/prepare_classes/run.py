@@ -9,7 +9,7 @@ from mmgps.datasets.prepare_classes.archives import copy, unpack
 from mmgps.datasets.prepare_classes.count import count
 from mmgps.datasets.prepare_classes.locate import at_hand, fetch_parts, unpacked_at
 from mmgps.datasets.prepare_classes.sets import ClassSet
-from mmgps.progress import ProgressLine
+from mmgps.utils.progress import ProgressLine
 
 
 def prepare_set(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmgps.checksum import Checksum
+from mmgps.utils.download import Checksum
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mmengine.dist import broadcast, get_world_size
 from mmengine.model import BaseDataPreprocessor
 from torch import nn
 
-from mmgps.sparse.shard import is_sharded
+from mmgps.sparse.weight import is_sharded
 from mmgps.utils.names import nearest
 
 from .checks import check_parameters

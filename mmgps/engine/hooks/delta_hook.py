@@ -11,7 +11,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
-from mmgps.delta import AppliedDelta, Base, Delta, extract, pack_delta, save_delta, unpack_delta
+from mmgps.delta import AppliedDelta, BaseFingerprint, Delta, extract, pack_delta, save_delta, unpack_delta
 from mmgps.registry import HOOKS
 
 from ..delta_folder import DeltaFolder
@@ -86,7 +86,7 @@ class DeltaHook(Hook):
             judge = CheckpointHook(save_best=save_best, rule=rule)
             self._better = judge.is_better_than[save_best]
             self._worst = judge.init_value_map[judge.rules[0]]
-        self.base: Base | None = None
+        self.base: BaseFingerprint | None = None
         self._scored = True
         self._written: tuple[int, Path] | None = None
         self._scores: tuple[int, dict[str, float]] | None = None
@@ -101,7 +101,7 @@ class DeltaHook(Hook):
                     f'the checkpoint to resume from says nothing of the base ({BASE_KEY!r}): it was written without '
                     'mmgps.DeltaHook; extract a delta with tools/delta.py when the run is over'
                 )
-            self.base = Base.of(find_backbone(model, tune.target), tune.selection)
+            self.base = BaseFingerprint.of(find_backbone(model, tune.target), tune.selection)
         self.folder.enter(runner.work_dir)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
@@ -142,7 +142,7 @@ class DeltaHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Fill a thin checkpoint up from the base, which is in the model."""
         if runner._resume and BASE_KEY in checkpoint:
-            self.base = Base(**checkpoint[BASE_KEY])
+            self.base = BaseFingerprint(**checkpoint[BASE_KEY])
             self.folder.restore(checkpoint[FOLDER_KEY])
         if DELTA_KEY in checkpoint:
             model: Any = unwrapped(runner.model)

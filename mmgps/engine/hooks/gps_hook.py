@@ -20,7 +20,7 @@ class GPSHook(TuneHook):
         k: Connections per neuron.
         score: Config of the score.
         choice: Config of the choice.
-        whole: Roles that are trained in full, see :class:`mmgps.tuning.GPS`.
+        full_roles: Roles that are trained in full, see :class:`mmgps.tuning.GPS`.
         target: Path of the backbone within the model.
         num_batches: Batches of the selection pass on each process; None for all training data.
         selection: A file written by a former run under the same options, used instead of selecting.
@@ -36,7 +36,7 @@ class GPSHook(TuneHook):
         k: int = 1,
         score: dict | None = None,
         choice: dict | None = None,
-        whole: str | Sequence[str] = ('bias', 'scale', 'position_bias'),
+        full_roles: str | Sequence[str] = ('bias', 'scale', 'position_bias'),
         target: str = 'backbone',
         num_batches: int | None = None,
         selection: str | None = None,
@@ -50,6 +50,6 @@ class GPSHook(TuneHook):
             k,
             SCORES.build({'_scope_': 'mmgps', 'type': 'GradientScore', **(score or {})}),
             CHOICES.build({'_scope_': 'mmgps', 'type': 'PerNeuron', **(choice or {})}),
-            whole,
+            full_roles,
         )
         super().__init__(method, target, num_batches, selection, sparse, loss, lean, micro_batches, allow_random_base)

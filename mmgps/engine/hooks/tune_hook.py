@@ -12,15 +12,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmgps.registry import HOOKS, LEAN, MICRO_BATCHES, SELECTION_LOSSES, SPARSE
-from mmgps.selection import (
-    Injected,
-    Quantiles,
-    Selection,
-    load_selection,
-    pack_selection,
-    save_selection,
-    unpack_selection,
-)
+from mmgps.rewiring import Injected
+from mmgps.selection import Quantiles, Selection, load_selection, pack_selection, save_selection, unpack_selection
 from mmgps.sparse import LeanOption, SparseTraining, start_options
 from mmgps.tuning import (
     FirstIteration,
@@ -263,7 +256,7 @@ class TuneHook(Hook):
         watch_losses(runner.optim_wrapper, self._first)
 
     def _complete(self, runner: Runner, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
-        added = self._method(runner).complete(self._backbone(runner), selection)
+        added = self._method(runner).inject_selected(self._backbone(runner), selection)
         check_made_before(runner, self._method(runner), self.target)
         return added
 

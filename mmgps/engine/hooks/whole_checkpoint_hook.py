@@ -12,7 +12,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from mmgps.whole_file import write_whole
+from mmgps.utils.atomic_file import write_atomically
 
 from ..last_checkpoint import NOTE, remove_other_best, resumed
 from ..pending_gradients import gathered_gradients
@@ -85,7 +85,7 @@ class WholeCheckpointHook(CheckpointHook):
                 **self.args,
             )
         if is_main_process():
-            write_whole(Path(runner.work_dir) / NOTE, self.last_ckpt.encode())
+            write_atomically(Path(runner.work_dir) / NOTE, self.last_ckpt.encode())
             for path in outdated:
                 self._remove(path)
             self._remove_other_best(runner)

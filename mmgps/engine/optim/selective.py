@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from mmgps.registry import OPTIM_WRAPPERS
 from mmgps.sparse import SparseTraining
-from mmgps.sparse.reduce import average_gradients
+from mmgps.sparse.compact import average_gradients
 from mmgps.tuning import FirstIteration, kept_elsewhere
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from mmgps.checksum import Checksum, ChecksumError
-from mmgps.download import DownloadError, download
-from mmgps.progress import ProgressLine
+from mmgps.utils.download import Checksum, ChecksumError, DownloadError, download
+from mmgps.utils.progress import ProgressLine
 
 from .sizes import FILES
 

@@ -18,12 +18,12 @@ from class_files import cars, cub, dogs, flowers102, nabirds, picture, vtab, wri
 from file_server import FileServer
 from polyp_files import write_folder, write_zip
 
-from mmgps.checksum import Checksum
 from mmgps.datasets.prepare import errors as e
 from mmgps.datasets.prepare.target import MARKER
 from mmgps.datasets.prepare_classes import FGVC, Part, prepare_set, vtab_set
 from mmgps.datasets.prepare_classes.archives import unpack
 from mmgps.datasets.prepare_classes.fgvc import FLOWER_NAMES
+from mmgps.utils.download import Checksum
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = {

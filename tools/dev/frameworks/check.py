@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmgps.rewiring import Injected
 from mmgps.selection import Role, Selection, describe, sum_gradients
-from mmgps.selection.injected import Injected
 from mmgps.sparse import CompactTraining, MaskedTraining
 from mmgps.tuning import GPS, LoRA, freeze_unselected
 from mmgps.tuning.sites import InjectionError

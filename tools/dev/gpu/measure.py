@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.autograd import DeviceType
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

@@ -14,7 +14,7 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 from .architectures import STACKS
 from .drive import sweep

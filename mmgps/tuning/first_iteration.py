@@ -28,7 +28,7 @@ FLAGS = ('reached', 'recorded', 'layer_recorded', 'unrecorded', 'detached')
 
 CAUSES: Sequence[tuple[Callable[[Trained], bool], str]] = (
     (
-        lambda entry: entry.unrecorded and not (entry.layer_recorded if entry.chosen else entry.recorded),
+        lambda entry: entry.unrecorded and not entry.recorded,
         'they compute where no gradients are recorded: within torch.no_grad, or within a reentrant checkpoint whose '
         'input needs no gradient since all before it is frozen; leave out use_checkpoint or with_cp of the backbone, '
         'or let it call torch.utils.checkpoint with use_reentrant=False',

@@ -56,6 +56,7 @@ class Reads(TorchFunctionMode):
                 entry.unrecorded |= not recording
             for entry in self._layers.get(id(value), ()) if computes else ():
                 entry.layer_recorded |= recording
+                entry.recorded |= recording and entry.chosen  # who reads the weight itself sends its gradient back
                 entry.unrecorded |= not recording
 
     def _follow(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cuts: bool) -> None:
@@ -85,9 +86,10 @@ class Reads(TorchFunctionMode):
                 continue
             seen.add(node)
             leaf = node if isinstance(node, Tensor) else getattr(node, 'variable', None)
-            entry = self._values.get(id(leaf))
-            if entry is not None:
+            if (entry := self._values.get(id(leaf))) is not None:
                 entry.detached = True
+            for entry in self._layers.get(id(leaf), ()):  # which compact training detaches too, but computes nothing
+                entry.detached |= entry.chosen and entry.layer_recorded
             waiting += [before for before, _ in getattr(node, 'next_functions', ()) if before is not None]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from tiny import tiny_config, tiny_model, train
+from torch import nn
 
 from mmgps.engine import tune_config
-from mmgps.tuning import RandomBaseError
+from mmgps.sparse.forward import no_hook
+from mmgps.tuning import LoadingWatch, RandomBaseError
 
 PLAIN = dict(patch_size=8, embed_dims=16, num_layers=2, num_heads=2, mlp_ratio=2, out_indices=(1,), patch_bias=True)
 
@@ -51,13 +54,23 @@ def test_names_that_do_not_fit(names: str, load_from: bool, tmp_path: Path) -> N
 
 
 def test_the_error_names_both_sides(tmp_path: Path) -> None:
+    """The name that is nearest comes first."""
+    state = dict(reversed(under('blocks.', weights()).items()))
     with pytest.raises(RandomBaseError, match=r'parameters are .*: cls_token.*the file holds blocks\.cls_token'):
-        train(config(tmp_path, under('blocks.', weights())))
+        train(config(tmp_path / 'near', state))
+    with pytest.raises(RandomBaseError, match=r"the file holds nothing whose name begins with 'backbone\.'"):
+        train(config(tmp_path / 'none', weights(), load_from=True))
 
 
 def test_only_a_few_tensors_fit(tmp_path: Path) -> None:
     state = {name: value for name, value in weights().items() if name in ('cls_token', 'pos_embed')}
     with pytest.raises(RandomBaseError, match=r'gave \d\.\d% of'):
+        train(config(tmp_path, state))
+
+
+def test_all_but_a_block_fits(tmp_path: Path) -> None:
+    state = {name: value for name, value in weights().items() if not name.startswith('layers.1.')}
+    with pytest.raises(RandomBaseError, match=r'gave 7\d\.\d% of .*: layers\.1\.ln1\.weight'):
         train(config(tmp_path, state))
 
 
@@ -74,9 +87,9 @@ def test_another_size_of_the_same_architecture(tmp_path: Path) -> None:
         (lambda: under('module.backbone.', weights()), dict(load_from=True)),
         (lambda: weights(img_size=(64, 64)), {}),
         (lambda: weights() | {'head.weight': torch.zeros(3)}, {}),
-        (lambda: {name: value for name, value in weights().items() if not name.startswith('ln')}, {}),
+        (lambda: {name: value for name, value in weights().items() if '.ln' not in name}, {}),
     ],
-    ids=['same', 'load_from', 'module', 'other-positions', 'surplus', 'without-a-norm'],
+    ids=['same', 'load_from', 'module', 'other-positions', 'surplus', 'without-norms'],
 )
 def test_what_fills_the_backbone_is_right(state, options: dict, tmp_path: Path) -> None:
     assert train(config(tmp_path, state(), **options)).iter == 1
@@ -127,6 +140,16 @@ def test_a_run_that_goes_on_is_not_asked(tmp_path: Path) -> None:
     cfg = config(tmp_path, under('blocks.', weights()), resume=True)
     cfg.train_cfg.max_iters = 2
     assert train(cfg).iter == 2
+
+
+def test_a_copy_made_meanwhile_is_not_watched() -> None:
+    """As hooks that average make one before training."""
+    net = nn.Linear(3, 2)
+    watch = LoadingWatch(net)
+    twin = pickle.loads(pickle.dumps(net))
+    assert [hook.hook for hook in twin._load_state_dict_pre_hooks.values()] == [no_hook()]
+    net.load_state_dict(twin.state_dict())
+    assert (watch.loads, watch.share()) == (1, 1.0)
 
 
 def test_nothing_is_left_on_the_network(tmp_path: Path) -> None:

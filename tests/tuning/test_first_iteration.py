@@ -87,10 +87,29 @@ def dropped(net: Backbone, x: Tensor) -> Tensor:
     return x + torch.zeros_like(y)
 
 
+def also_looked_at(path: Callable[[Backbone, Tensor], Tensor]) -> Callable[[Backbone, Tensor], Tensor]:
+    """A pass without gradients before that of ``path``."""
+
+    def run(net: Backbone, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            net.middle(x)
+        return path(net, x)
+
+    return run
+
+
+class Standardised(nn.Linear):
+    """Computes by its weight in a way of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight - self.weight.mean(1, keepdim=True), self.bias)
+
+
 class Network(nn.Module):
-    def __init__(self, path: Callable[[Backbone, Tensor], Tensor] = plain) -> None:
+    def __init__(self, path: Callable[[Backbone, Tensor], Tensor] = plain, middle: type[nn.Linear] = nn.Linear) -> None:
         super().__init__()
         self.backbone, self.head = Backbone(path), nn.Linear(WIDTH, 1)
+        self.backbone.middle = middle(WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone(x)).square().mean()
@@ -176,19 +195,32 @@ def test_a_checkpoint_without_reentry_cuts_nothing_off(method: str) -> None:
     assert run.iterate(0) == (True, SPARE[method])
 
 
-@pytest.mark.parametrize('path', [detached, data, copied_without_gradient])
+@pytest.mark.parametrize('path', [detached, data, copied_without_gradient, also_looked_at(detached)])
 @pytest.mark.parametrize('method', METHODS)
 def test_what_is_detached_on_the_way(method: str, path: Callable) -> None:
     with pytest.raises(UntrainedError, match=r'backbone\.first\..* backbone\.middle\..*; what .* is detached'):
         Run(Network(path), METHODS[method]()).iterate(0)
 
 
+@pytest.mark.parametrize('middle', [nn.Linear, Standardised])
+@pytest.mark.parametrize('path', [dropped, also_looked_at(dropped)], ids=['dropped', 'also-looked-at'])
 @pytest.mark.parametrize('method', METHODS)
-def test_a_result_that_nothing_uses_is_not_cut_off(method: str) -> None:
+def test_a_result_that_nothing_uses_is_not_cut_off(method: str, path: Callable, middle: type[nn.Linear]) -> None:
     """However often its size, its shape or its mean is asked for."""
-    done, unused = Run(Network(dropped), METHODS[method]()).iterate(0)
+    if method == 'lora':
+        middle = nn.Linear
+    done, unused = Run(Network(path, middle), METHODS[method]()).iterate(0)
     assert done
     assert {name.split('.')[1] for name in unused} == {'middle', 'spare'}
+
+
+@pytest.mark.parametrize('path', [detached, also_looked_at(detached)], ids=['detached', 'also-looked-at'])
+@pytest.mark.parametrize('method', ['gps', 'bias', 'full'])
+def test_what_a_layer_in_a_way_of_its_own_gives_is_detached(method: str, path: Callable) -> None:
+    model = frozen_at_first(path)
+    model.backbone.middle = Standardised(WIDTH, WIDTH)
+    with pytest.raises(UntrainedError, match=r'gradient in the first iteration: backbone\.middle\..*; .* is detached'):
+        Run(model, METHODS[method]()).iterate(0)
 
 
 def test_a_layer_that_is_read_and_not_called() -> None:

@@ -178,30 +178,65 @@ def test_the_host_gets_each_gradient_before_the_next_is_made(monkeypatch: pytest
     assert not any(hooks)
 
 
-def test_a_fitted_part_keeps_less_than_training_does(monkeypatch: pytest.MonkeyPatch) -> None:
+class Gain(nn.Module):
+    """Keeps its input where its weight is trained, and not where it is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8, 1, 1, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+BATCH = 40
+
+
+@pytest.mark.parametrize(('side', 'on_host'), [(40, False), (8, False), (8, True)])
+def test_a_fitted_part_keeps_less_than_training_does(side: int, on_host: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a part keeps for its backward, and the sums, take less than what training keeps for a batch."""
     said: list[str] = []
     monkeypatch.setattr(micro_batches, 'print_log', lambda message, logger: said.append(message))
     model, loss = Model().train(), SupConLoss()
-    wide = batch_of(0, 12)
-    wide['inputs'] = [torch.randn(3, 40, 40).double() for _ in range(12)]
+    model.backbone.insert(1, nn.Sequential(*(Gain() for _ in range(3))))
+    wide = batch_of(0, 2 * BATCH)
+    wide['inputs'] = [torch.randn(3, side, side).double() for _ in range(2 * BATCH)]
     parameters = dict(model.backbone.named_parameters())
     weights = {name: value for name, value in parameters.items() if value.dim() > 1}
-    divided = MicroBatches().bind(loss, model, model.backbone, WRAPPER, weights, IMAGES)
-    sums = 4 * sum(value.numel() for value in weights.values())
+    divided = MicroBatches(sums_on_host=on_host).bind(loss, model, model.backbone, WRAPPER, weights, BATCH)
+    flags, random = [value.requires_grad for value in model.parameters()], torch.get_rng_state()
+    next(divided(wide))
+    assert [value.requires_grad for value in model.parameters()] == flags
+    assert torch.equal(torch.get_rng_state(), random)
+    next(divided(wide))
+    (size,) = (int(line.removeprefix(f'selection pass: batches of {2 * BATCH} in parts of ')) for line in said)
 
     def kept(images: int, own: Any, trained: dict[str, Tensor]) -> int:
         for name, value in parameters.items():
             value.requires_grad_(name in trained)
         return saved_bytes(lambda: own(next(divide(wide, images))), model.parameters())
 
+    sums = 0 if on_host else 4 * sum(value.numel() for value in weights.values())
     biases = {name: value for name, value in parameters.items() if name not in weights}
-    room = kept(IMAGES, TaskLoss().bind(model, model.backbone, WRAPPER), biases)
-    list(divided(wide))
-    (size,) = (int(line.removeprefix('selection pass: batches of 12 in parts of ')) for line in said)
+    training = kept(BATCH, TaskLoss().bind(model, model.backbone, WRAPPER), biases)
     selecting = loss.bind(model, model.backbone, WRAPPER)
-    room *= 1.01 * micro_batches.ROOM
+    room = 1.01 * micro_batches.ROOM * training
     assert kept(size, selecting, weights) + sums <= room < kept(size + 2, selecting, weights) + sums
+    assert room < training
+
+
+def test_a_fitted_part_has_an_image_however_little_room_there_is() -> None:
+    model, loss = Model().train(), SupConLoss()
+    weights = dict(model.backbone.named_parameters())
+    divided = MicroBatches().bind(loss, model, model.backbone, WRAPPER, weights, 1)
+    assert len(list(divided(batch_of()))) == IMAGES
+
+
+def test_lean_options_run_within_the_pass_alone() -> None:
+    net = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 4))
+    with MicroBatches(1, lean=[dict(type='mmgps.Recomputation')]).running(net):
+        assert net[0]._forward_hooks
+    assert not net[0]._forward_hooks
 
 
 def test_a_part_is_freed_before_the_next() -> None:
@@ -225,6 +260,8 @@ def test_refusals() -> None:
         MicroBatches(1).bind(object(), None, nn.Identity(), None, {}, 1)
     with pytest.raises(TypeError, match='holds a int that is not of this length'):
         list(divide(dict(inputs=[1, 2], data_samples=[1, 2], other=3), 1))
+    with pytest.raises(TypeError, match='holds a list that is not of this length'):
+        list(divide(dict(inputs=[1, 2], data_samples=[1, 2], other=[3, 4, 5]), 1))
     weighed = _weighed(iter([torch.ones(()), torch.ones(())]), 0.0)
     assert [float(loss) for loss in weighed] == [0, 0]
 

@@ -164,6 +164,33 @@ def test_a_finished_accumulation_that_was_cut_short_is_refused(tmp_path: Path) -
         resume(by_iterations(tmp_path / 'longer', 12, optim_wrapper=wrapper), tmp_path / 'first/iter_6.pth')
 
 
+def test_an_accumulation_by_another_count_is_refused_though_as_many_are_summed(tmp_path: Path) -> None:
+    """A third of each gradient is summed in the checkpoint; the rest would be sixths."""
+
+    def config(name: str, count: int) -> Config:
+        cfg = by_epochs(tmp_path / name)
+        cfg.optim_wrapper.accumulative_counts = count
+        return cfg
+
+    first = config('first', 3)
+    first.train_cfg.max_epochs = 4
+    train(first)
+    with pytest.raises(ResumeError, match=r'summed 2 of 3 at iteration 8, .*counts=6 would have summed 2 at'):
+        resume(config('second', 6), tmp_path / 'first/epoch_2.pth')
+
+
+def test_a_schedule_by_iteration_goes_with_the_iteration(tmp_path: Path) -> None:
+    """Its settings are the same, and the checkpoint's iteration is another under half the batch."""
+
+    def config(name: str, batch: int) -> Config:
+        schedule = dict(type='CosineAnnealingLR', T_max=40, by_epoch=False)
+        return by_epochs(tmp_path / name, batch=batch, param_scheduler=[schedule])
+
+    train(config('first', 4))
+    resumed = resume(config('resumed', 2), tmp_path / 'first/epoch_2.pth')
+    assert rates(resumed) == rates(train(config('whole', 2)))[16:]
+
+
 def test_a_checkpoint_without_the_optimizer_is_refused(tmp_path: Path) -> None:
     cfg = by_epochs(tmp_path / 'first', 2)
     cfg.default_hooks.checkpoint.save_optimizer = False
@@ -183,6 +210,13 @@ def test_a_checkpoint_without_settings_follows_the_schedule_and_refuses_other_ba
     assert 'does not say under which settings' in log_of(resumed)
     smaller = resume(by_epochs(tmp_path / 'smaller', 4, batch=2), tmp_path / 'old.pth')
     assert (len(seen(smaller)), smaller.iter) == (16, 32)
+    accumulating = by_epochs(tmp_path / 'accumulating')
+    accumulating.optim_wrapper.accumulative_counts = 3
+    with pytest.raises(ResumeError, match=r'iteration 8 and accumulative_counts=\[3\] do not fit: it does not hold'):
+        resume(accumulating, tmp_path / 'old.pth')
+    torch.save({**checkpoint, 'mmgps_gradients': [[]]}, tmp_path / 'pending.pth')
+    with pytest.raises(ResumeError, match=r'accumulative_counts=\[1\] do not fit: it holds gradients'):
+        resume(by_epochs(tmp_path / 'whole-steps'), tmp_path / 'pending.pth')
     checkpoint['meta']['iter'] = 9
     torch.save(checkpoint, tmp_path / 'within.pth')
     with pytest.raises(ResumeError, match='iterations of an epoch: 4 -> 8'):

@@ -272,6 +272,9 @@ def test_a_loss_that_hangs_on_nothing() -> None:
     run = Run(model, LoRA(2, parts=('linear',)))
     with pytest.raises(UntrainedError, match=r'2 of 2 .*backbone\.middle\.lora\.a, .*reentrant'):
         run.iterate(0)
+    model = Network(detached)
+    with pytest.raises(UntrainedError, match=r' backbone\.first\.bias, backbone\.middle\.bias; .*is detached'):
+        Run(model, BiasTuning()).iterate(0, loss=lambda x: model(x).detach())
 
 
 def handles(run: Run) -> int:
@@ -298,6 +301,7 @@ def test_an_accumulation_is_judged_by_its_first_backward_pass() -> None:
         run.iterate()
     run = Run(Network(), BiasTuning())
     assert run.iterate() == (False, SPARE['bias'])
+    assert handles(run) == 1  # which counts steps
     assert run.iterate(0) == (True, [])
 
 
@@ -306,11 +310,28 @@ def test_a_forward_pass_of_somebody_else_counts_for_nothing() -> None:
     run = Run(Network(), BiasTuning())
     with torch.no_grad():
         run.model(pictures())
-        run.model.backbone.spare(pictures())
-        run.model.backbone.path = without_gradient
+        run.model.backbone.path = through_the_spare_one
         run.model(pictures())
     run.model.backbone.path = plain
     assert run.iterate(0) == (True, SPARE['bias'])
+
+
+def through_the_spare_one(net: Backbone, x: Tensor) -> Tensor:
+    return net.spare(x)
+
+
+class Teaching(Network):
+    """Runs the backbone once more, without gradients and in the midst of its own pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.backbone(x)
+        return self.head(self.backbone(x).detach()).square().mean()
+
+
+def test_a_pass_without_gradients_within_another_ends_no_watch() -> None:
+    with pytest.raises(UntrainedError, match=r'backbone\.first\.bias.*; what .* is detached'):
+        Run(Teaching(), BiasTuning()).iterate(0)
 
 
 def in_two(values: list[nn.Parameter]) -> list[torch.optim.Optimizer]:
@@ -329,6 +350,12 @@ def test_an_optimizer_that_has_its_turn_later_is_judged_then() -> None:
     assert run.iterate(1, loss=of_the_head) == (False, [])
     assert run.iterate(1, loss=of_the_head) == (False, [])
     assert run.iterate(0, 1) == (True, SPARE['bias'])
+
+
+def test_an_optimizer_that_steps_without_any_gradient_is_judged() -> None:
+    run = Run(Network(), BiasTuning(), in_two)
+    with pytest.raises(UntrainedError, match=r'4 of 6 .*nothing of the backbone takes part'):
+        run.iterate(0, 1, loss=lambda x: run.model.head(x).square().mean())
 
 
 def test_an_optimizer_that_never_steps() -> None:

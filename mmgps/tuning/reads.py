@@ -89,7 +89,7 @@ class Reads(TorchFunctionMode):
             if (entry := self._values.get(id(leaf))) is not None:
                 entry.detached = True
             for entry in self._layers.get(id(leaf), ()):  # which compact training detaches too, but computes nothing
-                entry.detached |= entry.chosen and entry.layer_recorded
+                entry.detached |= entry.layer_recorded
             waiting += [before for before, _ in getattr(node, 'next_functions', ()) if before is not None]
 
 

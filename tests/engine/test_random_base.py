@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
+from mmseg.models import VisionTransformer
 from tiny import tiny_config, tiny_model, train
 from torch import nn
 
 from mmgps.engine import tune_config
+from mmgps.engine.base_model import named_weights
 from mmgps.sparse.forward import no_hook
 from mmgps.tuning import LoadingWatch, RandomBaseError
 
@@ -130,6 +132,52 @@ def test_a_config_that_names_no_file_is_warned(tmp_path: Path, caplog: pytest.Lo
         runner.train()
         said = [text for text in caplog.messages if 'names no file of weights' in text]
         assert len(said) == times
+
+
+@MODELS.register_module(force=True)
+class FilledByItself(VisionTransformer):
+    """Loads a file under a name that no library uses."""
+
+    def __init__(self, file: str | None = None, pretrained: bool = False, **options) -> None:
+        super().__init__(**options)
+        self.file = file
+
+    def init_weights(self) -> None:
+        if self.file:
+            self.load_state_dict(torch.load(self.file, weights_only=True))
+
+
+@pytest.mark.parametrize('own', [dict(file='own.pth'), dict(pretrained=True)], ids=['loads', 'names'])
+def test_a_backbone_that_loads_some_itself_is_not_warned_of(
+    own: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor one that says so, and may have loaded when it was built."""
+    torch.save(weights(), tmp_path / 'own.pth')
+    cfg = tiny_config(tmp_path, max_iters=1)
+    cfg.model.backbone.update(own, type='FilledByItself')
+    if 'file' in own:
+        cfg.model.backbone.file = str(tmp_path / 'own.pth')
+    runner = Runner.from_cfg(cfg)
+    runner.logger.setLevel(logging.WARNING)
+    runner.logger.addHandler(caplog.handler)
+    runner.train()
+    assert not [text for text in caplog.messages if 'names no file of weights' in text]
+
+
+def test_the_files_that_a_config_names() -> None:
+    model = dict(
+        backbone=dict(type='TIMMBackbone', checkpoint_path='a.pth', pretrained=False),
+        necks=[dict(init_cfg=dict(type='Pretrained', checkpoint='b.pth')), dict(pretrained=True)],
+    )
+    assert named_weights(model) == ['a.pth', 'b.pth', 'True']
+
+
+def test_under_a_flexible_runner(tmp_path: Path) -> None:
+    """Which loads before it begins to run."""
+    cfg = config(tmp_path, under('encoder.', weights()), load_from=True)
+    cfg.env_cfg = {}
+    with pytest.raises(RandomBaseError, match=r'pretrained\.pth gave 0\.0%'):
+        FlexibleRunner.from_cfg(cfg).train()
 
 
 def test_a_run_that_goes_on_is_not_asked(tmp_path: Path) -> None:

@@ -295,6 +295,39 @@ def test_nothing_watches_afterwards() -> None:
     assert torch.overrides._get_current_function_mode() is None
 
 
+def test_parts_that_are_called_by_themselves_are_watched() -> None:
+    """As a ``train_step`` of a model may do."""
+    model = Network(detached)
+    with pytest.raises(UntrainedError, match=r' backbone\.first\.bias, backbone\.middle\.bias; .*is detached'):
+        Run(model, BiasTuning()).iterate(0, loss=lambda x: model.head(model.backbone(x)).square().mean())
+
+
+def test_a_forward_pass_that_fails_is_left() -> None:
+    run = Run(Network(), BiasTuning())
+    with pytest.raises(RuntimeError):
+        run.model(torch.zeros(2, WIDTH + 1))
+    assert torch.overrides._get_current_function_mode() is None
+    assert run.iterate(0) == (True, SPARE['bias'])
+
+
+class GivesNone(torch.autograd.Function):
+    """Adds ``bias`` and has no gradient for it."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, bias: Tensor) -> Tensor:
+        return x + bias
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, None]:
+        return dy, None
+
+
+def test_no_gradient_is_none() -> None:
+    run = Run(Network(lambda net, x: GivesNone.apply(x, net.middle.bias)), BiasTuning())
+    with pytest.raises(UntrainedError, match=r'1 of 6 .*: backbone\.middle\.bias; '):
+        run.iterate(0)
+
+
 def test_an_accumulation_is_judged_by_its_first_backward_pass() -> None:
     run = Run(frozen_at_first(recomputed), BiasTuning())
     with pytest.raises(UntrainedError, match='reentrant'):

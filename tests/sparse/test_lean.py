@@ -387,6 +387,25 @@ def test_two_processes_are_one_over_the_samples_of_both(tmp_path: Path) -> None:
                 torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize('method', ['full', 'k1'])
+def test_options_end_before_the_training_that_they_stand_on(method: str) -> None:
+    """And may start twice: then they are there once."""
+    net = network()
+    prepare(METHODS[method][0], net, METHODS[method][1](net))
+    attention = net.blocks[0].attn.attn
+    before = {id(m): (vars(m).get('forward'), dict(m._forward_hooks)) for m in net.modules()}
+    options = OPTIONS['all']()
+    for option in [*options, *options]:
+        option.start(net)
+    assert vars(attention)['forward'].fused
+    assert len(net.blocks[0].ln1._forward_hooks) == 1
+    assert '3 of nn.MultiheadAttention' in options[0].report()
+    for option in reversed(options):
+        option.close()
+    assert not getattr(vars(attention).get('forward'), 'fused', False)
+    assert {id(m): (vars(m).get('forward'), dict(m._forward_hooks)) for m in net.modules()} == before
+
+
 def test_a_mark_is_void_after_a_change_in_place() -> None:
     x = torch.randn(3, 4, requires_grad=True)
     y = x * 2

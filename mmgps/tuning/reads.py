@@ -30,14 +30,15 @@ class Reads(TorchFunctionMode):
         self._cuts: list[Any] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        inputs, name = [*_tensors((*args, *(kwargs or {}).values()))], _name_of(func)
+        cuts = name in DETACHING or not torch.is_grad_enabled()
+        cut = [value.grad_fn or value for value in inputs if value.requires_grad] if cuts else []  # detach_ drops it
         output = func(*args, **(kwargs or {}))
-        inputs = [*_tensors((*args, *(kwargs or {}).values()))]
         outputs = [*_tensors((output,))]
-        name = _name_of(func)
         if outputs or name == 'requires_grad':  # which the layers of compact training ask, and autograd goes on from
             self._note_reads(inputs, bool(outputs) and name not in DETACHING, bool(outputs))
         if outputs and not name.startswith('new_') and not name.endswith('_like'):
-            self._follow(inputs, outputs, name in DETACHING or not torch.is_grad_enabled())
+            self._follow(inputs, outputs, cut)
         return output
 
     def _note_reads(self, inputs: Sequence[Tensor], computes: bool, gives: bool) -> None:
@@ -59,10 +60,16 @@ class Reads(TorchFunctionMode):
                 entry.recorded |= recording and entry.chosen  # who reads the weight itself sends its gradient back
                 entry.unrecorded |= not recording
 
-    def _follow(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cuts: bool) -> None:
-        """Note that ``outputs`` hang on something detached, and where that meets what is recorded."""
+    def _follow(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cut: Sequence[Any]) -> None:
+        """Note that ``outputs`` hang on something detached, and where that meets what is recorded.
+
+        Args:
+            inputs: Of an operation.
+            outputs: Of the operation.
+            cut: Nodes and leaves from which it cuts its outputs off.
+        """
         before = [found for value in inputs if (found := self._detached.get(id(value))) and found.tensor() is value]
-        if not before and not cuts:
+        if not before and not cut:
             return
         inherited = [node for found in before for node in found.inherited]
         for found in before:  # what needs a gradient by now came out of a Function that passes its own gradients on
@@ -71,10 +78,9 @@ class Reads(TorchFunctionMode):
         inherited = list(dict.fromkeys(inherited))
         if any(value.requires_grad for value in outputs):
             self._cuts += inherited
-        here = [value.grad_fn or value for value in inputs if value.requires_grad] if cuts else []
         for value in outputs:
             if value.is_floating_point() and not value.requires_grad:
-                self._detached[id(value)] = Detached(weakref.ref(value), here, inherited)
+                self._detached[id(value)] = Detached(weakref.ref(value), cut, inherited)
 
     def find_detached(self) -> None:
         """Note of each value whether what was computed from it was detached on the way."""

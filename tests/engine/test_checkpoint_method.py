@@ -154,7 +154,11 @@ def test_a_thin_checkpoint_without_the_hook_that_fills_it(tmp_path: Path) -> Non
 def test_init_model(made: str, trained: dict, tmp_path: Path) -> None:
     """The network of a checkpoint with its head; a bank wants a base."""
     checkpoint, expected = trained[made]
-    model = init_model(config(tmp_path, 'gps'), checkpoint)
+    cfg = config(tmp_path, 'gps')
+    model = init_model(cfg, checkpoint)
+    assert not any(module.training for module in model.modules())
+    assert model.cfg is cfg
+    assert model.dataset_meta['classes'] == ('background', 'square')
     assert torch.equal(answer(model), expected)
     if made != 'gps':
         for build in (init_bank, build_base):

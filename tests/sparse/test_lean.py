@@ -422,6 +422,22 @@ def test_a_mark_is_void_after_a_change_in_place() -> None:
     assert derivation_of(y) is None
 
 
+class Heir(Caller):
+    """Runs the forward of a known class."""
+
+
+class Weights(Caller):
+    """Has one of its own, and keeps the weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attn(x, x, x)[1]
+
+
+class OwnAttention(nn.MultiheadAttention):
+    def forward(self, *args, **kwargs):
+        return super().forward(*args, **kwargs)
+
+
 def test_refusals() -> None:
     net = nn.Sequential(nn.Linear(3, 3))
     with pytest.raises(ValueError, match='neither a layer norm'):
@@ -430,5 +446,13 @@ def test_refusals() -> None:
         FusedAttention().start(net)
     with pytest.raises(ValueError, match=r'called by .*Caller; leave'):
         FusedAttention().start(network())
+    own = Caller()
+    vars(own)['forward'] = lambda x: own.attn(x, x, x)[1]
+    native = Caller()
+    native.attn = OwnAttention(12, 3)
+    for caller in (Weights(), own, native):
+        with pytest.raises(ValueError, match='whose caller is known to drop the weights'):
+            FusedAttention([CALLER]).start(nn.Sequential(caller))
+    FusedAttention([CALLER]).start(Heir())
     with pytest.raises(ValueError, match='from 0 to 1, got 2'):
         Recomputation(2)

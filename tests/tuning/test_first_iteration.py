@@ -75,6 +75,19 @@ def copied_without_gradient(net: Backbone, x: Tensor) -> Tensor:
     return y + 1
 
 
+def detached_in_place(net: Backbone, x: Tensor) -> Tensor:
+    return net.middle(x).mul(2).detach_()
+
+
+def stacked(net: Backbone, x: Tensor) -> Tensor:
+    return torch.stack([net.middle(x).detach(), x]).sum(0)
+
+
+def counted(net: Backbone, x: Tensor) -> Tensor:
+    """Reads where the largest number is, which has no gradient anyway."""
+    return x * F.one_hot(net.middle(x).detach().argmax(-1), WIDTH)
+
+
 def read(net: Backbone, x: Tensor) -> Tensor:
     return F.linear(x, net.middle.weight, net.middle.bias)
 
@@ -195,11 +208,21 @@ def test_a_checkpoint_without_reentry_cuts_nothing_off(method: str) -> None:
     assert run.iterate(0) == (True, SPARE[method])
 
 
-@pytest.mark.parametrize('path', [detached, data, copied_without_gradient, also_looked_at(detached)])
+@pytest.mark.parametrize('path', [detached, data, copied_without_gradient, also_looked_at(detached), detached_in_place])
 @pytest.mark.parametrize('method', METHODS)
 def test_what_is_detached_on_the_way(method: str, path: Callable) -> None:
     with pytest.raises(UntrainedError, match=r'backbone\.first\..* backbone\.middle\..*; what .* is detached'):
         Run(Network(path), METHODS[method]()).iterate(0)
+
+
+def test_what_is_detached_goes_on_within_a_list() -> None:
+    with pytest.raises(UntrainedError, match=r'iteration: backbone\.middle\.bias; what .* is detached'):
+        Run(Network(stacked), BiasTuning()).iterate(0)
+
+
+def test_whole_numbers_have_no_gradient_to_lose() -> None:
+    unused = ['backbone.middle.bias', 'backbone.spare.bias']
+    assert Run(Network(counted), BiasTuning()).iterate(0) == (True, unused)
 
 
 @pytest.mark.parametrize('middle', [nn.Linear, Standardised])
@@ -404,7 +427,9 @@ def test_what_never_ran_is_not_folded_in() -> None:
     spare, middle = net.spare.weight.clone(), net.middle.weight.clone()
     SSF().inject(net)
     names = [name for name, _ in net.named_parameters()]
-    neutralize_unused(net, [name for name in names if name.startswith('spare.ssf')])
+    scale = net.middle.ssf.scale.clone()
+    neutralize_unused(net, ['middle.ssf.scale', *(name for name in names if name.startswith('spare.ssf'))])
+    assert torch.equal(net.middle.ssf.scale, scale)
     merge_operations(net)
     assert torch.equal(net.spare.weight, spare)
     assert not torch.equal(net.middle.weight, middle)

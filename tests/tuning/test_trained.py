@@ -67,8 +67,8 @@ class Around(torch.optim.SGD):
     """Hands its groups on to another optimizer, as SAM and Lookahead do."""
 
     def __init__(self, values: list[nn.Parameter], lr: float) -> None:
-        super().__init__(values, lr)
-        self.inner = torch.optim.SGD(self.param_groups, lr, momentum=0.9)
+        super().__init__(values, lr, momentum=0.9)
+        self.inner = torch.optim.SGD(self.param_groups, lr)
         self.inner.outer = self
 
     def step(self, closure: Any = None) -> None:

@@ -14,7 +14,6 @@ from mmgps.selection import sum_gradients
 from mmgps.sparse import CompactTraining
 from mmgps.tuning import (
     GPS,
-    SSF,
     BiasTuning,
     FirstIteration,
     FullTuning,
@@ -23,8 +22,6 @@ from mmgps.tuning import (
     beside,
     check_held,
     freeze_unselected,
-    merge_operations,
-    neutralize_unused,
     trained_tensors,
 )
 
@@ -420,16 +417,3 @@ def test_an_optimizer_that_never_steps() -> None:
         run.iterate(1)
     with pytest.raises(UntrainedError, match=r'SGD has not stepped once .* 100 steps, and 4 tensors .*update_params'):
         run.iterate(1)
-
-
-def test_what_never_ran_is_not_folded_in() -> None:
-    net = Backbone(plain)
-    spare, middle = net.spare.weight.clone(), net.middle.weight.clone()
-    SSF().inject(net)
-    names = [name for name, _ in net.named_parameters()]
-    scale = net.middle.ssf.scale.clone()
-    neutralize_unused(net, ['middle.ssf.scale', *(name for name in names if name.startswith('spare.ssf'))])
-    assert torch.equal(net.middle.ssf.scale, scale)
-    merge_operations(net)
-    assert torch.equal(net.spare.weight, spare)
-    assert not torch.equal(net.middle.weight, middle)

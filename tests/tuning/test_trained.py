@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from mmgps.tuning import UntrainedError, check_held, kept_elsewhere, resting, trained_tensors
+from mmgps.tuning import (
+    SSF,
+    UntrainedError,
+    check_held,
+    kept_elsewhere,
+    merge_operations,
+    neutralize_unused,
+    resting,
+    trained_tensors,
+)
 
 
 def net() -> nn.Module:
@@ -85,3 +94,16 @@ def test_parameters_that_are_kept_outside_of_the_groups() -> None:
         assert kept_elsewhere(optimizer) is None
         optimizer.step(lambda: torch.zeros(()))
         assert kept_elsewhere(optimizer) is None
+
+
+def test_what_never_ran_is_not_folded_in() -> None:
+    """A module of which some numbers ran is left as it is."""
+    model = nn.ModuleDict(dict(used=nn.Linear(3, 3), spare=nn.Linear(3, 3)))
+    spare, used = model['spare'].weight.clone(), model['used'].weight.clone()
+    SSF().inject(model)
+    scale = model['used'].ssf.scale.clone()
+    neutralize_unused(model, ['used.ssf.scale', 'spare.ssf.scale', 'spare.ssf.shift'])
+    assert torch.equal(model['used'].ssf.scale, scale)
+    merge_operations(model)
+    assert torch.equal(model['spare'].weight, spare)
+    assert not torch.equal(model['used'].weight, used)

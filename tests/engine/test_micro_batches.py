@@ -216,6 +216,7 @@ def test_a_fitted_part_keeps_less_than_training_does(side: int, on_host: bool, m
     wide['inputs'] = [torch.randn(3, side, side).double() for _ in range(2 * BATCH)]
     parameters = dict(model.backbone.named_parameters())
     weights = {name: value for name, value in parameters.items() if value.dim() > 1}
+    weights['large'] = nn.Parameter(torch.zeros(100, 100))  # of which the sum counts, at small images
     divided = MicroBatches(sums_on_host=on_host).bind(loss, model, model.backbone, WRAPPER, weights, BATCH)
     flags, random = [value.requires_grad for value in model.parameters()], torch.get_rng_state()
     next(divided(wide))

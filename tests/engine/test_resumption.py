@@ -193,7 +193,7 @@ def test_a_schedule_by_iteration_goes_with_the_iteration(tmp_path: Path) -> None
     """Its settings are the same, and the checkpoint's iteration is another under half the batch."""
 
     def config(name: str, batch: int) -> Config:
-        schedule = dict(type='CosineAnnealingLR', T_max=40, by_epoch=False)
+        schedule = dict(type='CosineAnnealingLR', T_max=40, end=40, by_epoch=False)
         return by_epochs(tmp_path / name, batch=batch, param_scheduler=[schedule])
 
     train(config('first', 4))

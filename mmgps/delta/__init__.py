@@ -2,7 +2,7 @@
 
 from .apply import AppliedDelta
 from .bank import DeltaBank
-from .base import BaseFingerprint, DeltaMismatchError
+from .base import BaseFingerprint, DeltaMismatchError, tensors_of
 from .combine import DeltaUnionError, union
 from .compatibility import check_tensors, verify
 from .delta import Delta, DeltaExtractError, Origin, extract, same
@@ -11,7 +11,6 @@ from .files import DeltaFileError, load_delta, pack_delta, save_delta, unpack_de
 from .gate import DeltaInUseError
 from .injecting import check_injection, inject_missing
 from .merge import DeltaMergeError, merge
-from .tensors import tensors_of
 
 __all__ = [
     'AppliedDelta',

@@ -52,7 +52,8 @@ class HookMemory:
         self._held = None
 
     def pack(self, runner: Runner) -> dict[str, Any]:
-        """Of each hook that remembers something: ``values``, and ``lost``, names of what cannot be kept."""
+        """Of each hook that remembers something: ``values``, ``kinds`` of those that are kept as something else, and
+        ``lost``, names of what cannot be kept."""
         return self._moved(runner) if self._held is None else self._held
 
     def restore(self, runner: Runner, packed: Mapping[str, Any]) -> None:
@@ -74,7 +75,7 @@ class HookMemory:
                     f'exempt=[{type(hook).__name__!r}] to mmgps.ExactResumeHook'
                 )
             for attribute, value in found['values'].items():
-                setattr(hook, attribute, _as(type(getattr(hook, attribute, None)), value))
+                setattr(hook, attribute, _as(value, *found['kinds'].get(attribute, ())))
             self._kept[name] = set(found['values'])
 
     def _moved(self, runner: Runner) -> dict[str, Any]:
@@ -83,10 +84,11 @@ class HookMemory:
             start, kept = self._start.get(name, {}), self._kept.get(name, set())
             moved = {key for key, digest in _digests(hook).items() if start.get(key) != digest} | kept
             values = {key: value for key, value in vars(hook).items() if key in moved}
-            lost = sorted(key for key, value in values.items() if isinstance(value, bool) or not is_plain(value))
+            lost = sorted(key for key, value in values.items() if isinstance(value, bool) or not _comes_back(value))
             if values:
                 plain = {key: _plain(value) for key, value in values.items() if key not in lost}
-                found[name] = dict(values=plain, lost=lost)
+                kinds = {key: _kind(values[key]) for key in plain if _kind(values[key])}
+                found[name] = dict(values=plain, kinds=kinds, lost=lost)
         return found
 
     def _hooks(self, runner: Runner) -> Iterator[tuple[str, Hook]]:
@@ -141,13 +143,29 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _as(kind: type, value: Any) -> Any:
-    """``value`` from a checkpoint in the form in which a hook had it when it was built."""
-    if issubclass(kind, np.ndarray) and isinstance(value, torch.Tensor):
-        return value.numpy()
-    if kind in (set, deque) and isinstance(value, list):
-        return kind(value)
-    return value
+def _comes_back(value: Any, within: bool = False) -> bool:
+    """Whether a checkpoint gives ``value`` back as it was: sets, deques and arrays alone, not ``within`` another."""
+    if within and _kind(value):
+        return False
+    parts = [part for item in value.items() for part in item] if isinstance(value, dict) else value
+    inner = parts if isinstance(value, dict | list | tuple | set | deque) else ()
+    return is_plain(value) and all(_comes_back(part, True) for part in inner)
+
+
+def _kind(value: Any) -> list[Any]:
+    """What :func:`_as` has to be told of a value that :func:`_plain` makes another of."""
+    if isinstance(value, deque):
+        return ['deque', value.maxlen]
+    return [type(value).__name__] if isinstance(value, set | np.ndarray) else []
+
+
+def _as(value: Any, kind: str = '', maxlen: int | None = None) -> Any:
+    """``value`` from a checkpoint in the form in which a hook had it."""
+    if kind == 'deque':
+        return deque(value, maxlen)
+    if kind == 'set':
+        return set(value)
+    return value.numpy() if kind == 'ndarray' else value
 
 
 def _digests(hook: Hook) -> dict[str, str]:

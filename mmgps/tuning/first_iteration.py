@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,19 +21,21 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from mmgps.rewiring import Call
+from mmgps.sparse import registered_in
 from mmgps.utils.text import listed
 
+from .read_watcher import ReadWatcher
 from .trained import Trained, UntrainedError, held_by
 
 PATIENCE = 100
 """Steps of other optimizers after which an optimizer without a step is an error."""
 UNKNOWN = -1
 """Stands for an optimizer that :meth:`FirstIteration.add` was not told of yet."""
-FLAGS = ('reached', 'recorded', 'layer_recorded', 'unrecorded', 'detached')
+FLAGS = ('reached', 'recorded', 'layer_recorded', 'unrecorded', 'detached', 'read_directly', 'layer_reached')
 
 CAUSES: Sequence[tuple[Callable[[Trained], bool], str]] = (
     (
-        lambda entry: entry.unrecorded and not (entry.layer_recorded if entry.chosen else entry.recorded),
+        lambda entry: entry.unrecorded and not entry.recorded,
         'they compute where no gradients are recorded: within torch.no_grad, or within a reentrant checkpoint whose '
         'input needs no gradient since all before it is frozen; leave out use_checkpoint or with_cp of the backbone, '
         'or let it call torch.utils.checkpoint with use_reentrant=False',
@@ -50,7 +53,6 @@ CAUSES: Sequence[tuple[Callable[[Trained], bool], str]] = (
     ),
 )
 """Reasons why a tensor got no gradient, in the order in which they are checked."""
-DETACHING = {'detach', 'detach_', 'data'}
 
 
 class FirstIteration:
@@ -76,6 +78,9 @@ class FirstIteration:
         self._steps: list[int] = []
         self._counters: list[Any] = []
         self._judged: set[int] = set()
+        registered = set(map(id, registered_in(model)))
+        self._registered = [entry for entry in trained if entry.chosen and id(entry.value) in registered]
+        self._layers_watched = False
         self._reads = ReadWatcher(trained)
         self._depth = 0
         self._handles = [
@@ -105,6 +110,7 @@ class FirstIteration:
         """
         self._reads.find_detached()
         _share(self._trained, self._steps)
+        self._check_counted_once()
         active = {self._owner.get(id(entry.value), UNKNOWN) for entry in self._trained if entry.reached} - {UNKNOWN}
         active |= {at for at, steps in enumerate(self._steps) if steps}
         fresh = [e for e in self._trained if self._owner.get(id(e.value), UNKNOWN) in active - self._judged]
@@ -161,6 +167,17 @@ class FirstIteration:
             raise UntrainedError(_sentence([entry.name for entry in inside], len(self._trained), cause))
         return [entry.name for entry in lost]
 
+    def _check_counted_once(self) -> None:
+        """Refuse a loss that reads weights and their registered connections: these would get both gradients."""
+        twice = [e.name for e in self._registered if e.layer_reached and (e.read_directly or not e.layer_recorded)]
+        if twice:
+            raise UntrainedError(
+                f'the loss reads {len(twice)} weights of which connections are trained outside of their layers: '
+                f'{listed(twice)}; as a penalty over model.parameters() it would count those twice: take '
+                'tuned.parameters() instead. Is it no penalty, read them within forward of the model, or train by '
+                'mmgps.MaskedTraining'
+            )
+
     def _watch(self, root: nn.Module) -> Iterator[Any]:
         yield root.register_forward_pre_hook(Call(self._enter), prepend=True)
         yield root.register_forward_hook(Call(self._leave), always_call=True)
@@ -169,6 +186,7 @@ class FirstIteration:
         if (self._depth or torch.is_grad_enabled()) and not _compiling():  # a picture drawn meanwhile is not training
             self._depth += 1
             if self._depth == 1:
+                self._watch_layers()
                 self._reads.__enter__()  # type: ignore[no-untyped-call]
 
     def _leave(self) -> None:
@@ -176,6 +194,15 @@ class FirstIteration:
             self._depth -= 1
             if not self._depth:
                 self._reads.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def _watch_layers(self) -> None:
+        """Mark weights that get a gradient of their own, which they require from the first forward pass on."""
+        for entry in self._registered if not self._layers_watched else ():
+            layer = entry.layer
+            if layer is not None and layer.requires_grad:
+                mark = partial(setattr, entry, 'layer_reached')
+                self._handles.append(layer.register_hook(lambda _, mark=mark: mark(True)))  # type: ignore[no-untyped-call]
+        self._layers_watched = True
 
     @staticmethod
     def _marker(entry: Trained) -> Callable[[Tensor | None], None]:
@@ -218,107 +245,3 @@ def _compiling() -> bool:
 
 def _sentence(names: Sequence[str], total: int, cause: str) -> str:
     return f'{len(names)} of {total} trained tensors got no gradient in the first iteration: {listed(names)}; {cause}'
-
-
-class ReadWatcher(TorchFunctionMode):
-    """Notes which operations read the trained tensors, and which results were detached on the way to the loss."""
-
-    def __init__(self, trained: Sequence[Trained]) -> None:
-        super().__init__()
-        self._values = {id(entry.value): entry for entry in trained}
-        self._layers: dict[int, list[Trained]] = {}
-        for entry in trained:
-            if entry.layer is not None:
-                self._layers.setdefault(id(entry.layer), []).append(entry)
-        self._detached: dict[int, Detached] = {}
-        self._cuts: list[Any] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        inputs = [*_tensors((*args, *(kwargs or {}).values()))]
-        outputs = [*_tensors((output,))]
-        name = _name_of(func)
-        if outputs or name == 'requires_grad':  # which the layers of compact training ask, and autograd goes on from
-            self._note_reads(inputs, bool(outputs) and name not in DETACHING, bool(outputs))
-        if outputs and not name.startswith('new_') and not name.endswith('_like'):
-            self._follow(inputs, outputs, name in DETACHING or not torch.is_grad_enabled())
-        return output
-
-    def _note_reads(self, inputs: Sequence[Tensor], computes: bool, gives: bool) -> None:
-        """Note which trained tensors an operation reads.
-
-        Args:
-            inputs: Inputs of the operation.
-            computes: Whether it does more than detach them, as the layers of compact training do.
-            gives: Whether it returns a tensor.
-        """
-        recording = torch.is_grad_enabled()
-        for value in inputs:
-            entry = self._values.get(id(value))
-            if entry is not None and (gives or entry.chosen):
-                entry.recorded |= recording
-                entry.unrecorded |= not recording
-            for entry in self._layers.get(id(value), ()) if computes else ():
-                entry.layer_recorded |= recording
-                entry.unrecorded |= not recording
-
-    def _follow(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cuts: bool) -> None:
-        """Note that ``outputs`` depend on detached tensors, and where those meet recorded operations."""
-        before = [found for value in inputs if (found := self._detached.get(id(value))) and found.tensor() is value]
-        if not before and not cuts:
-            return
-        inherited = [node for found in before for node in found.inherited]
-        for found in before:  # what needs a gradient by now came out of a Function that passes its own gradients on
-            value = found.tensor()
-            inherited += [] if value is None or value.requires_grad else found.direct
-        inherited = list(dict.fromkeys(inherited))
-        if any(value.requires_grad for value in outputs):
-            self._cuts += inherited
-        here = [value.grad_fn or value for value in inputs if value.requires_grad] if cuts else []
-        for value in outputs:
-            if value.is_floating_point() and not value.requires_grad:
-                self._detached[id(value)] = Detached(weakref.ref(value), here, inherited)
-
-    def find_detached(self) -> None:
-        """Mark the trained tensors of which a result was detached on the way to the loss."""
-        seen: set[Any] = set()
-        waiting, self._cuts, self._detached = self._cuts, [], {}
-        while waiting:
-            node = waiting.pop()
-            if node in seen:
-                continue
-            seen.add(node)
-            leaf = node if isinstance(node, Tensor) else getattr(node, 'variable', None)
-            entry = self._values.get(id(leaf))
-            if entry is not None:
-                entry.detached = True
-            waiting += [before for before, _ in getattr(node, 'next_functions', ()) if before is not None]
-
-
-@dataclass(frozen=True)
-class Detached:
-    """The origins, with gradients, of a tensor without a gradient: nodes of the graph, and leaves.
-
-    Args:
-        tensor: The tensor.
-        direct: Inputs of the operation that made it.
-        inherited: Origins of these, from earlier operations.
-    """
-
-    tensor: weakref.ref[Tensor]
-    direct: Sequence[Any]
-    inherited: Sequence[Any]
-
-
-def _name_of(func: Any) -> str:
-    """``detach`` of ``Tensor.detach``, ``data`` of the property ``Tensor.data``."""
-    name = getattr(func, '__name__', '')
-    return getattr(getattr(func, '__self__', None), '__name__', '') if name == '__get__' else name
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)

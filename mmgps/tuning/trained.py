@@ -43,6 +43,10 @@ class Trained:
     """An operation read ``layer`` there."""
     unrecorded: bool = False
     """An operation read one of both where none are recorded."""
+    layer_reached: bool = False
+    """A gradient arrived at ``layer`` from outside of its layer."""
+    read_directly: bool = False
+    """An operation other than those of compact training read ``value``."""
     detached: bool = False
     """A result of ``value`` was detached on the way to the loss."""
 

@@ -8,10 +8,13 @@ import pytest
 import torch
 from mmengine.runner import Runner
 from test_injected import INJECTED
-from tiny import tiny_config, train
+from tiny import tiny_config, tiny_model, train
 
 from mmgps.engine import METHOD_NAMES, build_base, follow_method, init_bank, init_model, tune_config
+from mmgps.engine.checkpoint_method import agrees
 from mmgps.engine.delta_checkpoints import extract_from_checkpoint, merged_state, write_checkpoint
+from mmgps.registry import METHODS
+from mmgps.tuning import BiasTuning, FullTuning, LoRA
 
 CONFIGS = ['gps', 'lora', 'ssf', 'spt-lora', 'full', None]
 CHECKPOINTS = ['gps', 'lora', 'ssf', 'vpt-deep', 'spt-adapter']
@@ -151,12 +154,79 @@ def test_a_thin_checkpoint_without_the_hook_that_fills_it(tmp_path: Path) -> Non
 def test_init_model(made: str, trained: dict, tmp_path: Path) -> None:
     """The network of a checkpoint with its head; a bank wants a base."""
     checkpoint, expected = trained[made]
-    model = init_model(config(tmp_path, 'gps'), checkpoint)
+    cfg = config(tmp_path, 'gps')
+    model = init_model(cfg, checkpoint)
+    assert not any(module.training for module in model.modules())
+    assert model.cfg is cfg
+    assert model.dataset_meta['classes'] == ('background', 'square')
     assert torch.equal(answer(model), expected)
     if made != 'gps':
         for build in (init_bank, build_base):
             with pytest.raises(ValueError, match=r'iter_2\.pth is no base: .*delta\.py extract'):
                 build(config(tmp_path, 'gps'), checkpoint)
+
+
+def test_a_base_has_no_method_in_place(tmp_path: Path) -> None:
+    base = base_file(tmp_path)
+    model = init_model(config(tmp_path, 'lora'), base)
+    expected = torch.load(base, weights_only=True)
+    assert model.state_dict().keys() == expected.keys()
+    name = 'backbone.layers.0.attn.attn.in_proj_weight'
+    assert torch.equal(model.state_dict()[name], expected[name])
+
+
+def test_a_checkpoint_of_another_architecture(trained: dict, tmp_path: Path) -> None:
+    cfg = config(tmp_path, 'lora', model=tiny_model(qkv_bias=False))
+    with pytest.raises(ValueError, match=r'(?s)of another network than the config: .*in_proj_bias'):
+        init_model(cfg, trained['gps'][0])
+
+
+def test_the_hooks_that_follow_are_there_once(tmp_path: Path) -> None:
+    for asked in ('gps', 'lora', None):
+        cfg = config(tmp_path, asked)
+        for _ in range(2):
+            follow_method(cfg)
+            kinds = sorted(hook['type'] for hook in cfg.custom_hooks)
+            tuning = ['mmgps.GPSHook'] if asked == 'gps' and 'mmgps.GPSHook' in kinds else ['mmgps.TuneHook']
+            assert [kind for kind in kinds if kind != 'mmgps.ExactResumeHook'] == sorted(['mmgps.DeltaHook', *tuning])
+
+
+@pytest.mark.parametrize('made', ['lora', 'gps'])
+def test_names_with_a_wrapper_in_front(made: str, trained: dict, tmp_path: Path) -> None:
+    """As of a model that was saved within ``DistributedDataParallel``."""
+    whole = torch.load(trained[made][0], weights_only=True)
+    whole['state_dict'] = {f'module.{name}': value for name, value in whole['state_dict'].items()}
+    torch.save(whole, tmp_path / 'wrapped.pth')
+    for asked in ('ssf', None):
+        model = loaded(config(tmp_path / f'{asked}', asked), tmp_path / 'wrapped.pth').model
+        assert torch.equal(answer(model), trained[made][1])
+    if made == 'lora':
+        del whole['mmgps_selection']
+        torch.save(whole, tmp_path / 'published.pth')
+        with pytest.raises(ValueError, match=r'lora\.a.* beside the base and does not say by which method'):
+            loaded(config(tmp_path / 'published', 'gps'), tmp_path / 'published.pth')
+
+
+def test_a_method_agrees_with_what_it_made_itself() -> None:
+    net = torch.nn.Linear(3, 2)
+    assert agrees(FullTuning(), FullTuning().select(net))
+    assert not agrees(FullTuning(), BiasTuning().select(net))
+
+
+@METHODS.register_module(force=True)
+class OwnLoRA(LoRA):
+    name = 'own-lora'
+
+
+def test_a_method_of_ones_own(tmp_path: Path) -> None:
+    """Of which only the config knows what it puts in place."""
+
+    def tuned(folder: Path, **changes):
+        hook = dict(type='mmgps.TuneHook', method=dict(type='OwnLoRA', rank=2))
+        return tiny_config(folder, 2, custom_hooks=[hook], **changes)
+
+    expected = answer(train(tuned(tmp_path)).model)
+    assert torch.equal(answer(loaded(tuned(tmp_path / 'tested'), tmp_path / 'iter_2.pth').model), expected)
 
 
 def test_a_base_that_does_not_fit(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """What hooks remember, and the validation after a checkpoint, in a resumed run."""
 
+import copy
+from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -87,9 +91,93 @@ def test_a_hook_that_saves_itself_and_those_of_mmengine_need_no_help() -> None:
     memory = HookMemory()
     memory.begin(Run)
     assert memory.pack(Run) == {}
+    Run.hooks[0].counted = 1
     for hook in Run.hooks:
         hook.moved = 1
     assert list(memory.pack(Run)) == ['Adapting', 'Adapting number 2']
+
+
+def remembered(work_dir: Path, before: Any, after: Any) -> Any:
+    """An attribute of a hook that was ``before`` when training began and ``after`` at the checkpoint, resumed."""
+    first, second = Adapting(), Adapting()
+    memory = HookMemory()
+    first.thing, second.thing = copy.deepcopy(before), copy.deepcopy(before)
+    memory.begin(SimpleNamespace(hooks=[first]))
+    if isinstance(before, dict | list | set | deque | torch.Tensor | np.ndarray) and type(before) is type(after):
+        fill(first.thing, after)  # in place
+    else:
+        first.thing = after
+    torch.save(memory.pack(SimpleNamespace(hooks=[first])), work_dir / 'memory.pth')
+    packed = torch.load(work_dir / 'memory.pth', weights_only=True)
+    HookMemory().restore(SimpleNamespace(hooks=[second]), packed)
+    return second.thing
+
+
+def fill(kept: Any, found: Any) -> None:
+    if isinstance(kept, torch.Tensor | np.ndarray):
+        kept[...] = found
+        return
+    kept.clear()
+    kept.extend(found) if isinstance(kept, list | deque) else kept.update(found)
+
+
+KEPT: list[tuple[Any, Any]] = [
+    (0, np.float32(0.1)),
+    (np.int64(1), np.int64(2)),
+    (np.zeros(2), np.ones(2)),
+    (None, np.ones((2, 3), np.float32)),
+    (torch.zeros(2), torch.ones(2)),
+    ({}, {'a': 1.0, 2: [torch.ones(1), (1, 'b')]}),
+    ({'a': 1}, {'a': 2}),
+    ([1, 2], [1, 3]),
+    (set(), {1, 'a'}),
+    (None, {2}),
+    (deque(maxlen=2), deque([1, 2], 2)),
+    (None, deque([1.5], 3)),
+    ((), ('a', 1)),
+]
+
+
+@pytest.mark.parametrize(('before', 'after'), KEPT, ids=str)
+def test_what_is_remembered_comes_back_as_it_was(before: Any, after: Any, tmp_path: Path) -> None:
+    found = remembered(tmp_path, before, after)
+    if isinstance(after, np.generic):
+        assert found == after.item()
+        return
+    assert type(found) is type(after)
+    assert len(found) == len(after)
+    if isinstance(after, torch.Tensor | np.ndarray):
+        assert found.dtype == after.dtype
+        assert (found == after).all()
+    else:
+        assert repr(found) == repr(after)
+    if isinstance(after, deque):
+        assert found.maxlen == after.maxlen
+
+
+@pytest.mark.parametrize('after', [{'a': deque([1], 3)}, [{1}], ({'b': np.ones(2)},), [object()], {'c': len}], ids=str)
+def test_what_would_come_back_as_something_else_is_refused(after: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='Adapting had changed thing'):
+        remembered(tmp_path, None, after)
+
+
+def test_what_is_packed_is_that_of_the_moment() -> None:
+    hook, memory = Adapting(), HookMemory()
+    run = SimpleNamespace(hooks=[hook])
+    hook.thing = np.zeros(2)
+    memory.begin(run)
+    hook.mean += 1
+    hook.thing += 1
+    hook.last.append(1)
+    found = memory.pack(run)['Adapting']['values']
+    memory.hold(run)
+    hook.mean += 1
+    hook.thing += 1
+    hook.last.append(2)
+    for values in (found, memory.pack(run)['Adapting']['values']):
+        assert (values['mean'].tolist(), values['thing'].tolist(), values['last']) == ([1, 1], [1, 1], [1])
+    memory.release()
+    assert memory.pack(run)['Adapting']['values']['mean'].tolist() == [2, 2]
 
 
 def test_a_killed_validation_is_made_up(tmp_path: Path) -> None:

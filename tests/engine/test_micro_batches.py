@@ -101,13 +101,14 @@ def test_an_overflow_repeats_all_parts_of_the_batch(name: str) -> None:
     model, loss, tries = Model(), LOSSES[name](), []
 
     def overflow(gradient: Tensor) -> Tensor:
-        tries.append(1)
+        tries.append(gradient.norm().item())
         return gradient * torch.inf if len(tries) in (2, 5) else gradient
 
     expected = summed(model, loss)
     model.backbone[0].weight.register_hook(overflow)
     assert_near(summed(model, loss, MicroBatches(2), loss_scale=8.0), expected)
     assert len(tries) == 4 * 3
+    assert tries[0] == pytest.approx(2 * tries[3]) == pytest.approx(4 * tries[6])  # half the scale each time
 
 
 def test_no_batch_goes_through_the_backbone_at_once() -> None:
@@ -136,6 +137,16 @@ def test_both_passes_of_the_contrast_draw_the_same_dropout() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_the_next_batch_draws_on_after_the_first_pass_of_the_contrast() -> None:
+    model, drawn = Model(dropout=0.5), []
+    model.backbone[2].register_forward_hook(lambda module, args, output: drawn.append(output.detach() == 0))
+    summed(model, SupConLoss(), MicroBatches(2))
+    assert len(drawn) == 2 * 5
+    once = [*drawn[:3], *drawn[5:7]]  # the last two of each batch are those of its first two parts again
+    assert all(torch.equal(drawn[at], drawn[at + 3]) for at in (0, 1, 5, 6))
+    assert not any(torch.equal(one, other) for at, one in enumerate(once) for other in once[:at])
+
+
 @pytest.mark.parametrize('name', ['task', 'supcon'])
 def test_a_norm_over_the_batch_keeps_it_and_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
@@ -158,6 +169,8 @@ def test_a_norm_in_the_head_plays_no_part_in_the_contrast() -> None:
     assert SupConLoss().kept_whole(model.train(), model.backbone) is None
     assert 'head.0' in TaskLoss().kept_whole(model, model.backbone)
     assert TaskLoss().kept_whole(model.eval(), model.backbone) is None
+    synchronized = type('SyncBatchNorm', (nn.Module,), dict(__module__='mmcv.ops.sync_bn'))
+    assert '0 (SyncBatchNorm)' in SupConLoss().kept_whole(model, nn.Sequential(synchronized()))
     model = Model()
     model.data_preprocessor.batch_augments = SimpleNamespace()
     assert 'mixes' in TaskLoss().kept_whole(model, model.backbone)
@@ -178,30 +191,66 @@ def test_the_host_gets_each_gradient_before_the_next_is_made(monkeypatch: pytest
     assert not any(hooks)
 
 
-def test_a_fitted_part_keeps_less_than_training_does(monkeypatch: pytest.MonkeyPatch) -> None:
+class Gain(nn.Module):
+    """Keeps its input where its weight is trained, and not where it is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8, 1, 1, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+BATCH = 40
+
+
+@pytest.mark.parametrize(('side', 'on_host'), [(40, False), (8, False), (8, True)])
+def test_a_fitted_part_keeps_less_than_training_does(side: int, on_host: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a part keeps for its backward, and the sums, take less than what training keeps for a batch."""
     said: list[str] = []
     monkeypatch.setattr(micro_batches, 'print_log', lambda message, logger: said.append(message))
     model, loss = Model().train(), SupConLoss()
-    wide = batch_of(0, 12)
-    wide['inputs'] = [torch.randn(3, 40, 40).double() for _ in range(12)]
+    model.backbone.insert(1, nn.Sequential(*(Gain() for _ in range(3))))
+    wide = batch_of(0, 2 * BATCH)
+    wide['inputs'] = [torch.randn(3, side, side).double() for _ in range(2 * BATCH)]
     parameters = dict(model.backbone.named_parameters())
     weights = {name: value for name, value in parameters.items() if value.dim() > 1}
-    divided = MicroBatches().bind(loss, model, model.backbone, WRAPPER, weights, IMAGES)
-    sums = 4 * sum(value.numel() for value in weights.values())
+    weights['large'] = nn.Parameter(torch.zeros(100, 100))  # of which the sum counts, at small images
+    divided = MicroBatches(sums_on_host=on_host).bind(loss, model, model.backbone, WRAPPER, weights, BATCH)
+    flags, random = [value.requires_grad for value in model.parameters()], torch.get_rng_state()
+    next(divided(wide))
+    assert [value.requires_grad for value in model.parameters()] == flags
+    assert torch.equal(torch.get_rng_state(), random)
+    next(divided(wide))
+    (size,) = (int(line.removeprefix(f'selection pass: batches of {2 * BATCH} in parts of ')) for line in said)
 
     def kept(images: int, own: Any, trained: dict[str, Tensor]) -> int:
         for name, value in parameters.items():
             value.requires_grad_(name in trained)
         return saved_bytes(lambda: own(next(divide(wide, images))), model.parameters())
 
+    sums = 0 if on_host else 4 * sum(value.numel() for value in weights.values())
     biases = {name: value for name, value in parameters.items() if name not in weights}
-    room = kept(IMAGES, TaskLoss().bind(model, model.backbone, WRAPPER), biases)
-    list(divided(wide))
-    (size,) = (int(line.removeprefix('selection pass: batches of 12 in parts of ')) for line in said)
+    training = kept(BATCH, TaskLoss().bind(model, model.backbone, WRAPPER), biases)
     selecting = loss.bind(model, model.backbone, WRAPPER)
-    room *= 1.01 * micro_batches.ROOM
+    room = 1.01 * micro_batches.ROOM * training
     assert kept(size, selecting, weights) + sums <= room < kept(size + 2, selecting, weights) + sums
+    assert room < training
+
+
+def test_a_fitted_part_has_an_image_however_little_room_there_is() -> None:
+    model, loss = Model().train(), SupConLoss()
+    weights = dict(model.backbone.named_parameters())
+    divided = MicroBatches().bind(loss, model, model.backbone, WRAPPER, weights, 1)
+    assert len(list(divided(batch_of()))) == IMAGES
+
+
+def test_lean_options_run_within_the_pass_alone() -> None:
+    net = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 4))
+    with MicroBatches(1, lean=[dict(type='mmgps.Recomputation')]).running(net):
+        assert net[0]._forward_hooks
+    assert not net[0]._forward_hooks
 
 
 def test_a_part_is_freed_before_the_next() -> None:
@@ -225,12 +274,26 @@ def test_refusals() -> None:
         MicroBatches(1).bind(object(), None, nn.Identity(), None, {}, 1)
     with pytest.raises(TypeError, match='holds a int that is not of this length'):
         list(divide(dict(inputs=[1, 2], data_samples=[1, 2], other=3), 1))
+    parts = list(divide(dict(inputs=[1, 2], data_samples=[1, 2], other=None), 1))
+    assert parts == [dict(inputs=[at], data_samples=[at], other=None) for at in (1, 2)]
+    with pytest.raises(TypeError, match='holds a list that is not of this length'):
+        list(divide(dict(inputs=[1, 2], data_samples=[1, 2], other=[3, 4, 5]), 1))
     weighed = _weighed(iter([torch.ones(()), torch.ones(())]), 0.0)
     assert [float(loss) for loss in weighed] == [0, 0]
 
 
 @pytest.mark.parametrize('loss', ['SupConLoss', 'TaskLoss'])
-def test_a_run_selects_what_it_selects_by_whole_batches(loss: str, tmp_path: Path) -> None:
+def test_a_run_selects_what_it_selects_by_whole_batches(
+    loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    original = micro_batches.start_options
+
+    def starting(options: Any, backbone: nn.Module) -> None:
+        started.extend(options)
+        original(options, backbone)
+
+    monkeypatch.setattr(micro_batches, 'start_options', starting)
     classes = pytest.importorskip('tiny_classes')
     from tiny import train
 
@@ -245,6 +308,7 @@ def test_a_run_selects_what_it_selects_by_whole_batches(loss: str, tmp_path: Pat
         chosen.append(load_selection(tmp_path / f'{at}' / 'selection.safetensors'))
         norms = [m for m in runner.model.backbone.modules() if isinstance(m, nn.LayerNorm)]
         assert not any(m._forward_hooks for m in norms)
+    assert len(started) == 1
     for name, own in chosen[0].connections.items():
         for other in chosen[1:]:
             same = (own.positions == other.connections[name].positions).float().mean()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
+from mmseg.models import VisionTransformer
 from tiny import tiny_config, tiny_model, train
+from torch import nn
 
 from mmgps.engine import tune_config
-from mmgps.tuning import RandomBaseError
+from mmgps.engine.base_model import named_weights
+from mmgps.sparse.forward import no_hook
+from mmgps.tuning import LoadingWatch, RandomBaseError
 
 PLAIN = dict(patch_size=8, embed_dims=16, num_layers=2, num_heads=2, mlp_ratio=2, out_indices=(1,), patch_bias=True)
 
@@ -51,13 +56,23 @@ def test_names_that_do_not_fit(names: str, load_from: bool, tmp_path: Path) -> N
 
 
 def test_the_error_names_both_sides(tmp_path: Path) -> None:
+    """The name that is nearest comes first."""
+    state = dict(reversed(under('blocks.', weights()).items()))
     with pytest.raises(RandomBaseError, match=r'parameters are .*: cls_token.*the file holds blocks\.cls_token'):
-        train(config(tmp_path, under('blocks.', weights())))
+        train(config(tmp_path / 'near', state))
+    with pytest.raises(RandomBaseError, match=r"the file holds nothing whose name begins with 'backbone\.'"):
+        train(config(tmp_path / 'none', weights(), load_from=True))
 
 
 def test_only_a_few_tensors_fit(tmp_path: Path) -> None:
     state = {name: value for name, value in weights().items() if name in ('cls_token', 'pos_embed')}
     with pytest.raises(RandomBaseError, match=r'gave \d\.\d% of'):
+        train(config(tmp_path, state))
+
+
+def test_all_but_a_block_fits(tmp_path: Path) -> None:
+    state = {name: value for name, value in weights().items() if not name.startswith('layers.1.')}
+    with pytest.raises(RandomBaseError, match=r'gave 7\d\.\d% of .*: layers\.1\.ln1\.weight'):
         train(config(tmp_path, state))
 
 
@@ -74,9 +89,9 @@ def test_another_size_of_the_same_architecture(tmp_path: Path) -> None:
         (lambda: under('module.backbone.', weights()), dict(load_from=True)),
         (lambda: weights(img_size=(64, 64)), {}),
         (lambda: weights() | {'head.weight': torch.zeros(3)}, {}),
-        (lambda: {name: value for name, value in weights().items() if not name.startswith('ln')}, {}),
+        (lambda: {name: value for name, value in weights().items() if '.ln' not in name}, {}),
     ],
-    ids=['same', 'load_from', 'module', 'other-positions', 'surplus', 'without-a-norm'],
+    ids=['same', 'load_from', 'module', 'other-positions', 'surplus', 'without-norms'],
 )
 def test_what_fills_the_backbone_is_right(state, options: dict, tmp_path: Path) -> None:
     assert train(config(tmp_path, state(), **options)).iter == 1
@@ -119,6 +134,52 @@ def test_a_config_that_names_no_file_is_warned(tmp_path: Path, caplog: pytest.Lo
         assert len(said) == times
 
 
+@MODELS.register_module(force=True)
+class FilledByItself(VisionTransformer):
+    """Loads a file under a name that no library uses."""
+
+    def __init__(self, file: str | None = None, pretrained: bool = False, **options) -> None:
+        super().__init__(**options)
+        self.file = file
+
+    def init_weights(self) -> None:
+        if self.file:
+            self.load_state_dict(torch.load(self.file, weights_only=True))
+
+
+@pytest.mark.parametrize('own', [dict(file='own.pth'), dict(pretrained=True)], ids=['loads', 'names'])
+def test_a_backbone_that_loads_some_itself_is_not_warned_of(
+    own: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor one that says so, and may have loaded when it was built."""
+    torch.save(weights(), tmp_path / 'own.pth')
+    cfg = tiny_config(tmp_path, max_iters=1)
+    cfg.model.backbone.update(own, type='FilledByItself')
+    if 'file' in own:
+        cfg.model.backbone.file = str(tmp_path / 'own.pth')
+    runner = Runner.from_cfg(cfg)
+    runner.logger.setLevel(logging.WARNING)
+    runner.logger.addHandler(caplog.handler)
+    runner.train()
+    assert not [text for text in caplog.messages if 'names no file of weights' in text]
+
+
+def test_the_files_that_a_config_names() -> None:
+    model = dict(
+        backbone=dict(type='TIMMBackbone', checkpoint_path='a.pth', pretrained=False),
+        necks=[dict(init_cfg=dict(type='Pretrained', checkpoint='b.pth')), dict(pretrained=True)],
+    )
+    assert named_weights(model) == ['a.pth', 'b.pth', 'True']
+
+
+def test_under_a_flexible_runner(tmp_path: Path) -> None:
+    """Which loads before it begins to run."""
+    cfg = config(tmp_path, under('encoder.', weights()), load_from=True)
+    cfg.env_cfg = {}
+    with pytest.raises(RandomBaseError, match=r'pretrained\.pth gave 0\.0%'):
+        FlexibleRunner.from_cfg(cfg).train()
+
+
 def test_a_run_that_goes_on_is_not_asked(tmp_path: Path) -> None:
     """It has the weights of its checkpoint."""
     cfg = config(tmp_path, weights())
@@ -127,6 +188,16 @@ def test_a_run_that_goes_on_is_not_asked(tmp_path: Path) -> None:
     cfg = config(tmp_path, under('blocks.', weights()), resume=True)
     cfg.train_cfg.max_iters = 2
     assert train(cfg).iter == 2
+
+
+def test_a_copy_made_meanwhile_is_not_watched() -> None:
+    """As hooks that average make one before training."""
+    net = nn.Linear(3, 2)
+    watch = LoadingWatch(net)
+    twin = pickle.loads(pickle.dumps(net))
+    assert [hook.hook for hook in twin._load_state_dict_pre_hooks.values()] == [no_hook()]
+    net.load_state_dict(twin.state_dict())
+    assert (watch.loads, watch.share()) == (1, 1.0)
 
 
 def test_nothing_is_left_on_the_network(tmp_path: Path) -> None:

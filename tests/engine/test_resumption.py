@@ -5,15 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATA_SAMPLERS
 from resuming import by_epochs, by_iterations, in_parts, log_of, rates, resume, seen, train_four_epochs
 from tiny import assert_same_bits, state_of, train
-from torch.utils.data import WeightedRandomSampler
+from torch.utils.data import BatchSampler, WeightedRandomSampler
 
 import mmgps.engine.hooks.tune_hook as tune_hook
+from mmgps.engine.run_settings import described
 from mmgps.engine.schedule_resumption import ResumeError
 
 
@@ -74,6 +76,14 @@ def test_other_data_are_refused_within_an_epoch(change: str, four_epochs: Path, 
     edit(cfg)
     with pytest.raises(ResumeError, match=f'within epoch 2, after 2 of 4 .*{message}.*Set these as they'):
         resume(cfg, four_epochs / 'iter_6.pth')
+
+
+def test_a_checkpoint_after_the_last_iteration_of_an_epoch_is_at_its_end(four_epochs: Path, tmp_path: Path) -> None:
+    """One by iteration, of which mmengine writes down that the epoch has not ended."""
+    assert torch.load(four_epochs / 'iter_12.pth', weights_only=True)['meta']['epoch'] == 2
+    resumed = resume(by_epochs(tmp_path / 'resumed', batch=2), four_epochs / 'iter_12.pth')
+    assert seen(resumed) == seen(train(by_epochs(tmp_path / 'whole', batch=2)))[-8:]
+    assert resumed.iter == 32
 
 
 def test_another_number_of_processes_is_followed_or_refused(four_epochs: Path, tmp_path: Path) -> None:
@@ -164,6 +174,33 @@ def test_a_finished_accumulation_that_was_cut_short_is_refused(tmp_path: Path) -
         resume(by_iterations(tmp_path / 'longer', 12, optim_wrapper=wrapper), tmp_path / 'first/iter_6.pth')
 
 
+def test_an_accumulation_by_another_count_is_refused_though_as_many_are_summed(tmp_path: Path) -> None:
+    """A third of each gradient is summed in the checkpoint; the rest would be sixths."""
+
+    def config(name: str, count: int) -> Config:
+        cfg = by_epochs(tmp_path / name)
+        cfg.optim_wrapper.accumulative_counts = count
+        return cfg
+
+    first = config('first', 3)
+    first.train_cfg.max_epochs = 4
+    train(first)
+    with pytest.raises(ResumeError, match=r'summed 2 of 3 at iteration 8, .*counts=6 would have summed 2 at'):
+        resume(config('second', 6), tmp_path / 'first/epoch_2.pth')
+
+
+def test_a_schedule_by_iteration_goes_with_the_iteration(tmp_path: Path) -> None:
+    """Its settings are the same, and the checkpoint's iteration is another under half the batch."""
+
+    def config(name: str, batch: int) -> Config:
+        schedule = dict(type='CosineAnnealingLR', T_max=40, end=40, by_epoch=False)
+        return by_epochs(tmp_path / name, batch=batch, param_scheduler=[schedule])
+
+    train(config('first', 4))
+    resumed = resume(config('resumed', 2), tmp_path / 'first/epoch_2.pth')
+    assert rates(resumed) == rates(train(config('whole', 2)))[16:]
+
+
 def test_a_checkpoint_without_the_optimizer_is_refused(tmp_path: Path) -> None:
     cfg = by_epochs(tmp_path / 'first', 2)
     cfg.default_hooks.checkpoint.save_optimizer = False
@@ -172,21 +209,72 @@ def test_a_checkpoint_without_the_optimizer_is_refused(tmp_path: Path) -> None:
         resume(by_epochs(tmp_path / 'second'), tmp_path / 'first/epoch_2.pth')
 
 
-def test_a_checkpoint_without_settings_follows_the_schedule_and_refuses_other_batches(tmp_path: Path) -> None:
+@pytest.mark.parametrize('missing', ['all', 'groups'])
+def test_a_checkpoint_without_settings_follows_the_schedule_and_refuses_other_batches(
+    missing: str, tmp_path: Path
+) -> None:
     """As one of an earlier release, or of a run without the hook."""
     train(by_epochs(tmp_path / 'first', 2, param_scheduler=in_parts(2)))
     checkpoint = torch.load(tmp_path / 'first/epoch_2.pth', weights_only=True)
-    del checkpoint['mmgps_run']
+    del checkpoint['mmgps_run']['groups']
+    if missing == 'all':
+        del checkpoint['mmgps_run']
     torch.save(checkpoint, tmp_path / 'old.pth')
     resumed = resume(by_epochs(tmp_path / 'resumed', 5, param_scheduler=in_parts(5)), tmp_path / 'old.pth')
     assert rates(resumed) == rates(train(by_epochs(tmp_path / 'whole', 5, param_scheduler=in_parts(5))))[8:]
     assert 'does not say under which settings' in log_of(resumed)
     smaller = resume(by_epochs(tmp_path / 'smaller', 4, batch=2), tmp_path / 'old.pth')
     assert (len(seen(smaller)), smaller.iter) == (16, 32)
+    accumulating = by_epochs(tmp_path / 'accumulating')
+    accumulating.optim_wrapper.accumulative_counts = 3
+    with pytest.raises(ResumeError, match=r'iteration 8 and accumulative_counts=\[3\] do not fit: it does not hold'):
+        resume(accumulating, tmp_path / 'old.pth')
+    torch.save({**checkpoint, 'mmgps_gradients': [[]]}, tmp_path / 'pending.pth')
+    with pytest.raises(ResumeError, match=r'accumulative_counts=\[1\] do not fit: it holds gradients'):
+        resume(by_epochs(tmp_path / 'whole-steps'), tmp_path / 'pending.pth')
+    checkpoint['meta']['iter'] = 3
+    torch.save(checkpoint, tmp_path / 'before.pth')
+    with pytest.raises(ResumeError, match='epoch 2 and iteration 3, which no run of 4 iterations an epoch reaches'):
+        resume(by_epochs(tmp_path / 'unreached', 4), tmp_path / 'before.pth')
     checkpoint['meta']['iter'] = 9
     torch.save(checkpoint, tmp_path / 'within.pth')
     with pytest.raises(ResumeError, match='iterations of an epoch: 4 -> 8'):
         resume(by_epochs(tmp_path / 'refused', 4, batch=2), tmp_path / 'within.pth')
+
+
+@DATA_SAMPLERS.register_module(force=True)
+class InGroups(BatchSampler):
+    def __init__(self, sampler: Any, batch_size: int, drop_last: bool = False, by: int = 1) -> None:
+        super().__init__(sampler, batch_size, drop_last)
+        self.by = by
+
+
+def test_another_batch_sampler_is_refused_within_an_epoch(tmp_path: Path) -> None:
+    def config(name: str, by: int) -> Config:
+        cfg = by_epochs(tmp_path / name)
+        cfg.train_dataloader.batch_sampler = dict(type='InGroups', by=by)
+        cfg.custom_hooks = [*cfg.custom_hooks, dict(type='CheckpointHook', interval=6, by_epoch=False)]
+        return cfg
+
+    train(config('first', 1))
+    with pytest.raises(ResumeError, match=r'within epoch 2.*batch_sampler: InGroups\(.*by=1.* -> InGroups\(.*by=2'):
+        resume(config('second', 2), tmp_path / 'first/iter_6.pth')
+
+
+def test_the_seed_is_that_of_the_checkpoint(four_epochs: Path, tmp_path: Path) -> None:
+    resumed = resume(by_epochs(tmp_path, randomness=dict(seed=4)), four_epochs / 'iter_6.pth')
+    whole = torch.load(four_epochs / 'epoch_4.pth', weights_only=True)['state_dict']
+    assert_same_bits(state_of(resumed), whole)
+
+
+def test_equal_settings_are_described_equally() -> None:
+    """And briefly, however long they are."""
+    long = list(range(1000))
+    for kind in (list, tuple, torch.tensor, np.array):
+        assert described(kind(long)) == described(kind(long))
+        assert described(kind(long)) != described(kind([*long[:-1], 0]))
+        assert len(str(described(kind(long)))) < 60
+    assert described({'a': (1, np.float64(0.5)), 2: None, 'c': object()}) == {'a': [1, 0.5], 2: None, 'c': 'object'}
 
 
 @DATA_SAMPLERS.register_module(force=True)

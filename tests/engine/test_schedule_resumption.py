@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.optim import _ParamScheduler
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
@@ -84,6 +85,18 @@ def test_a_longer_run_under_the_schedule_of_before_says_what_to_set(tmp_path: Pa
     assert 'set end (and T_max) of param_scheduler to 3' in log
 
 
+def test_a_checkpoint_without_its_schedulers_follows_the_config(tmp_path: Path) -> None:
+    def config(name: str) -> Config:
+        cfg = by_epochs(tmp_path / name, param_scheduler=in_parts(4))
+        cfg.default_hooks.checkpoint.save_param_scheduler = False
+        return cfg
+
+    whole = train(config('whole'))
+    resumed = resume(config('resumed'), tmp_path / 'whole/epoch_2.pth')
+    assert rates(resumed) == rates(whole)[8:]
+    assert 'schedulers in the checkpoint: 0, in the config: 2; followed' in log_of(resumed)
+
+
 def test_another_rate_and_decay_are_followed(tmp_path: Path) -> None:
     def config(name: str, **optimizer: Any) -> Config:
         cfg = by_epochs(tmp_path / name, param_scheduler=in_parts(4))
@@ -122,6 +135,18 @@ def test_a_schedule_by_scores_sees_every_validation_once(epoch: int, best: bool,
     assert_same_bits(state_of(resumed), state_of(whole))
     if best:
         assert [path.name for path in (tmp_path / 'resumed').glob('best*')] in ([], ['best_score_epoch_2.pth'])
+
+
+def test_a_schedule_by_scores_is_restored_without_settings(tmp_path: Path) -> None:
+    def config(name: str) -> Config:
+        return validated(by_epochs(tmp_path / name, 7, param_scheduler=[PLATEAU]), SCORES)
+
+    whole = train(config('whole'))
+    checkpoint = torch.load(tmp_path / 'whole/epoch_5.pth', weights_only=True)
+    del checkpoint['mmgps_run']
+    torch.save(checkpoint, tmp_path / 'old.pth')
+    assert rates(resume(config('resumed'), tmp_path / 'old.pth')) == rates(whole)[20:]
+    assert rates(whole)[20] < rates(whole)[0]
 
 
 def test_a_finished_schedule_by_scores_is_longer(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / 'mmgps'
 
-TORCH_ONLY = ('rewiring', 'selection', 'sparse', 'tuning', 'delta')
+TORCH_ONLY = ('rewiring', 'selection', 'sparse', 'tuning', 'delta', 'tuned')
 TOP = ('models', 'datasets', 'evaluation', 'visualization')
 TORCH = {'torch', 'numpy', 'safetensors'}
 ENGINE = {'mmengine', 'mmcv'}

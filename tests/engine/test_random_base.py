@@ -10,13 +10,13 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import FlexibleRunner, Runner
+from mmgps.sparse.forward import no_hook
 from mmseg.models import VisionTransformer
 from tiny import tiny_config, tiny_model, train
 from torch import nn
 
 from mmgps.engine import tune_config
 from mmgps.engine.base_model import named_weights
-from mmgps.sparse.forward import no_hook
 from mmgps.tuning import LoadingWatch, RandomBaseError
 
 PLAIN = dict(patch_size=8, embed_dims=16, num_layers=2, num_heads=2, mlp_ratio=2, out_indices=(1,), patch_bias=True)

@@ -213,7 +213,7 @@ def test_what_is_detached_on_the_way(method: str, path: Callable) -> None:
 
 
 def test_what_is_detached_goes_on_within_a_list() -> None:
-    with pytest.raises(UntrainedError, match=r'iteration: backbone\.middle\.bias; what .* is detached'):
+    with pytest.raises(UntrainedError, match=r"iteration: 'backbone\.middle\.bias'; .* are detached"):
         Run(Network(stacked), BiasTuning()).iterate(0)
 
 
@@ -239,7 +239,7 @@ def test_a_result_that_nothing_uses_is_not_cut_off(method: str, path: Callable, 
 def test_what_a_layer_in_a_way_of_its_own_gives_is_detached(method: str, path: Callable) -> None:
     model = frozen_at_first(path)
     model.backbone.middle = Standardised(WIDTH, WIDTH)
-    with pytest.raises(UntrainedError, match=r'gradient in the first iteration: backbone\.middle\..*; .* is detached'):
+    with pytest.raises(UntrainedError, match=r"gradient in the first iteration: 'backbone\.middle\..*; .* are detached"):
         Run(model, METHODS[method]()).iterate(0)
 
 
@@ -293,7 +293,7 @@ def test_a_loss_that_hangs_on_nothing() -> None:
     with pytest.raises(UntrainedError, match=r"2 of 2 .*'backbone\.middle\.lora\.a', .*reentrant"):
         run.iterate(0)
     model = Network(detached)
-    with pytest.raises(UntrainedError, match=r' backbone\.first\.bias, backbone\.middle\.bias; .*is detached'):
+    with pytest.raises(UntrainedError, match=r" 'backbone\.first\.bias', 'backbone\.middle\.bias'; .*are detached"):
         Run(model, BiasTuning()).iterate(0, loss=lambda x: model(x).detach())
 
 
@@ -318,7 +318,7 @@ def test_nothing_watches_afterwards() -> None:
 def test_parts_that_are_called_by_themselves_are_watched() -> None:
     """As a ``train_step`` of a model may do."""
     model = Network(detached)
-    with pytest.raises(UntrainedError, match=r' backbone\.first\.bias, backbone\.middle\.bias; .*is detached'):
+    with pytest.raises(UntrainedError, match=r" 'backbone\.first\.bias', 'backbone\.middle\.bias'; .*are detached"):
         Run(model, BiasTuning()).iterate(0, loss=lambda x: model.head(model.backbone(x)).square().mean())
 
 
@@ -344,7 +344,7 @@ class GivesNone(torch.autograd.Function):
 
 def test_no_gradient_is_none() -> None:
     run = Run(Network(lambda net, x: GivesNone.apply(x, net.middle.bias)), BiasTuning())
-    with pytest.raises(UntrainedError, match=r'1 of 6 .*: backbone\.middle\.bias; '):
+    with pytest.raises(UntrainedError, match=r"1 of 6 .*: 'backbone\.middle\.bias'; "):
         run.iterate(0)
 
 
@@ -383,7 +383,7 @@ class Teaching(Network):
 
 
 def test_a_pass_without_gradients_within_another_ends_no_watch() -> None:
-    with pytest.raises(UntrainedError, match=r'backbone\.first\.bias.*; what .* is detached'):
+    with pytest.raises(UntrainedError, match=r"'backbone\.first\.bias.*; .* are detached"):
         Run(Teaching(), BiasTuning()).iterate(0)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from mmgps.engine.components import METHOD_NAMES, build_method, check_method_name
+from mmgps.engine.configs.components import METHOD_NAMES, build_method, check_method_name
 
 from .options import parse_options
 

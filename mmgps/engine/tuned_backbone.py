@@ -1,21 +1,23 @@
-"""A backbone with a method in place, as a config names it."""
+"""The backbone of a model: how it is found, and built with a method in place as a config names it."""
 
 from __future__ import annotations
 
 import copy
+from difflib import get_close_matches
 from types import MethodType
 from typing import Any
 
 from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import MODELS as ANY_MODELS
 from torch import nn
 
 from mmgps.registry import MODELS
 from mmgps.selection import Injected
-from mmgps.tuning import InjectionMethod, TuningMethod, WholeParameters, freeze_unselected
+from mmgps.tuning import InjectionMethod, TuningMethod, WholeParameters, freeze_unselected, injected_by
 
-from .checkpoints import weights_only
-from .components import build_method
+from .configs.components import build_method
+from .safe_loading import weights_only
 
 
 @MODELS.register_module(name='TunedBackbone')
@@ -85,3 +87,49 @@ def accept_base_weights(backbone: nn.Module, incompatible: Any) -> None:
             print_log(
                 f'the loaded weights are those of the base: {len(names)} injected tensors keep their numbers', 'current'
             )
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DDP or another wrapper, and inside what augments a test."""
+    inner: Any = model
+    while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
+        inner = inner.module
+    return inner
+
+
+def method_of(backbone: nn.Module, asked: TuningMethod | None) -> TuningMethod:
+    """The method to tune ``backbone`` by: the one that a hook was given, or the one in place.
+
+    Raises:
+        ValueError: If there is neither, or if ``asked`` cannot take the place of the one in place.
+    """
+    in_place = injected_by(backbone)
+    if in_place is not None and not isinstance(asked or in_place, InjectionMethod):
+        assert asked is not None
+        raise ValueError(
+            f'the backbone was built with {in_place.name}, the hook asks for {asked.name}; name one method'
+        )
+    method = asked or in_place
+    if method is None:
+        raise ValueError(
+            'the hook was given no method and the backbone has none in place; set method of the hook, or '
+            "backbone=dict(type='mmgps.TunedBackbone', ...)"
+        )
+    return method
+
+
+def find_backbone(model: nn.Module, target: str) -> nn.Module:
+    """The submodule at path ``target``.
+
+    Raises:
+        ValueError: Names the nearest paths.
+    """
+    modules = dict(model.named_modules())
+    if not target or target not in modules:
+        top = [name for name, _ in model.named_children()]
+        near = get_close_matches(target, [name for name in modules if name], 3, 0.5) or top
+        raise ValueError(
+            f'target {target!r} is no module of {type(model).__name__}; nearest: {", ".join(near)}; '
+            'set target of the hook to the path of the backbone'
+        )
+    return modules[target]

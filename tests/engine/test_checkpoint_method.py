@@ -11,7 +11,7 @@ from test_injected import INJECTED
 from tiny import tiny_config, train
 
 from mmgps.engine import METHOD_NAMES, build_base, follow_method, init_bank, init_model, tune_config
-from mmgps.engine.delta_checkpoints import extract_from_checkpoint, merged_state, write_checkpoint
+from mmgps.engine.deltas.delta_checkpoints import extract_from_checkpoint, merged_state, write_checkpoint
 
 CONFIGS = ['gps', 'lora', 'ssf', 'spt-lora', 'full', None]
 CHECKPOINTS = ['gps', 'lora', 'ssf', 'vpt-deep', 'spt-adapter']

@@ -11,9 +11,10 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from tiny import tiny_config, tiny_model, train
 
 from mmgps.engine import enable_amp, tune_config
-from mmgps.engine.hooks import ExactResumeHook, GPSHook, TuneHook
+from mmgps.engine.configs.config import _classes
+from mmgps.engine.hooks import GPSHook, TuneHook
 from mmgps.engine.optim import GPSAmpOptimWrapper, GPSOptimWrapper
-from mmgps.engine.testing import _classes
+from mmgps.engine.resuming.exact_resume_hook import ExactResumeHook
 from mmgps.engine.tuned_backbone import tuned_backbone
 
 ADAMW = dict(type='AdamW', lr=1e-2)

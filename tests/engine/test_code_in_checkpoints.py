@@ -21,7 +21,7 @@ from mmgps.benchmark import Setup
 from mmgps.delta import extract, save_delta
 from mmgps.delta.base import Base
 from mmgps.engine import CheckpointFileError, build_base, build_runner, init_bank, init_model, tune_config, weights_only
-from mmgps.engine.checkpoints import FORCE, TRUST, load_plain
+from mmgps.engine.safe_loading import FORCE, TRUST, load_plain
 from mmgps.models import SAMPretrained
 from mmgps.models.extract_backbone import extract_backbone
 from mmgps.tuning import BiasTuning

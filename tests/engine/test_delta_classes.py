@@ -13,8 +13,8 @@ from tiny import tiny_config
 from mmgps.benchmark.deltas import made_up_delta
 from mmgps.delta import Delta, Origin
 from mmgps.engine import init_bank, init_model
-from mmgps.engine.delta_checkpoints import write_checkpoint
-from mmgps.engine.inference import ModelBank
+from mmgps.engine.deltas.delta_checkpoints import write_checkpoint
+from mmgps.engine.deltas.inference import ModelBank
 from mmgps.tuning import BiasTuning
 
 CLASSES = {'classes': ['ground', 'star'], 'palette': [[0, 0, 0], [1, 1, 1]]}

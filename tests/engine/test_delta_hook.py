@@ -17,8 +17,8 @@ from tiny import PIPELINE, assert_same_bits, state_of, stop_workers, tiny_config
 
 from mmgps.delta import DeltaMismatchError, load_delta
 from mmgps.engine import init_bank, init_model
-from mmgps.engine.delta_folder import DeltaFolder
-from mmgps.engine.whole_checkpoints import DivergedError
+from mmgps.engine.deltas.delta_hook import DeltaFolder
+from mmgps.engine.resuming.checkpoints import DivergedError
 from mmgps.registry import HOOKS
 
 

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from tiny import tiny_config, train
 
-from mmgps.engine.whole_checkpoints import DivergedError
+from mmgps.engine.resuming.checkpoints import DivergedError
 
 
 @HOOKS.register_module(force=True)
@@ -53,7 +53,7 @@ def test_a_loss_of_nan_that_spoils_nothing_is_survived(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize('what', ['parameter', 'infinity'])
 def test_no_checkpoint_holds_a_parameter_that_is_no_number(what: str, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr('mmgps.engine.hooks.exact_resume_hook.check_loss', lambda *args: None)
+    monkeypatch.setattr('mmgps.engine.resuming.exact_resume_hook.check_loss', lambda *args: None)
     cfg = tiny_config(tmp_path)
     cfg.custom_hooks.append(dict(type='Spoil', at=5, what=what))
     with pytest.raises(DivergedError, match=r'parameters hold NaN or infinity, first .* No checkpoint of it is'):

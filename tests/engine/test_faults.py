@@ -18,9 +18,9 @@ from mmseg.evaluation import IoUMetric
 from tiny import PIPELINE, assert_same_bits, state_of, tiny_config, train
 
 import mmgps.engine.hooks.tune_hook as tune_hook
-import mmgps.engine.whole_checkpoints as whole_checkpoints
+import mmgps.engine.resuming.checkpoints as whole_checkpoints
 from mmgps.engine import build_runner
-from mmgps.engine.last_checkpoint import LastCheckpointError, check_last_checkpoint
+from mmgps.engine.resuming.checkpoints import LastCheckpointError, check_last_checkpoint
 from mmgps.whole_file import whole_file
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from resuming import PLATEAU, SCORES, by_epochs, log_of, rates, resume, validate
 from stopping import Stop
 from tiny import assert_same_bits, state_of, train
 
-from mmgps.engine.hook_memory import HookMemory
+from mmgps.engine.resuming.hook_memory import HookMemory
 
 
 @pytest.mark.parametrize('epoch', [1, 3, 4])

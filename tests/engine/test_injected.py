@@ -163,7 +163,7 @@ def test_a_method_that_needs_gradients_is_refused_at_building() -> None:
 
 def test_a_hook_without_any_method(tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path, custom_hooks=[dict(type='mmgps.TuneHook')])
-    with pytest.raises(ValueError, match=r'was given no method .* set its method, or backbone=dict'):
+    with pytest.raises(ValueError, match=r'was given no method .* set method of the hook, or backbone=dict'):
         train(cfg)
 
 

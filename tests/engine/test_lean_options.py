@@ -14,7 +14,7 @@ from tiny import assert_same_bits, state_of, tiny_config, tiny_model, train
 
 from mmgps.engine import tune_config
 from mmgps.engine.fsdp import GPSFSDPStrategy
-from mmgps.engine.wrapping import check_strategy
+from mmgps.engine.fsdp.wrapping import check_strategy
 
 LEAN = [dict(type='mmgps.FusedAttention'), dict(type='mmgps.Recomputation', hidden=0.5)]
 HOOKS = {

@@ -12,9 +12,10 @@ import torch
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
-from mmgps.engine import MicroBatches, SupConLoss, TaskLoss, micro_batches
-from mmgps.engine.selection_batches import divide
-from mmgps.engine.selection_pass import _weighed
+from mmgps.engine import MicroBatches, SupConLoss, TaskLoss
+from mmgps.engine.selecting import micro_batches
+from mmgps.engine.selecting.selection_batches import divide
+from mmgps.engine.selecting.selection_pass import _weighed
 from mmgps.selection import GradientMoments, GradientSum, SquaredGradientSum, sum_gradients
 from mmgps.selection.gradients import HostGradients
 from mmgps.sparse import saved_bytes

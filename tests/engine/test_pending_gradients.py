@@ -10,8 +10,8 @@ pytest.importorskip('mmengine')
 
 from mmengine.optim import OptimWrapper
 
-import mmgps.engine.pending_gradients as pending
-from mmgps.engine.pending_gradients import KEY, gathered_gradients, pack_gradients, restore_gradients
+import mmgps.engine.resuming.pending_gradients as pending
+from mmgps.engine.resuming.pending_gradients import KEY, gathered_gradients, pack_gradients, restore_gradients
 
 
 def runner_within_an_accumulation() -> SimpleNamespace:

@@ -9,7 +9,7 @@ from tiny import PIPELINE, TinyPictures, assert_same_bits, state_of, tiny_config
 from torch.utils.data import DataLoader
 
 import mmgps.engine.hooks.tune_hook as tune_hook
-from mmgps.engine.loaders import seeded_loader
+from mmgps.engine.resuming.loaders import seeded_loader
 
 
 def epoch_based(cfg) -> None:

@@ -14,7 +14,7 @@ from tiny import assert_same_bits, state_of, train
 from torch.utils.data import WeightedRandomSampler
 
 import mmgps.engine.hooks.tune_hook as tune_hook
-from mmgps.engine.schedule_resumption import ResumeError
+from mmgps.engine.resuming.schedules import ResumeError
 
 
 @pytest.fixture(scope='module')

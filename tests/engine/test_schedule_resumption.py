@@ -23,7 +23,7 @@ from resuming import (
 )
 from tiny import assert_same_bits, state_of, train
 
-from mmgps.engine.schedule_resumption import ResumeError
+from mmgps.engine.resuming.schedules import ResumeError
 
 
 @pytest.fixture(scope='module')

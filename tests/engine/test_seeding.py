@@ -12,7 +12,7 @@ pytest.importorskip('mmengine')
 
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 
-from mmgps.engine.seeding import SeededBatches, SeededDataset, SeededIndex
+from mmgps.engine.resuming.seeding import SeededBatches, SeededDataset, SeededIndex
 
 
 class Noise(Dataset):

@@ -5,9 +5,8 @@ from mmengine.optim import OptimWrapper
 from tiny import tiny_config, train
 from torch import nn
 
-from mmgps.engine.kept_loss import LossKeeper
-from mmgps.engine.loaders import rebuild, seeded_loader
-from mmgps.engine.selection_loss import TrainingLoss
+from mmgps.engine.resuming.loaders import rebuild, seeded_loader
+from mmgps.engine.selecting.selection_loss import LossKeeper, TrainingLoss
 
 
 class Views(nn.Module):

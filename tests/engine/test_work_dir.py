@@ -16,7 +16,7 @@ from tiny import stop_workers, tiny_config, train
 
 import mmgps.lock
 from mmgps.engine import WorkDirError, enter_work_dir, hold_work_dir, remove_run, set_work_dir
-from mmgps.engine.work_dir import files_of_a_run
+from mmgps.engine.configs.work_dir import files_of_a_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,7 +53,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(
     holder: subprocess.Popen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before it writes anything, also where a symbolic link leads to the folder, and by the hook alone."""
-    monkeypatch.setattr('mmgps.engine.work_dir.PATIENCE_S', 0.2)
+    monkeypatch.setattr('mmgps.engine.configs.work_dir.PATIENCE_S', 0.2)
     before = sorted(path.name for path in (tmp_path / 'run').iterdir())
     (tmp_path / 'link').symlink_to(tmp_path / 'run')
     message = (
@@ -117,7 +117,7 @@ def test_a_run_that_is_over_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_a_fork_that_trains_itself_asks_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mmgps.engine.work_dir.PATIENCE_S', 0.2)
+    monkeypatch.setattr('mmgps.engine.configs.work_dir.PATIENCE_S', 0.2)
     lock = hold_work_dir(str(tmp_path))
     pid = os.fork()
     if pid == 0:

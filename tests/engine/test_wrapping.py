@@ -12,7 +12,7 @@ from test_invariants import base_state
 from tiny import state_of, tiny_config, train
 from torch import nn
 
-from mmgps.engine.wrapping import rewrap
+from mmgps.engine.fsdp.wrapping import rewrap
 from mmgps.selection import Injected, load_selection
 from mmgps.tuning.placing import check_connected
 

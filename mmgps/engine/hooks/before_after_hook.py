@@ -13,7 +13,7 @@ from mmengine.runner import BaseLoop, Runner
 from mmgps.registry import HOOKS
 from mmgps.selection import preserved
 
-from ..selection_pass import unwrapped
+from ..tuned_backbone import unwrapped
 
 CHECKPOINT_KEY = 'mmgps_scores_before'
 

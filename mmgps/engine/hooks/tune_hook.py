@@ -1,4 +1,4 @@
-"""When to select, restore, freeze and report."""
+"""The hooks that tune a model: when to select, restore, freeze and report."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from mmgps.registry import HOOKS, LEAN, MICRO_BATCHES, SELECTION_LOSSES, SPARSE
+from mmgps.registry import CHOICES, HOOKS, LEAN, MICRO_BATCHES, SCORES, SELECTION_LOSSES, SPARSE
 from mmgps.selection import (
-    Injected,
     Quantiles,
     Selection,
     load_selection,
@@ -23,8 +22,8 @@ from mmgps.selection import (
 )
 from mmgps.sparse import LeanOption, SparseTraining, start_options
 from mmgps.tuning import (
+    GPS,
     FirstIteration,
-    InjectionMethod,
     LinearProbe,
     LoadingWatch,
     TuningMethod,
@@ -35,25 +34,23 @@ from mmgps.tuning import (
     check_trainable,
     format_report,
     freeze_unselected,
-    injected_by,
     neutralize_unused,
     resting,
     trained_tensors,
 )
 
-from ..agreement import check_same_loss, check_same_method, check_same_training
-from ..base_model import check_loaded
-from ..checkpoint_method import CHECKPOINT_KEY, check_not_thin, check_nothing_lost, follow_checkpoint, injected_in
-from ..checkpoints import load_safely
-from ..components import build_method
-from ..history import pack_history, unpack_history
-from ..last_checkpoint import is_training, resumed
-from ..loaders import check_batches
-from ..micro_batches import MicroBatches
+from ..configs.components import build_method
+from ..deltas.base_model import check_loaded
+from ..deltas.checkpoint_method import CHECKPOINT_KEY, check_not_thin, check_nothing_lost, follow_in_test
+from ..fsdp.wrapping import check_made_before, check_strategy, rewrap, shard_base, whole_model
 from ..optim import hold_only_trained, watch_losses, wrappers_of
-from ..selection_pass import select, unwrapped
-from ..target import find_backbone
-from ..wrapping import check_made_before, check_same_names, check_strategy, rewrap, shard_base, whole_model
+from ..resuming.checkpoints import is_training, pack_history, resumed, unpack_history
+from ..resuming.loaders import check_batches
+from ..safe_loading import load_safely
+from ..selecting.agreement import check_same_loss, check_same_method, check_same_training
+from ..selecting.micro_batches import MicroBatches
+from ..selecting.selection_pass import select
+from ..tuned_backbone import find_backbone, method_of, unwrapped
 from .before_after_hook import check_metrics
 
 TRAINING_KEY = 'mmgps_training'
@@ -140,7 +137,7 @@ class TuneHook(Hook):
             self._loaded_to_test = True
             for state in ('optimizer', 'param_schedulers'):
                 checkpoint.pop(state, None)
-            self._follow(runner, checkpoint)
+            follow_in_test(runner, checkpoint, self.target, self.method)
             return
         if not runner._resume:
             check_nothing_lost(unwrapped(runner.model), self.target, checkpoint.get('state_dict', checkpoint))
@@ -230,20 +227,6 @@ class TuneHook(Hook):
         hold_only_trained(runner.optim_wrapper, frozen, self.training, bool(selection.connections), added)
         self.selection = selection
 
-    def _follow(self, runner: Runner, checkpoint: Mapping[str, Any]) -> None:
-        """Let the model that is tested have what ``checkpoint`` was trained with, whatever the config says."""
-        model, state = unwrapped(runner.model), checkpoint.get('state_dict', checkpoint)
-        packed = checkpoint.get(CHECKPOINT_KEY)
-        holds = packed is not None or any(isinstance(module, Injected) for module in model.modules())
-        if not holds and not injected_in(state, self.target):
-            return
-        selection = None if packed is None else unpack_selection(packed)
-        if follow_checkpoint(model, self.target, state, selection, self.method):
-            check_same_names(runner)
-        method = injected_by(self._backbone(runner)) or self.method
-        if method is not None:
-            check_made_before(runner, method, self.target)
-
     def _watch(self, runner: Runner) -> None:
         """Make sure that an optimizer holds what is trained, and watch for what the first iteration leaves out."""
         if self._first is not None:
@@ -271,17 +254,7 @@ class TuneHook(Hook):
         return find_backbone(unwrapped(runner.model), self.target)
 
     def _method(self, runner: Runner) -> TuningMethod:
-        built_in = injected_by(self._backbone(runner))
-        method = self.method or built_in
-        if built_in is not None and not isinstance(method, InjectionMethod):
-            asked = None if method is None else method.name
-            raise ValueError(f'the backbone was built with {built_in.name}, the hook asks for {asked}; name one method')
-        if method is None:
-            raise ValueError(
-                f'{type(self).__name__} was given no method and the backbone has none in place; set its method, or '
-                "backbone=dict(type='mmgps.TunedBackbone', ...)"
-            )
-        return method
+        return method_of(self._backbone(runner), self.method)
 
     def _check_same(self, runner: Runner, selection: Selection, where: str) -> None:
         check_same_method(self._method(runner), selection, where)
@@ -307,3 +280,34 @@ def find_tune_hook(runner: Runner) -> TuneHook:
             f'one mmgps.GPSHook or mmgps.TuneHook is expected in custom_hooks; the run has {len(found)} of them'
         )
     return found[0]
+
+
+@HOOKS.register_module()
+class GPSHook(TuneHook):
+    """Select, of every neuron of the backbone, the ``k`` connections with the largest gradient, and train only those.
+
+    Use it with ``optim_wrapper=dict(type='mmgps.GPSOptimWrapper', ...)``.
+
+    Args:
+        k: Connections per neuron.
+        score: Config of the score.
+        choice: Config of the choice.
+        whole: Roles that are trained in full, see :class:`mmgps.tuning.GPS`.
+        options: Arguments of :class:`TuneHook` other than ``method``.
+    """
+
+    def __init__(
+        self,
+        k: int = 1,
+        score: dict | None = None,
+        choice: dict | None = None,
+        whole: str | Sequence[str] = ('bias', 'scale', 'position_bias'),
+        **options: Any,
+    ) -> None:
+        method = GPS(
+            k,
+            SCORES.build({'_scope_': 'mmgps', 'type': 'GradientScore', **(score or {})}),
+            CHOICES.build({'_scope_': 'mmgps', 'type': 'PerNeuron', **(choice or {})}),
+            whole,
+        )
+        super().__init__(method, **options)

@@ -11,7 +11,7 @@ from mmengine.model import update_init_info
 from torch import Tensor, nn
 
 from mmgps.delta.tensors import injected_names
-from mmgps.engine.checkpoints import load_plain
+from mmgps.engine.safe_loading import load_plain
 from mmgps.registry import WEIGHT_INITIALIZERS
 
 from .weights import find_weights

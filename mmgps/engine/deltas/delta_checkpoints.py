@@ -12,12 +12,11 @@ from torch import Tensor
 from mmgps.delta import AppliedDelta, Base, Delta, check_growth, extract, grow, merge, same, unpack_delta, verify
 from mmgps.selection import Selection, pack_selection, unpack_selection
 
+from ..safe_loading import load_plain, write_plain
+from ..tuned_backbone import find_backbone
 from .base_model import build_base, state_of
 from .checkpoint_method import CHECKPOINT_KEY
-from .checkpoints import load_plain, write_plain
-from .delta_origin import origin_of
-from .hooks.delta_hook import DELTA_KEY
-from .target import find_backbone
+from .delta_hook import DELTA_KEY, origin_of
 
 PathLike = str | os.PathLike[str]
 

@@ -15,8 +15,8 @@ from mmengine.optim import _ParamScheduler
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import BatchSampler, DataLoader
 
+from ..optim import wrappers_of
 from .loaders import number_of_batches
-from .optim import wrappers_of
 from .seeding import SeededBatches
 
 LONGEST = 16
@@ -27,7 +27,7 @@ NOT_SETTINGS = {'dataset', 'sampler', 'seed', 'epoch', 'rank', 'world_size', 'nu
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a resumed run compares with the checkpoint, see :mod:`mmgps.engine.resumption`.
+    """What a resumed run compares with the checkpoint, see :mod:`mmgps.engine.resuming.resumption`.
 
     Args:
         loop: ``epochs`` or ``iterations``, what the training loop counts.

@@ -13,15 +13,43 @@ from mmgps.delta import grow
 from mmgps.delta.base import listed
 from mmgps.delta.tensors import below, injected_names
 from mmgps.registry import METHODS
-from mmgps.selection import Selection
+from mmgps.selection import Injected, Selection, unpack_selection
 from mmgps.tuning import TuningMethod, eject, injected_by
 from mmgps.tuning.rebuild import INJECTING, KEYS
 
-from .components import METHOD_NAMES
-from .target import find_backbone
+from ..configs.components import METHOD_NAMES
+from ..fsdp.wrapping import check_made_before, check_same_names
+from ..tuned_backbone import find_backbone, unwrapped
 
 CHECKPOINT_KEY = 'mmgps_selection'
 """Where a checkpoint holds its selection."""
+
+
+def follow_in_test(
+    runner: Runner, checkpoint: Mapping[str, Any], target: str, method: TuningMethod | None = None
+) -> None:
+    """Let the model that ``runner`` tests have what ``checkpoint`` was trained with, whatever the config says.
+
+    Args:
+        runner: About to load ``checkpoint`` for a test or a validation.
+        checkpoint: Of any run.
+        target: Path of the backbone in the config.
+        method: Method of the config, if it has one.
+
+    Raises:
+        ValueError: See :func:`follow_checkpoint`; also if a hook holds a copy of the model as it was before.
+    """
+    model, state = unwrapped(runner.model), checkpoint.get('state_dict', checkpoint)
+    packed = checkpoint.get(CHECKPOINT_KEY)
+    holds = packed is not None or any(isinstance(module, Injected) for module in model.modules())
+    if not holds and not injected_in(state, target):
+        return
+    selection = None if packed is None else unpack_selection(packed)
+    if follow_checkpoint(model, target, state, selection, method):
+        check_same_names(runner)
+    method = injected_by(find_backbone(model, target)) or method
+    if method is not None:
+        check_made_before(runner, method, target)
 
 
 def follow_checkpoint(

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_dist_info
 from mmengine.logging import MMLogger
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -20,9 +19,10 @@ from mmgps.selection import Quantiles, Selection, gradient_quantiles, preserved,
 from mmgps.selection.roles import type_names
 from mmgps.tuning import TuningMethod
 
+from ..optim import wrappers_of
+from ..resuming.seeding import mixed_seed, run_seed, seed_generators
+from ..tuned_backbone import unwrapped
 from .micro_batches import MicroBatches
-from .optim import wrappers_of
-from .seeding import mixed_seed, run_seed, seed_generators
 from .selection_batches import batch_size_of
 from .selection_loss import SelectionLoss, TaskLoss
 
@@ -56,14 +56,6 @@ class Cost:
             f'selected in {self.seconds:.1f} s from {self.batches} batches; '
             f'summed gradients took {self.gradient_bytes / 2**20:.1f} MiB'
         )
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DDP or another wrapper, and inside what augments a test."""
-    inner: Any = model
-    while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
-        inner = inner.module
-    return inner
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""What the selection pass takes the gradient of."""
+"""The losses whose gradients the selection pass sums."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -11,7 +12,6 @@ from torch.utils.data import DataLoader
 from mmgps.registry import SELECTION_LOSSES
 from mmgps.selection.roles import type_names
 
-from .kept_loss import LossKeeper
 from .selection_batches import SelectionBatches, divide, samples_of, selection_batches
 
 BATCH_NORMS = {'torch.nn.modules.batchnorm._BatchNorm', 'mmcv.ops.sync_bn.SyncBatchNorm'}
@@ -54,12 +54,12 @@ class TaskLoss:
         return TrainingLoss(model, optim_wrapper)
 
     def in_parts(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any, int], Iterator[Tensor]]:
-        """See :class:`mmgps.engine.micro_batches.DivisibleLoss`."""
+        """See :class:`mmgps.engine.selecting.micro_batches.DivisibleLoss`."""
         loss = self.bind(model, backbone, optim_wrapper)
         return lambda batch, size: (loss(part) for part in divide(batch, size))
 
     def kept_whole(self, model: Any, backbone: nn.Module) -> str | None:
-        """See :class:`mmgps.engine.micro_batches.DivisibleLoss`."""
+        """See :class:`mmgps.engine.selecting.micro_batches.DivisibleLoss`."""
         augments = getattr(getattr(model, 'data_preprocessor', None), 'batch_augments', None)
         if augments is not None:
             return f'{type(augments).__name__} of the data preprocessor mixes its images'
@@ -94,3 +94,54 @@ def norms_over_batch(network: nn.Module) -> str | None:
         if module.training and type_names(module) & BATCH_NORMS:
             return f'{name} ({type(module).__name__}) normalises over the batch'
     return None
+
+
+class LossKeeper:
+    """Keeps the losses that a model's ``train_step`` hands to its optimizer wrapper, and changes nothing.
+
+    A model with several optimizers asks an ``OptimWrapperDict`` for each by name, and may hand one loss to each: here
+    they are summed. ``train_step`` may also go through the parts of ``update_params`` itself.
+
+    Args:
+        optim_wrapper: The wrapper that this stands in for; gives the context of the forward pass, such as autocast.
+    """
+
+    def __init__(self, optim_wrapper: Any) -> None:
+        self._optim_wrapper = optim_wrapper
+        self._losses: list[Tensor] = []
+
+    @property
+    def loss(self) -> Tensor | None:
+        """The sum of what was handed over, None if nothing was."""
+        return sum(self._losses[1:], self._losses[0]) if self._losses else None
+
+    def __getitem__(self, name: str) -> LossKeeper:
+        part = LossKeeper(self._optim_wrapper[name])
+        part._losses = self._losses
+        return part
+
+    def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:
+        """The context of the real wrapper."""
+        return self._optim_wrapper.optim_context(model)
+
+    def update_params(self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None) -> None:
+        """Keep the loss instead of training on it."""
+        self._losses.append(loss)
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """The loss itself: there is no accumulation over iterations to make up for."""
+        return loss
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Keep the loss; its gradient is taken later."""
+        self._losses.append(loss)
+
+    def should_update(self) -> bool:
+        """Never."""
+        return False
+
+    def step(self, **kwargs: Any) -> None:
+        """Nothing."""
+
+    def zero_grad(self, **kwargs: Any) -> None:
+        """Nothing."""

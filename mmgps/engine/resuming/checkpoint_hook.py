@@ -14,8 +14,8 @@ from mmengine.runner import Runner
 
 from mmgps.whole_file import write_whole
 
-from ..last_checkpoint import NOTE, remove_other_best, resumed
-from ..pending_gradients import gathered_gradients
+from .checkpoints import NOTE, remove_other_best, resumed
+from .pending_gradients import gathered_gradients
 
 
 def write_before_removing(runner: Runner) -> None:

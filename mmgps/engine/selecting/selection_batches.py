@@ -11,8 +11,8 @@ from mmengine.dataset import RepeatDataset
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from .loaders import rebuild
-from .seeding import SeededDataset, SeededIndex, mixed_seed
+from ..resuming.loaders import rebuild
+from ..resuming.seeding import SeededDataset, SeededIndex, mixed_seed
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mmengine.dist import gather_object, get_rank, get_world_size
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from .optim import wrappers_of
+from ..optim import wrappers_of
 
 KEY = 'mmgps_gradients'
 

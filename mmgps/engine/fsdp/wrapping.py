@@ -1,4 +1,4 @@
-"""What was made of the model before a method changed it: copies, and the wrapper of distributed training."""
+"""Keep EMA copies and distributed wrappers valid after a method changed the model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import nn
 from mmgps.sparse import CompactTraining, SparseTraining
 from mmgps.tuning import InjectionMethod, TuningMethod
 
-from .fsdp import GPSFSDPStrategy, check_run
-from .selection_pass import unwrapped
+from ..tuned_backbone import unwrapped
+from . import GPSFSDPStrategy, check_run
 
 
 def check_made_before(runner: Runner, method: TuningMethod, target: str) -> None:

@@ -3,12 +3,12 @@
 =================================== ==================================================================================
 weights, optimizer, loss scaler     restored by mmengine
 selection, added modules            restored by :class:`mmgps.engine.TuneHook`
-gradients within an accumulation    restored (:mod:`mmgps.engine.pending_gradients`)
+gradients within an accumulation    restored (:mod:`mmgps.engine.resuming.pending_gradients`)
 schedulers, with memory too         restored; under other settings, or at another iteration, drawn anew from the config
                                     up to the position, or refused if they depend on scores
-hooks with memory                   restored, or refused by name (:mod:`mmgps.engine.hook_memory`)
+hooks with memory                   restored, or refused by name (:mod:`mmgps.engine.resuming.hook_memory`)
 seed                                restored by mmengine
-order, augmentation, dropout        derived from the position (:mod:`mmgps.engine.seeding`)
+order, augmentation, dropout        derived from the position (:mod:`mmgps.engine.resuming.seeding`)
 a validation due at the position    made before the first step, where something depends on its scores
 data set, batch size, ``drop_last`` compared: followed from the start of an epoch and in loops by iteration, refused
 processes, samplers                 within an epoch
@@ -19,17 +19,32 @@ length, ``val_interval``            those of the config
 =================================== ==================================================================================
 
 What is followed is said in one warning.
+
+mmengine writes a checkpoint first and validates then. A run that goes on from it would never see those scores: early
+stopping, schedulers by score and the best checkpoint would miss one validation. So a resumed run makes it up, and a
+checkpoint that is saved during a validation, such as the best one, holds the state before it.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from .hook_memory import needs_validation
 from .pending_gradients import KEY as GRADIENTS
-from .run_settings import RunSettings, changed_entries
-from .schedule_resumption import INSTEAD, Plan, ResumeError, plan_schedule
+from .run_settings import (
+    RunSettings,
+    changed_entries,
+    groups_of,
+    needs_scores,
+    scheduled_entries,
+    schedulers_of,
+    settings_of,
+    structured_states,
+)
+from .schedules import INSTEAD, Plan, ResumeError, plan_schedule
 
 KEY = 'mmgps_run'
 
@@ -165,3 +180,54 @@ def _counts_of(then: RunSettings, now: RunSettings) -> list[str]:
     if then.accumulation == now.accumulation:
         return []
     return [f'accumulative_counts: {then.accumulation} -> {now.accumulation}; followed']
+
+
+def validate_if_due(runner: Runner) -> None:
+    """Validate before the first step if the uninterrupted run does so here and something depends on it."""
+    loop: Any = runner.train_loop
+    if runner.val_loop is None:
+        return
+    if not (needs_validation(runner.hooks) or any(map(needs_scores, schedulers_of(runner)))):
+        return
+    loop._decide_current_val_interval()
+    at, last = (loop.iter, loop.max_iters) if isinstance(loop, IterBasedTrainLoop) else (loop.epoch, loop.max_epochs)
+    if not isinstance(loop, IterBasedTrainLoop) and loop.iter != loop.epoch * len(loop.dataloader):
+        return
+    if 0 < at >= loop.val_begin and (at % loop.val_interval == 0 or at == last):
+        runner.logger.info('validating the resumed state, whose scores decide how the run goes on')
+        runner.val_loop.run()
+
+
+class BeforeValidation:
+    """Schedulers by score and the rates that they set, as they were when a validation began."""
+
+    def __init__(self) -> None:
+        self._states: Any = None
+        self._groups: list[list[dict[str, Any]]] = []
+
+    def hold(self, runner: Runner) -> None:
+        """Keep the state of now, if there is a scheduler that the validation will step."""
+        schedulers = schedulers_of(runner)
+        if any(map(needs_scores, schedulers)):
+            names = scheduled_entries([each.param_name for each in schedulers])
+            self._states = structured_states(runner)
+            self._groups = [
+                [{key: value for key, value in settings_of(group).items() if key in names} for group in part]
+                for part in groups_of(runner)
+            ]
+
+    def release(self) -> None:
+        """Forget it: the validation has ended."""
+        self._states = None
+
+    def put_into(self, checkpoint: dict[str, Any]) -> None:
+        """Let a ``checkpoint`` hold the state before the validation that is under way."""
+        if self._states is None or 'optimizer' not in checkpoint:
+            return
+        checkpoint['param_schedulers'] = copy.deepcopy(self._states)
+        saved = checkpoint['optimizer']
+        parts = [saved] if 'param_groups' in saved else list(saved.values())
+        for part, groups in zip(parts, self._groups, strict=True):
+            base = part.get('base_param_settings')
+            for group, settings in zip([*part['param_groups'], *([base] if base else [])], groups, strict=True):
+                group.update(copy.deepcopy(settings))

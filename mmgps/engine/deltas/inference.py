@@ -11,10 +11,10 @@ from torch import nn
 
 from mmgps.delta import AppliedDelta, Delta, DeltaBank, load_delta, unpack_delta
 
+from ..safe_loading import load_plain
 from .base_model import build_base, build_trained
 from .checkpoint_method import CHECKPOINT_KEY
-from .checkpoints import load_plain
-from .hooks.delta_hook import DELTA_KEY
+from .delta_hook import DELTA_KEY
 
 DeltaLike = Delta | str | os.PathLike[str]
 

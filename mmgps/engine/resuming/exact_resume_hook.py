@@ -12,22 +12,28 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from mmgps.registry import HOOKS
 
-from ..checkpoints import load_safely
-from ..due_validation import BeforeValidation, validate_if_due
-from ..history import pack_history, unpack_history
-from ..hook_memory import KEY as HOOKS_KEY
-from ..hook_memory import HookMemory
-from ..last_checkpoint import check_last_checkpoint, is_training, resumed
-from ..loaders import ResumableIterator, check_batches, check_positions, seeded_loader
-from ..pending_gradients import KEY as GRADIENTS_KEY
-from ..pending_gradients import pack_gradients, restore_gradients
-from ..resumption import KEY, plan_resumption, say_if_finished
-from ..run_settings import RunSettings
-from ..schedule_resumption import Plan, carry_out
-from ..seeding import mixed_seed, run_seed, seed_generators
-from ..whole_checkpoints import check_finite, check_loss, save_whole
-from ..work_dir import WorkDirLock, hold_work_dir
-from .whole_checkpoint_hook import write_before_removing
+from ..configs.work_dir import WorkDirLock, hold_work_dir
+from ..safe_loading import load_safely
+from .checkpoint_hook import write_before_removing
+from .checkpoints import (
+    check_finite,
+    check_last_checkpoint,
+    check_loss,
+    is_training,
+    pack_history,
+    resumed,
+    save_whole,
+    unpack_history,
+)
+from .hook_memory import KEY as HOOKS_KEY
+from .hook_memory import HookMemory
+from .loaders import ResumableIterator, check_batches, check_positions, seeded_loader
+from .pending_gradients import KEY as GRADIENTS_KEY
+from .pending_gradients import pack_gradients, restore_gradients
+from .resumption import KEY, BeforeValidation, plan_resumption, say_if_finished, validate_if_due
+from .run_settings import RunSettings
+from .schedules import Plan, carry_out
+from .seeding import mixed_seed, run_seed, seed_generators
 
 
 @HOOKS.register_module()
@@ -39,14 +45,14 @@ class ExactResumeHook(Hook):
     was trained before loads nothing. The order of the samples is that of the configured sampler.
 
     A checkpoint says under which settings it was trained. A resumed run under other ones follows them and says so, or
-    is refused: :mod:`mmgps.engine.resumption` has the list.
+    is refused: :mod:`mmgps.engine.resuming.resumption` has the list.
 
     The logged values in a checkpoint become plain lists, so that it loads without executing code.
 
     What a run goes on from is whole and finite: a checkpoint takes the place of the former when it is written to its
-    end, and a run that has diverged stops before it writes one (:mod:`mmgps.engine.whole_checkpoints`).
+    end, and a run that has diverged stops before it writes one (:mod:`mmgps.engine.resuming.checkpoints`).
 
-    One run at a time trains in a work dir (:mod:`mmgps.engine.work_dir`).
+    One run at a time trains in a work dir (:mod:`mmgps.engine.configs.work_dir`).
 
     Args:
         exempt: Classes of hooks whose memory decides nothing, and which may therefore lose it on resuming.

@@ -17,10 +17,10 @@ from mmgps.delta.base import listed
 from mmgps.selection import unpack_selection
 from mmgps.tuning import LoadingWatch
 
+from ..configs.config import without_method
+from ..safe_loading import load_plain, weights_only
+from ..tuned_backbone import find_backbone
 from .checkpoint_method import CHECKPOINT_KEY, follow_checkpoint, injected_in
-from .checkpoints import load_plain, weights_only
-from .config import without_method
-from .target import find_backbone
 
 WEIGHT_KEYS = ('checkpoint', 'checkpoint_path', 'pretrained')
 

@@ -1,12 +1,16 @@
-"""What the tools' command lines share."""
+"""Arguments that the tools share, and the config and runner that they ask for."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
 
+from ..resuming.checkpoints import check_last_checkpoint
+from ..safe_loading import load_safely, weights_only
 from .components import METHOD_NAMES
 from .config import set_data_root, tune_config
 
@@ -61,3 +65,21 @@ def read_config(args: argparse.Namespace) -> Config:
         cfg.launcher = args.launcher
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return cfg
+
+
+def build_runner(cfg: Config) -> Any:
+    """A ``Runner``, or what ``runner_type`` of ``cfg`` names, such as ``FlexibleRunner``.
+
+    Raises:
+        ValueError: For a ``strategy``, which ``Runner`` would ignore.
+        CheckpointFileError: From the runner, for a checkpoint that is damaged or holds code, none of which is executed.
+        LastCheckpointError: If a run is to go on and there is nothing whole where ``last_checkpoint`` points.
+    """
+    if cfg.get('strategy') and cfg.get('runner_type', 'Runner') == 'Runner':
+        raise ValueError("strategy is of no effect in a Runner; set runner_type='FlexibleRunner' beside it")
+    if cfg.get('resume') and not cfg.get('load_from'):
+        check_last_checkpoint(cfg.work_dir)
+    with weights_only():  # some models read files when they are built
+        runner = RUNNERS.build(cfg)
+    load_safely(runner)
+    return runner

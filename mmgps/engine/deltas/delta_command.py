@@ -13,14 +13,8 @@ from mmgps.delta.diff import total
 from mmgps.plain_text import printable
 from mmgps.whole_file import check_apart
 
-from .command_line import add_config_arguments, read_config
-from .delta_checkpoints import (
-    extract_from_checkpoint,
-    merged_state,
-    trained_state,
-    verify_delta,
-    write_checkpoint,
-)
+from ..configs.command_line import add_config_arguments, read_config
+from .delta_checkpoints import extract_from_checkpoint, merged_state, trained_state, verify_delta, write_checkpoint
 
 MIB = 2**20
 

@@ -1,27 +1,26 @@
-"""When to write deltas, and how a run goes on from one."""
+"""When to write deltas, which of them to keep, and how a run goes on from one."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
-from mmgps.delta import AppliedDelta, Base, Delta, extract, pack_delta, save_delta, unpack_delta
+from mmgps.delta import AppliedDelta, Base, Delta, Origin, extract, pack_delta, save_delta, unpack_delta
 from mmgps.registry import HOOKS
 
-from ..delta_folder import DeltaFolder
-from ..delta_origin import origin_of
-from ..last_checkpoint import resumed
-from ..selection_pass import unwrapped
-from ..target import find_backbone
-from ..whole_checkpoints import check_finite
-from .before_after_hook import scalars
-from .tune_hook import find_tune_hook
+from ..hooks.before_after_hook import scalars
+from ..hooks.tune_hook import find_tune_hook
+from ..resuming.checkpoints import check_finite, remove_other_best, resumed
+from ..tuned_backbone import find_backbone, unwrapped
 
 BASE_KEY = 'mmgps_delta_base'
 FOLDER_KEY = 'mmgps_delta_folder'
@@ -208,3 +207,71 @@ class DeltaHook(Hook):
             name = f'best_{self.save_best.replace("/", "_")}_{step}'
             path = self.folder.write_best(self.delta(runner, runner.iter, runner.epoch, scores), name, score)
             runner.logger.info(f'best delta so far, {self.save_best} {score:.4f}: {path}')
+
+
+def origin_of(
+    cfg: Config,
+    dataset_meta: Mapping[str, Any] | None,
+    epoch: int | None,
+    iteration: int | None,
+    metrics: Mapping[str, float] | None = None,
+) -> Origin:
+    """The origin of a delta, as JSON values; what is none becomes text."""
+    config, classes = (json.loads(json.dumps(part, default=str)) for part in (cfg.to_dict(), dict(dataset_meta or {})))
+    return Origin(dict(metrics or {}), config, classes, epoch, iteration)
+
+
+class DeltaFolder:
+    """Writes deltas to a folder and removes those that are too many.
+
+    Args:
+        name: Of the folder, below the work dir.
+        limit: Deltas to keep beside the best; -1 keeps all.
+    """
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.name, self.limit = name, limit
+        self.path = Path(name)
+        self.best_score: float | None = None
+        self._kept: list[str] = []
+        self._best: str | None = None
+        self._resumed = False
+
+    def enter(self, work_dir: str) -> None:
+        """Be the folder of the run in ``work_dir``."""
+        self.path = Path(work_dir) / self.name
+
+    def write(self, delta: Delta, name: str) -> Path:
+        """Write ``delta``, and remove the oldest beyond the limit."""
+        path = self.path / f'{name}.safetensors'
+        save_delta(delta, path)
+        self._remove_other_best()
+        self._kept = [*(kept for kept in self._kept if kept != path.name), path.name]
+        while 0 < self.limit < len(self._kept):
+            (self.path / self._kept.pop(0)).unlink(missing_ok=True)
+        return path
+
+    def write_best(self, delta: Delta, name: str, score: float) -> Path:
+        """Write ``delta`` as the best, and remove the one that was it before."""
+        path = self.path / f'{name}.safetensors'
+        save_delta(delta, path)
+        if self._best not in (None, path.name):
+            (self.path / str(self._best)).unlink(missing_ok=True)
+        self._best, self.best_score = path.name, score
+        self._remove_other_best()
+        return path
+
+    def _remove_other_best(self) -> None:
+        """Of a run that goes on from :meth:`state`: a best delta that it was killed before it could remove."""
+        if self._resumed and self._best is not None and (self.path / self._best).is_file():
+            remove_other_best(self.path, self._best)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {'kept': list(self._kept), 'best': self._best, 'best_score': self.best_score}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`. Of what a checkpoint calls a file of this folder, only the last part counts."""
+        self._resumed = True
+        self._kept, self.best_score = [Path(name).name for name in state['kept']], state['best_score']
+        self._best = None if state['best'] is None else Path(state['best']).name

@@ -23,7 +23,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 from mmgps.lock import take
 
-from .last_checkpoint import NOTE
+from ..resuming.checkpoints import NOTE
 
 LOCK = '.run.lock'
 SELECTION = 'selection.safetensors'

@@ -1,4 +1,4 @@
-"""Select by the supervised contrastive loss of the backbone's own features."""
+"""Select by the supervised contrastive loss of the backbone's own features, of images or of pixels."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmgps.registry import EMBEDDINGS, SELECTION_LOSSES, VIEW_ORDERS
-from mmgps.selection.contrastive import TEMPERATURE, supervised_contrastive
+from mmgps.selection.contrastive import TEMPERATURE, last_feature, pooled, spread_pixels, supervised_contrastive
 
-from .seeding import Draws
+from ..resuming.seeding import Draws
 from .selection_batches import SelectionBatches, divide, samples_of
 from .selection_loss import norms_over_batch
 from .views import VIEWS, Share, view_batches
@@ -60,7 +60,7 @@ class SupConLoss:
     def batches(
         self, loader: DataLoader, num_batches: int | None, seed: int, rank: int, world_size: int
     ) -> SelectionBatches:
-        """See :class:`mmgps.engine.selection_loss.SelectionLoss`."""
+        """See :class:`mmgps.engine.selecting.selection_loss.SelectionLoss`."""
         if num_batches is not None and num_batches < 1:
             raise ValueError(f'num_batches must be at least 1, or None for all data, got {num_batches}')
         indices = self.order.indices(loader.dataset, seed)
@@ -68,7 +68,7 @@ class SupConLoss:
         return view_batches(loader, indices, seed, share, copy.deepcopy(self.pipeline), self.batch_size)
 
     def bind(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any], Tensor]:
-        """See :class:`mmgps.engine.selection_loss.SelectionLoss`."""
+        """See :class:`mmgps.engine.selecting.selection_loss.SelectionLoss`."""
 
         def loss(batch: Any) -> Tensor:
             data = _preprocessed(model, batch)
@@ -78,7 +78,7 @@ class SupConLoss:
         return loss
 
     def in_parts(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any, int], Iterator[Tensor]]:
-        """See :class:`mmgps.engine.micro_batches.DivisibleLoss`.
+        """See :class:`mmgps.engine.selecting.micro_batches.DivisibleLoss`.
 
         The vectors of all parts are made first, without a graph but for the last part. The gradient of the loss in them
         is then handed to the weights part by part, by the product of the two; the vectors of the other parts are made
@@ -109,7 +109,7 @@ class SupConLoss:
         return parts
 
     def kept_whole(self, model: Any, backbone: nn.Module) -> str | None:
-        """See :class:`mmgps.engine.micro_batches.DivisibleLoss`."""
+        """See :class:`mmgps.engine.selecting.micro_batches.DivisibleLoss`."""
         return norms_over_batch(backbone)
 
     def _embedded(self, model: Any, backbone: nn.Module, optim_wrapper: Any, data: Any) -> tuple[Tensor, Tensor]:
@@ -118,7 +118,7 @@ class SupConLoss:
         return self.embedding(outputs, data['data_samples'])
 
     def settings(self) -> dict[str, Any]:
-        """See :class:`mmgps.engine.selection_loss.SelectionLoss`."""
+        """See :class:`mmgps.engine.selecting.selection_loss.SelectionLoss`."""
         told = {
             'type': 'SupConLoss',
             'temperature': self.temperature,
@@ -155,3 +155,70 @@ def _unmixed(preprocessor: Any) -> Iterator[Any]:
 
 def _described(component: Any) -> dict[str, Any]:
     return {'type': type(component).__name__, **vars(component)}
+
+
+class Embedding(Protocol):
+    """Vectors and labels from what a backbone returns."""
+
+    def __call__(self, outputs: Any, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """Take them out.
+
+        Args:
+            outputs: Of the backbone, for ``N`` images.
+            samples: The data sample of each image.
+
+        Returns:
+            Vectors ``[M, C]`` and labels ``[M]``.
+        """
+        ...
+
+
+@EMBEDDINGS.register_module()
+class ImageEmbedding:
+    """One vector for each image: class token, or average of the last stage; the label is the class of the image."""
+
+    def __call__(self, outputs: Any, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        feature = pooled(last_feature(outputs))
+        return feature, torch.stack([_class_of(sample) for sample in samples]).to(feature.device)
+
+
+@EMBEDDINGS.register_module()
+class PixelEmbedding:
+    """Single places of the last map; the label is that of the annotated pixel there.
+
+    Args:
+        per_image: At most so many places of each image, spread evenly; the loss compares each with each.
+        ignored: Label whose pixels are left out.
+
+    Raises:
+        ValueError: For ``per_image`` below 1.
+    """
+
+    def __init__(self, per_image: int = 64, ignored: int = 255) -> None:
+        if per_image < 1:
+            raise ValueError(f'per_image counts places of an image and is to be at least 1, got {per_image!r}')
+        self.per_image, self.ignored = per_image, ignored
+
+    def __call__(self, outputs: Any, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        labels = torch.cat([_required(sample, 'gt_sem_seg').data for sample in samples])
+        feature = last_feature(outputs)
+        return spread_pixels(feature, labels.to(feature.device), self.per_image, self.ignored)
+
+
+def _class_of(sample: Any) -> Tensor:
+    label = _required(sample, 'gt_label')
+    if label.numel() != 1:
+        raise ValueError(
+            f'a contrastive selection needs one class for each image, got {label.tolist()}; select by '
+            "loss=dict(type='mmgps.TaskLoss') on images with several"
+        )
+    return label.flatten()[0]
+
+
+def _required(sample: Any, name: str) -> Any:
+    if name not in sample:
+        raise ValueError(
+            f'the data samples of the training set have no {name}, only {sorted(sample.keys())}; images with a class '
+            "need embedding=dict(type='mmgps.ImageEmbedding'), images with a segmentation 'mmgps.PixelEmbedding'"
+        )
+    return getattr(sample, name)

@@ -19,13 +19,13 @@ from .configs.config import (
     enable_amp,
     enable_auto_scale_lr,
     follow_method,
+    keep_training_config,
     rooted_datasets,
     show_predictions,
-    spare_config_of_training,
     tune_config,
 )
 from .configs.inputs import InputMissingError, MissingInputsError, provide_inputs
-from .configs.work_dir import WorkDirError, enter_work_dir, hold_work_dir, remove_run, set_work_dir
+from .configs.work_dir import WorkDirError, enter_work_dir, lock_work_dir, remove_run, set_work_dir
 from .deltas.base_model import build_base, build_plain
 from .deltas.delta_command import add_delta_commands, run_delta_command
 from .deltas.delta_hook import DeltaHook
@@ -39,14 +39,14 @@ from .safe_loading import CheckpointFileError, refuse_delta, weights_only
 from .selecting.micro_batches import MicroBatches
 from .selecting.selection_loss import TaskLoss
 from .selecting.supcon import ImageEmbedding, PixelEmbedding, SupConLoss
-from .selecting.views import ClassBalancedOrder, ShuffledOrder
+from .selecting.views import ClassBalancedSampler, ShuffledSampler
 from .tuned_backbone import find_backbone, tuned_backbone
 
 __all__ = [
     'METHOD_NAMES',
     'BeforeAfterHook',
     'CheckpointFileError',
-    'ClassBalancedOrder',
+    'ClassBalancedSampler',
     'DeltaHook',
     'ExactResumeHook',
     'GPSAmpOptimWrapper',
@@ -61,7 +61,7 @@ __all__ = [
     'NoBatchError',
     'PixelEmbedding',
     'ShardingError',
-    'ShuffledOrder',
+    'ShuffledSampler',
     'SupConLoss',
     'TaskLoss',
     'TuneHook',
@@ -82,9 +82,10 @@ __all__ = [
     'enter_work_dir',
     'find_backbone',
     'follow_method',
-    'hold_work_dir',
     'init_bank',
     'init_model',
+    'keep_training_config',
+    'lock_work_dir',
     'provide_inputs',
     'read_config',
     'refuse_delta',
@@ -93,7 +94,6 @@ __all__ = [
     'run_delta_command',
     'set_work_dir',
     'show_predictions',
-    'spare_config_of_training',
     'tune_config',
     'tuned_backbone',
     'weights_only',

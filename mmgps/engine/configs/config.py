@@ -256,7 +256,7 @@ def follow_method(cfg: Config) -> None:
     cfg.custom_hooks = hooks
 
 
-def spare_config_of_training(cfg: Config) -> None:
+def keep_training_config(cfg: Config) -> None:
     """Leave the config that the training wrote in the work dir as it is: the test names its own after its start.
 
     The two differ, in the model even where views are averaged, and a checkpoint is loaded by the config beside it.

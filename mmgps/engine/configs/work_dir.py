@@ -73,7 +73,7 @@ def enter_work_dir(cfg: Config, overwrite: bool = False) -> WorkDirLock | None:
         WorkDirError: If another process trains there; or if a run has left checkpoints, deltas or a selection there,
             and ``cfg`` neither resumes nor ``overwrite`` is given.
     """
-    lock = hold_work_dir(cfg.work_dir) if _joined(cfg) else None
+    lock = lock_work_dir(cfg.work_dir) if _joined(cfg) else None
     found = [] if cfg.get('resume') or overwrite else files_of_a_run(cfg.work_dir)
     if found:
         names = [path.name for path in found[:SHOWN]] + (['...'] if len(found) > SHOWN else [])
@@ -123,7 +123,7 @@ def remove_run(work_dir: str | Path) -> None:
             path.unlink()
 
 
-def hold_work_dir(work_dir: str) -> WorkDirLock | None:
+def lock_work_dir(work_dir: str) -> WorkDirLock | None:
     """Let this run alone train in ``work_dir``; the first of its processes holds the lock for all.
 
     A process may hold a folder more than once. A folder of a remote store has no lock.

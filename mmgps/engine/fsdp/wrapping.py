@@ -132,7 +132,7 @@ def check_strategy(runner: Any, sparse: dict[str, Any], lean: bool = False) -> N
         )
 
 
-def whole_model(runner: Any) -> AbstractContextManager[None]:
+def model_on_device(runner: Any) -> AbstractContextManager[None]:
     """A context with the model of ``runner`` on its device, whatever its strategy does with it afterwards."""
     strategy = getattr(runner, 'strategy', None)
     return strategy.on_device() if isinstance(strategy, GPSFSDPStrategy) else nullcontext()

@@ -42,7 +42,7 @@ from mmgps.tuning import (
 from ..configs.components import build_method
 from ..deltas.base_model import check_loaded
 from ..deltas.checkpoint_method import CHECKPOINT_KEY, check_not_thin, check_nothing_lost, follow_in_test
-from ..fsdp.wrapping import check_made_before, check_strategy, rewrap, shard_base, whole_model
+from ..fsdp.wrapping import check_made_before, check_strategy, model_on_device, rewrap, shard_base
 from ..optim import hold_only_trained, watch_losses, wrappers_of
 from ..resuming.checkpoints import is_training, pack_history, resumed, unpack_history
 from ..resuming.loaders import check_batches
@@ -211,7 +211,7 @@ class TuneHook(Hook):
             return selection, f'selection read from {self.selection_file}'
         backbone, method = self._backbone(runner), self._method(runner)
         check_candidates(method, backbone)
-        with whole_model(runner):
+        with model_on_device(runner):
             choice = select(runner, backbone, method, self.num_batches, self.loss, self.micro_batches)
         if not isinstance(method, LinearProbe):
             check_chosen(choice.selection, backbone)

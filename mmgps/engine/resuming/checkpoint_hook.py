@@ -19,13 +19,13 @@ from .pending_gradients import gathered_gradients
 
 
 def write_before_removing(runner: Runner) -> None:
-    """Let each ``CheckpointHook`` of ``runner`` be a :class:`WholeCheckpointHook`; classes derived from it stay."""
+    """Let each ``CheckpointHook`` of ``runner`` be a :class:`AtomicCheckpointHook`; classes derived from it stay."""
     for hook in runner.hooks:
         if type(hook) is CheckpointHook:
-            hook.__class__ = WholeCheckpointHook
+            hook.__class__ = AtomicCheckpointHook
 
 
-class WholeCheckpointHook(CheckpointHook):
+class AtomicCheckpointHook(CheckpointHook):
     """Write the new checkpoint, then name it in ``last_checkpoint``, then remove what is outdated.
 
     mmengine removes first: killed before the new file is whole, a run with ``max_keep_ckpts=1`` has none to go on

@@ -38,7 +38,7 @@ class LastCheckpointError(ValueError):
     """There is nothing whole where ``last_checkpoint`` points."""
 
 
-def save_whole(runner: Runner) -> None:
+def save_atomically(runner: Runner) -> None:
     """Make ``runner`` save to a file beside each checkpoint, which takes its place when it is whole.
 
     Strategies of a ``FlexibleRunner`` that save folders, in parts by each process, are left as they are.

@@ -12,7 +12,7 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 
 from mmgps.registry import HOOKS
 
-from ..configs.work_dir import WorkDirLock, hold_work_dir
+from ..configs.work_dir import WorkDirLock, lock_work_dir
 from ..safe_loading import load_safely
 from .checkpoint_hook import write_before_removing
 from .checkpoints import (
@@ -22,7 +22,7 @@ from .checkpoints import (
     is_training,
     pack_history,
     resumed,
-    save_whole,
+    save_atomically,
     unpack_history,
 )
 from .hook_memory import KEY as HOOKS_KEY
@@ -32,7 +32,7 @@ from .pending_gradients import KEY as GRADIENTS_KEY
 from .pending_gradients import pack_gradients, restore_gradients
 from .resumption import KEY, BeforeValidation, plan_resumption, say_if_finished, validate_if_due
 from .run_settings import RunSettings
-from .schedules import Plan, carry_out
+from .schedules import ResumptionPlan, carry_out
 from .seeding import mixed_seed, run_seed, seed_generators
 
 
@@ -70,18 +70,18 @@ class ExactResumeHook(Hook):
         self._memory = HookMemory(exempt)
         self._gradients: Sequence[Any] = ()
         self._settings: RunSettings | None = None
-        self._plan: Plan | None = None
+        self._plan: ResumptionPlan | None = None
         self._lock: WorkDirLock | None = None
         self._before_validation = BeforeValidation()
 
     def before_run(self, runner: Runner) -> None:
         if isinstance(runner._train_loop, BaseLoop):  # testing leaves the work dir to others
-            self._lock = hold_work_dir(runner.work_dir)
+            self._lock = lock_work_dir(runner.work_dir)
         if runner._resume and runner._load_from is None:
             check_last_checkpoint(runner.work_dir)
         load_safely(runner)
         write_before_removing(runner)
-        save_whole(runner)
+        save_atomically(runner)
         self._read_settings(runner)
 
     def before_train(self, runner: Runner) -> None:

@@ -44,12 +44,12 @@ from .run_settings import (
     settings_of,
     structured_states,
 )
-from .schedules import INSTEAD, Plan, ResumeError, plan_schedule
+from .schedules import INSTEAD, ResumeError, ResumptionPlan, plan_schedule
 
 KEY = 'mmgps_run'
 
 
-def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings) -> Plan:
+def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings) -> ResumptionPlan:
     """Compare the settings of a checkpoint with those of ``runner``, and move what the checkpoint says of its place.
 
     Args:

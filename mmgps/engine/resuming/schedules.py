@@ -39,7 +39,7 @@ class ResumeError(ValueError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResumptionPlan:
     """What has to be done to a run once mmengine has loaded its checkpoint.
 
     Args:
@@ -51,7 +51,7 @@ class Plan:
     groups: list[list[dict[str, Any]]]
 
 
-def carry_out(runner: Runner, plan: Plan, now: RunSettings) -> None:
+def carry_out(runner: Runner, plan: ResumptionPlan, now: RunSettings) -> None:
     """Take up the settings of the config, and step fresh schedulers to where the run is."""
     for own, wanted in zip(groups_of(runner), plan.groups, strict=True):
         for group, settings in zip(own, wanted, strict=True):
@@ -85,7 +85,7 @@ def _steps(epoch: int, iteration: int, now: RunSettings) -> Iterator[bool]:
 
 def plan_schedule(
     runner: Runner, checkpoint: dict[str, Any], then: RunSettings | None, now: RunSettings, moved: bool
-) -> tuple[Plan, list[str]]:
+) -> tuple[ResumptionPlan, list[str]]:
     schedulers, groups = schedulers_of(runner), groups_of(runner)
     found = flat(checkpoint.get('param_schedulers') or [])
     former = [] if then is None else [settings['param_name'] for _, settings in then.schedulers]
@@ -112,7 +112,7 @@ def plan_schedule(
             for settings, group in zip(part, own, strict=True):
                 settings.update({name: value for name, value in settings_of(group).items() if name in names})
         checkpoint['param_schedulers'] = structured_states(runner)
-    return Plan(follow, copy.deepcopy(wanted)), said
+    return ResumptionPlan(follow, copy.deepcopy(wanted)), said
 
 
 def _settings_to_follow(

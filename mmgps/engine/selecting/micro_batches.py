@@ -34,7 +34,7 @@ class DivisibleLoss(SelectionLoss, Protocol):
         """
         ...
 
-    def kept_whole(self, model: Any, backbone: nn.Module) -> str | None:
+    def undivided_reason(self, model: Any, backbone: nn.Module) -> str | None:
         """Why the images of a batch cannot be taken some at a time; None if they can."""
         ...
 
@@ -105,7 +105,7 @@ class MicroBatches:
         """
         if not isinstance(loss, DivisibleLoss):
             raise TypeError(
-                f'{type(loss).__name__} has no in_parts and kept_whole, which mmgps.MicroBatches needs; leave '
+                f'{type(loss).__name__} has no in_parts and undivided_reason, which mmgps.MicroBatches needs; leave '
                 'micro_batches out of the hook, or write them'
             )
         whole, parts = loss.bind(model, backbone, optim_wrapper), loss.in_parts(model, backbone, optim_wrapper)
@@ -129,7 +129,7 @@ class MicroBatches:
         batch: Any,
     ) -> int:
         images = samples_of(batch)
-        reason = loss.kept_whole(model, backbone)
+        reason = loss.undivided_reason(model, backbone)
         if reason is not None:
             print_log(f'selection pass: batches of {images} stay whole, since {reason}', logger='current')
             return images

@@ -66,7 +66,7 @@ def selection_batches(
     shares = [order[at::world_size] for at in range(world_size)]
     if num_batches is not None:
         shares = [share[: num_batches * size] for share in shares]
-    mine, counted = in_step([_batches(share, size) for share in shares], rank)
+    mine, counted = pad_to_equal([_batches(share, size) for share in shares], rank)
     return SelectionBatches(
         rebuild(
             loader,
@@ -90,7 +90,7 @@ def distinct(dataset: Any) -> int:
     return distinct(dataset.dataset) if isinstance(dataset, RepeatDataset) else len(dataset)
 
 
-def in_step(batches: Sequence[list[list[int]]], rank: int) -> tuple[list[list[int]], int]:
+def pad_to_equal(batches: Sequence[list[list[int]]], rank: int) -> tuple[list[list[int]], int]:
     """The batches of process ``rank``, as many as the process with most of them has, and how many of them count.
 
     A process with fewer repeats its first batch. One without any sample repeats the first of process 0, which has one

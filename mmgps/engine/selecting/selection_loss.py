@@ -58,7 +58,7 @@ class TaskLoss:
         loss = self.bind(model, backbone, optim_wrapper)
         return lambda batch, size: (loss(part) for part in divide(batch, size))
 
-    def kept_whole(self, model: Any, backbone: nn.Module) -> str | None:
+    def undivided_reason(self, model: Any, backbone: nn.Module) -> str | None:
         """See :class:`mmgps.engine.selecting.micro_batches.DivisibleLoss`."""
         augments = getattr(getattr(model, 'data_preprocessor', None), 'batch_augments', None)
         if augments is not None:
@@ -81,11 +81,11 @@ class TrainingLoss:
         self._model, self._optim_wrapper = model, optim_wrapper
 
     def __call__(self, batch: Any) -> Tensor:
-        keeper = LossKeeper(self._optim_wrapper)
-        self._model.train_step(batch, optim_wrapper=keeper)
-        if keeper.loss is None:
+        capture = LossCapture(self._optim_wrapper)
+        self._model.train_step(batch, optim_wrapper=capture)
+        if capture.loss is None:
             raise TypeError(f'{type(self._model).__name__}.train_step did not call optim_wrapper.update_params(loss)')
-        return keeper.loss * samples_of(batch)
+        return capture.loss * samples_of(batch)
 
 
 def norms_over_batch(network: nn.Module) -> str | None:
@@ -96,7 +96,7 @@ def norms_over_batch(network: nn.Module) -> str | None:
     return None
 
 
-class LossKeeper:
+class LossCapture:
     """Keeps the losses that a model's ``train_step`` hands to its optimizer wrapper, and changes nothing.
 
     A model with several optimizers asks an ``OptimWrapperDict`` for each by name, and may hand one loss to each: here
@@ -115,8 +115,8 @@ class LossKeeper:
         """The sum of what was handed over, None if nothing was."""
         return sum(self._losses[1:], self._losses[0]) if self._losses else None
 
-    def __getitem__(self, name: str) -> LossKeeper:
-        part = LossKeeper(self._optim_wrapper[name])
+    def __getitem__(self, name: str) -> LossCapture:
+        part = LossCapture(self._optim_wrapper[name])
         part._losses = self._losses
         return part
 

@@ -36,7 +36,7 @@ class SelectionPassError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Cost:
+class SelectionCost:
     """What a selection took.
 
     Args:
@@ -59,7 +59,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectionResult:
     """What a method chose.
 
     Args:
@@ -69,7 +69,7 @@ class Choice:
     """
 
     selection: Selection
-    cost: Cost
+    cost: SelectionCost
     gradients: Mapping[str, Quantiles]
 
 
@@ -80,7 +80,7 @@ def select(
     num_batches: int | None,
     objective: SelectionLoss | None = None,
     division: MicroBatches | None = None,
-) -> Choice:
+) -> SelectionResult:
     """Let ``method`` choose, with gradients from the training data of ``runner`` if it needs them.
 
     Args:
@@ -99,8 +99,8 @@ def select(
         loss = objective.settings()
     selection = replace(method.select(backbone, gradients), loss=loss)
     size = sum(g.numel() * g.element_size() for g in (gradients or {}).values())
-    cost = Cost(time.perf_counter() - began, batches, size)
-    return Choice(selection, cost, gradient_quantiles(backbone, selection, gradients or {}))
+    cost = SelectionCost(time.perf_counter() - began, batches, size)
+    return SelectionResult(selection, cost, gradient_quantiles(backbone, selection, gradients or {}))
 
 
 def _gradients(
@@ -130,11 +130,11 @@ def _gradients(
                 lambda weighed: _weighed(loss(weighed[0]), weighed[1]),
                 loss_scale(runner.optim_wrapper),
                 method.accumulation,
-                anywhere if synchronizes(model) else None,
+                any_rank if synchronizes(model) else None,
                 division is not None and division.sums_on_host,
             )
 
-    gradients = _together(work)
+    gradients = on_all_ranks(work)
     for name in gradients:
         all_reduce(gradients[name])
     return gradients, len(batches)
@@ -163,14 +163,14 @@ def synchronizes(model: nn.Module) -> bool:
     return any(type_names(module) & SYNCHRONIZED for module in model.modules())
 
 
-def anywhere(happened: bool) -> bool:
+def any_rank(happened: bool) -> bool:
     """Whether it happened on any process. All have to ask."""
     flag = torch.tensor(float(happened))
     all_reduce(flag, 'max')
     return bool(flag)
 
 
-def _together(work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def on_all_ranks(work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Do ``work`` on every process; if one fails, all do, instead of waiting for it for ever."""
     result, failure = None, None
     try:

@@ -54,7 +54,7 @@ class SupConLoss:
         if batch_size is not None and batch_size < 2:
             raise ValueError(f'batch_size is to be at least 2, since images are compared, got {batch_size!r}')
         self.temperature, self.pipeline, self.batch_size = temperature, pipeline, batch_size
-        self.order = VIEW_ORDERS.build({'_scope_': 'mmgps', 'type': 'ShuffledOrder', **(order or {})})
+        self.order = VIEW_ORDERS.build({'_scope_': 'mmgps', 'type': 'ShuffledSampler', **(order or {})})
         self.embedding = EMBEDDINGS.build({'_scope_': 'mmgps', 'type': 'ImageEmbedding', **(embedding or {})})
 
     def batches(
@@ -108,7 +108,7 @@ class SupConLoss:
 
         return parts
 
-    def kept_whole(self, model: Any, backbone: nn.Module) -> str | None:
+    def undivided_reason(self, model: Any, backbone: nn.Module) -> str | None:
         """See :class:`mmgps.engine.selecting.micro_batches.DivisibleLoss`."""
         return norms_over_batch(backbone)
 

@@ -16,7 +16,7 @@ from mmgps.registry import VIEW_ORDERS
 
 from ..resuming.loaders import rebuild
 from ..resuming.seeding import SeededIndex, mixed_seed, seeded
-from .selection_batches import SelectionBatches, distinct, in_step
+from .selection_batches import SelectionBatches, distinct, pad_to_equal
 
 VIEWS = 2
 
@@ -113,7 +113,9 @@ def view_batches(
     size = size or int(getattr(batches, 'batch_size', loader.batch_size) or 1)
     draws: list[int] = [SeededIndex(index, mixed_seed(seed, place, index)) for place, index in enumerate(indices)]
     cut = _cut(draws, size)
-    mine, counted = in_step([cut[at :: share.world_size][: share.most] for at in range(share.world_size)], share.rank)
+    mine, counted = pad_to_equal(
+        [cut[at :: share.world_size][: share.most] for at in range(share.world_size)], share.rank
+    )
     views = rebuild(
         loader,
         dataset=TwoViews(loader.dataset, pipeline),
@@ -142,7 +144,7 @@ class ViewOrder(Protocol):
 
 
 @VIEW_ORDERS.register_module()
-class ShuffledOrder:
+class ShuffledSampler:
     """Every image once, shuffled by the seed."""
 
     def indices(self, dataset: Any, seed: int) -> list[int]:
@@ -150,7 +152,7 @@ class ShuffledOrder:
 
 
 @VIEW_ORDERS.register_module()
-class ClassBalancedOrder:
+class ClassBalancedSampler:
     """Every class as often as the largest one, several images of a class at a time.
 
     The images of a class are shuffled again each time they are used up. So small classes weigh what large ones do, and
@@ -194,7 +196,7 @@ def class_of(dataset: Any, at: int) -> int:
     if found is None:
         raise TypeError(
             f'{type(dataset).__name__} does not say which class an image has (get_cat_ids), so classes cannot be '
-            "balanced; use order=dict(type='mmgps.ShuffledOrder')"
+            "balanced; use order=dict(type='mmgps.ShuffledSampler')"
         )
     return int(found[0])
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from mmgps.engine.selecting.selection_batches import SelectionBatches, selection_batches
 from mmgps.engine.selecting.selection_pass import synchronizes
-from mmgps.engine.selecting.views import ShuffledOrder
+from mmgps.engine.selecting.views import ShuffledSampler
 
 
 def on_every_process(length: int, size: int, world: int, num_batches: int | None = None) -> list[SelectionBatches]:
@@ -50,7 +50,7 @@ def test_a_repeated_data_set_is_seen_once() -> None:
     data = RepeatDataset(Five(), times=1000)
     found = selection_batches(DataLoader(data, batch_size=2, collate_fn=list), None, 7)
     assert sorted(sample['number'] for samples, _ in found for sample in samples) == list(range(5))
-    assert sorted(ShuffledOrder().indices(data, 0)) == list(range(5))
+    assert sorted(ShuffledSampler().indices(data, 0)) == list(range(5))
 
 
 def test_the_order_is_the_same_every_time() -> None:

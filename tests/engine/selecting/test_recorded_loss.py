@@ -11,7 +11,7 @@ from tiny_classes import PIPELINE, classes_config
 from mmgps.engine import SupConLoss
 from mmgps.selection import load_selection, pack_selection, save_selection, unpack_selection
 
-BALANCED = dict(type='mmgps.ClassBalancedOrder', images_per_class=2)
+BALANCED = dict(type='mmgps.ClassBalancedSampler', images_per_class=2)
 SUPCON = dict(type='mmgps.SupConLoss', order=BALANCED, pipeline=PIPELINE)
 TASK = dict(type='mmgps.TaskLoss')
 DIFFERING = [

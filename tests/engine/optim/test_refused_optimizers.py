@@ -7,7 +7,7 @@ import torch
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
-from test_config_features import plain_config
+from tiny import plain_config
 from torch import nn
 
 from mmgps.engine import GPSOptimWrapper

@@ -156,12 +156,12 @@ def test_a_norm_over_the_batch_keeps_it_and_says_so(name: str, monkeypatch: pyte
 def test_a_norm_in_the_head_plays_no_part_in_the_contrast() -> None:
     model = Model()
     model.head = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 1)).double()
-    assert SupConLoss().kept_whole(model.train(), model.backbone) is None
-    assert 'head.0' in TaskLoss().kept_whole(model, model.backbone)
-    assert TaskLoss().kept_whole(model.eval(), model.backbone) is None
+    assert SupConLoss().undivided_reason(model.train(), model.backbone) is None
+    assert 'head.0' in TaskLoss().undivided_reason(model, model.backbone)
+    assert TaskLoss().undivided_reason(model.eval(), model.backbone) is None
     model = Model()
     model.data_preprocessor.batch_augments = SimpleNamespace()
-    assert 'mixes' in TaskLoss().kept_whole(model, model.backbone)
+    assert 'mixes' in TaskLoss().undivided_reason(model, model.backbone)
 
 
 def test_the_host_gets_each_gradient_before_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

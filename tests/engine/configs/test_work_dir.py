@@ -15,15 +15,15 @@ from ranks import run_ranks
 from tiny import stop_workers, tiny_config, train
 
 import mmgps.lock
-from mmgps.engine import WorkDirError, enter_work_dir, hold_work_dir, remove_run, set_work_dir
+from mmgps.engine import WorkDirError, enter_work_dir, lock_work_dir, remove_run, set_work_dir
 from mmgps.engine.configs.work_dir import files_of_a_run
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 HOLDER = """
 import os, sys, time
-from mmgps.engine import hold_work_dir
-lock = hold_work_dir(sys.argv[1])
+from mmgps.engine import lock_work_dir
+lock = lock_work_dir(sys.argv[1])
 if os.fork() == 0:  # as those that load data
     time.sleep(60)
     os._exit(0)
@@ -73,7 +73,7 @@ def test_the_lock_dies_with_its_process(holder: subprocess.Popen, tmp_path: Path
     os.kill(holder.pid, signal.SIGKILL)
     os.waitpid(holder.pid, 0)
     began = time.monotonic()
-    assert hold_work_dir(str(tmp_path / 'run')) is not None
+    assert lock_work_dir(str(tmp_path / 'run')) is not None
     assert time.monotonic() - began < 0.5
     os.killpg(holder.pid, 0)  # the fork is alive
 
@@ -101,8 +101,8 @@ def held_elsewhere(folder: Path) -> bool:
 
 
 def test_a_process_may_hold_a_work_dir_again_and_lets_go_of_it_once(tmp_path: Path) -> None:
-    first = hold_work_dir(str(tmp_path))
-    second = hold_work_dir(str(tmp_path))
+    first = lock_work_dir(str(tmp_path))
+    second = lock_work_dir(str(tmp_path))
     assert first is second
     del first
     assert held_elsewhere(tmp_path)
@@ -118,11 +118,11 @@ def test_a_run_that_is_over_holds_nothing(tmp_path: Path) -> None:
 
 def test_a_fork_that_trains_itself_asks_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('mmgps.engine.configs.work_dir.PATIENCE_S', 0.2)
-    lock = hold_work_dir(str(tmp_path))
+    lock = lock_work_dir(str(tmp_path))
     pid = os.fork()
     if pid == 0:
         try:
-            hold_work_dir(str(tmp_path))
+            lock_work_dir(str(tmp_path))
         except WorkDirError:
             os._exit(7)
         os._exit(0)
@@ -136,8 +136,8 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(mmgps.lock.fcntl, 'flock', refuse)
-    assert hold_work_dir(str(tmp_path)) is None
-    assert hold_work_dir('s3://bucket/run') is None
+    assert lock_work_dir(str(tmp_path)) is None
+    assert lock_work_dir('s3://bucket/run') is None
 
 
 def test_a_strategy_with_a_launch_of_its_own_joins_later(tmp_path: Path) -> None:

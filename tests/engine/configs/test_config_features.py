@@ -8,8 +8,7 @@ import torch
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS, build_from_cfg
 from mmseg.models import EncoderDecoder
-from test_invariants import base_state, frozen_numbers
-from tiny import assert_same_bits, state_of, tiny_config, tiny_model, train
+from tiny import assert_same_bits, base_state, frozen_numbers, plain_config, resnet, state_of, tiny_config, tiny_model, train
 from torch import nn
 
 from mmgps.engine import GPSOptimWrapper, TuneHook, tune_config
@@ -18,12 +17,6 @@ from mmgps.selection import SelectionMismatchError, load_selection
 from mmgps.tuning import count_parts
 
 ADAMW = dict(type='AdamW', lr=1e-2, weight_decay=0.05)
-
-
-def plain_config(folder: Path, **changes):
-    """A config that knows nothing of mmgps, made to tune by GPS as the command line does it."""
-    wrapper = dict(type='OptimWrapper', optimizer=ADAMW)
-    return tune_config(tiny_config(folder, **{'optim_wrapper': wrapper, 'custom_hooks': [], **changes}), 'gps')
 
 
 def check(runner, base: dict[str, torch.Tensor], folder: Path) -> None:
@@ -120,13 +113,6 @@ def test_auxiliary_heads_are_trained_and_have_a_say(tmp_path: Path) -> None:
     assert all(not torch.equal(state[f'auxiliary_head.{n}'], base[f'auxiliary_head.{n}']) for n in trained)
     selections = [load_selection(tmp_path / name / 'selection.safetensors') for name in ('one', 'two')]
     assert not selections[0].equals(selections[1])
-
-
-def resnet(**options) -> dict:
-    """A narrow ResNet-18 of two stages in place of the ViT."""
-    shape = dict(depth=18, base_channels=8, stem_channels=8, num_stages=2, out_indices=(1,), strides=(1, 2))
-    backbone = dict(type='ResNet', dilations=(1, 1), norm_eval=True, norm_cfg=dict(type='BN'), **shape, **options)
-    return dict(tiny_model(), backbone=backbone)
 
 
 def test_frozen_stages_stay_frozen(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from mmgps.engine import build_runner
 from mmgps.engine.resuming.checkpoints import LastCheckpointError, check_last_checkpoint
 from mmgps.whole_file import whole_file
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize('kills', [3, pytest.param(30, marks=pytest.mark.slow)])

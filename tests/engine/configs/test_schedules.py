@@ -13,7 +13,7 @@ from tiny import tiny_config, train
 
 from mmgps.engine import WarmUpCosineLR
 
-ROOT = Path(__file__).resolve().parents[2] / 'configs'
+ROOT = Path(__file__).resolve().parents[3] / 'configs'
 LEAVES = (
     'polyp/gps_deit-tiny_kvasir.py',
     'benchmark/vit-b16_kvasir.py',

@@ -19,7 +19,7 @@ from tiny import assert_same_bits, tiny_config, train
 from mmgps.engine import build_plain
 from mmgps.selection import unpack_selection
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.skipif(not has_fsdp2(), reason='this torch has no FSDP2')
 
 

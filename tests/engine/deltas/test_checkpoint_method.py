@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.runner import Runner
-from test_injected import INJECTED
-from tiny import tiny_config, train
+from tiny import INJECTED, tiny_config, train
 
 from mmgps.engine import METHOD_NAMES, build_base, follow_method, init_bank, init_model, tune_config
 from mmgps.engine.deltas.delta_checkpoints import extract_from_checkpoint, merged_state, write_checkpoint

@@ -6,7 +6,7 @@ from tiny import tiny_config, train
 from torch import nn
 
 from mmgps.engine.resuming.loaders import rebuild, seeded_loader
-from mmgps.engine.selecting.selection_loss import LossKeeper, TrainingLoss
+from mmgps.engine.selecting.selection_loss import LossCapture, TrainingLoss
 
 
 class Views(nn.Module):
@@ -27,9 +27,9 @@ def test_a_loss_is_weighed_by_samples_and_not_by_views() -> None:
 def test_the_parts_of_a_step_keep_the_loss_and_change_nothing() -> None:
     layer = nn.Linear(2, 1)
     before = layer.weight.clone()
-    keeper = LossKeeper(dict(a=OptimWrapper(torch.optim.SGD(layer.parameters(), lr=1.0))))
-    assert keeper.loss is None
-    part = keeper['a']
+    capture = LossCapture(dict(a=OptimWrapper(torch.optim.SGD(layer.parameters(), lr=1.0))))
+    assert capture.loss is None
+    part = capture['a']
     with part.optim_context(layer):
         loss = layer(torch.ones(1, 2)).sum()
     part.zero_grad()
@@ -37,7 +37,7 @@ def test_the_parts_of_a_step_keep_the_loss_and_change_nothing() -> None:
     part.update_params(loss, step_kwargs={}, zero_kwargs={})
     part.step()
     assert not part.should_update()
-    assert keeper.loss == 2 * loss
+    assert capture.loss == 2 * loss
     assert layer.weight.grad is None
     assert torch.equal(layer.weight, before)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import assert_same_bits
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(work_dir: Path, *at: int) -> subprocess.CompletedProcess:

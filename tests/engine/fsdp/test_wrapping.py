@@ -7,9 +7,7 @@ import torch
 from mmengine._strategy import DDPStrategy
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import FlexibleRunner, Runner
-from test_config_features import resnet
-from test_invariants import base_state
-from tiny import state_of, tiny_config, train
+from tiny import base_state, resnet, state_of, tiny_config, train
 from torch import nn
 
 from mmgps.engine.fsdp.wrapping import rewrap

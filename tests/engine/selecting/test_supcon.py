@@ -17,7 +17,7 @@ from tiny_classes import BACKBONES, TinyClasses, classes_config, classifier
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmgps.engine import ClassBalancedOrder, GPSHook, SupConLoss, build_plain, tune_config
+from mmgps.engine import ClassBalancedSampler, GPSHook, SupConLoss, build_plain, tune_config
 from mmgps.selection import Selection, load_selection, preserved
 
 SEED, SIZE = 3, 4
@@ -135,12 +135,12 @@ def test_a_lone_last_image_joins_the_batch_before() -> None:
 def test_balanced_classes() -> None:
     labels = (0,) * 7 + (1,) * 2 + (2,) * 3
     dataset = TinyClasses(labels, pipeline=[])
-    drawn = ClassBalancedOrder(2).indices(dataset, 5)
+    drawn = ClassBalancedSampler(2).indices(dataset, 5)
     assert Counter(labels[index] for index in drawn) == {0: 8, 1: 8, 2: 8}
     assert all(labels[one] == labels[other] for one, other in zip(drawn[::2], drawn[1::2], strict=True))
     assert set(drawn) == set(range(12))
     assert set(Counter(index for index in drawn if labels[index] == 1).values()) == {4}
-    again, other = (ClassBalancedOrder(2).indices(dataset, seed) for seed in (5, 6))
+    again, other = (ClassBalancedSampler(2).indices(dataset, seed) for seed in (5, 6))
     assert drawn == again != other
     # Who stands beside whom is drawn, too.
     pairs = [set(map(frozenset, zip(order[::2], order[1::2], strict=True))) for order in (drawn, other)]
@@ -148,7 +148,7 @@ def test_balanced_classes() -> None:
 
 
 def test_balanced_classes_in_the_hook(tmp_path: Path) -> None:
-    loss = dict(type='mmgps.SupConLoss', order=dict(type='mmgps.ClassBalancedOrder', images_per_class=2))
+    loss = dict(type='mmgps.SupConLoss', order=dict(type='mmgps.ClassBalancedSampler', images_per_class=2))
     selection, _ = selected(tmp_path / 'a', custom_hooks=[dict(type='mmgps.GPSHook', loss=loss)])
     assert not same(selection, selected(tmp_path / 'b')[0])
 
@@ -176,7 +176,7 @@ def test_another_method_keeps_the_loss(tmp_path: Path) -> None:
     [
         (dict(temperature=0), 'temperature is to be above 0'),
         (dict(batch_size=1), 'at least 2, since images are compared'),
-        (dict(order=dict(type='mmgps.ClassBalancedOrder', images_per_class=0)), 'at least 1, got 0'),
+        (dict(order=dict(type='mmgps.ClassBalancedSampler', images_per_class=0)), 'at least 1, got 0'),
         (dict(embedding=dict(type='mmgps.PixelEmbedding', per_image=0)), 'at least 1, got 0'),
     ],
 )
@@ -188,7 +188,7 @@ def test_bad_options(options: dict, message: str) -> None:
 def test_a_data_set_that_cannot_say_its_classes_is_named() -> None:
     for dataset in ([1, 2, 3], TinyPictures(pipeline=[])):
         with pytest.raises(TypeError, match=rf'{type(dataset).__name__} does not say which class .* use order'):
-            ClassBalancedOrder().indices(dataset, 0)
+            ClassBalancedSampler().indices(dataset, 0)
 
 
 def test_pixels_of_images_of_unlike_sizes(tmp_path: Path) -> None:

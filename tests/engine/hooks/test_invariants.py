@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from tiny import PIPELINE, state_of, tiny_config, tiny_model, train
+from tiny import PIPELINE, base_state, frozen_numbers, state_of, tiny_config, tiny_model, train
 
 from mmgps.selection import load_selection
 from mmgps.tuning import count_parts
@@ -21,18 +21,6 @@ WRAPPERS = {
         optimizer=ADAMW, paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys=dict(backbone=dict(lr_mult=0.5)))
     ),
 }
-
-
-def frozen_numbers(runner, work_dir: Path) -> dict[str, torch.Tensor]:
-    """Parameter name to True where a number of the backbone may not move."""
-    backbone = runner.model.backbone
-    frozen = {name: torch.ones_like(value, dtype=torch.bool) for name, value in backbone.named_parameters()}
-    selection = load_selection(work_dir / 'selection.safetensors')
-    for name in selection.whole:
-        frozen[name][:] = False
-    for parameter, connections in selection.resolve(backbone):
-        frozen[parameter.name] = ~connections.mask(parameter.neurons)
-    return frozen
 
 
 @HOOKS.register_module(force=True)
@@ -54,16 +42,6 @@ def test_the_selection_does_not_depend_on_what_was_drawn_before(tmp_path: Path) 
         found.append(load_selection(tmp_path / name / 'selection.safetensors').connections)
     for name, connections in found[0].items():
         assert torch.equal(connections.positions, found[1][name].positions), name
-
-
-def base_state(cfg) -> dict[str, torch.Tensor]:
-    """The weights that training starts from."""
-    cfg = cfg.copy()
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=0)
-    cfg.param_scheduler = None
-    cfg.work_dir += '-base'
-    cfg.experiment_name += '-base'
-    return state_of(train(cfg))
 
 
 @pytest.mark.parametrize('sparse', ['CompactTraining', 'MaskedTraining'])

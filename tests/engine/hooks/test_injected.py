@@ -10,22 +10,12 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, load_checkpoint
-from tiny import assert_same_bits, state_of, tiny_config, tiny_model, train
+from tiny import INJECTED, assert_same_bits, state_of, tiny_config, tiny_model, train
 
 from mmgps.engine import METHOD_NAMES, TuneHook, tune_config
 from mmgps.selection import unpack_selection
 from mmgps.tuning import InjectionMethod
 
-#: Methods that add modules, with options for a network 16 wide.
-INJECTED: dict[str, dict] = {
-    'lora': dict(rank=2),
-    'adapter': dict(bottleneck=2),
-    'vpt-shallow': dict(tokens=3),
-    'vpt-deep': dict(tokens=3),
-    'ssf': dict(),
-    'spt-lora': dict(budget=0.3, rank=2),
-    'spt-adapter': dict(budget=0.3, rank=1),
-}
 EMA = dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.3)
 
 

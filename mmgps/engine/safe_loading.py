@@ -1,8 +1,8 @@
-"""Checkpoints read without executing code, whoever reads them.
+"""Read checkpoints without executing the code in them, whichever library reads.
 
-torch reads a checkpoint as tensors and plain values, or executes what the file says. mmengine's OneDL fork does the
-latter where the former fails, ``torch.hub`` does it with whatever it downloads, and torch before 2.6 does it always.
-Within :func:`weights_only`, which all tools and calls of mmgps enter, nothing of the kind happens.
+torch reads a checkpoint as tensors and plain values, or executes the code in the file. mmengine's OneDL fork executes
+it if the plain way fails, ``torch.hub`` executes whatever it downloads, and torch before 2.6 always does. Within
+:func:`weights_only`, which all tools and calls of mmgps enter, no code is executed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mmgps.whole_file import whole_file
 
 DELTA_SUFFIX = '.safetensors'
 FORCE, TRUST = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
-"""Switches of torch's own. Who sets the second trusts every file that is read."""
+"""Switches of torch. Setting the second one means to trust every file that is read."""
 STATISTICS = ('min', 'max', 'current', 'mean')
 LOADING = ('_init_model_weights', 'load_or_resume', 'load_checkpoint', 'resume')
 """Methods of a runner in which files are read."""
@@ -41,11 +41,11 @@ def refuse_delta(checkpoint: str, instead: str) -> None:
     """Refuse a delta where a checkpoint is asked for.
 
     Args:
-        checkpoint: The file that was given.
-        instead: What to do with the checkpoint that becomes of it.
+        checkpoint: The given file.
+        instead: Advice on the checkpoint that the delta can be turned into.
 
     Raises:
-        ValueError: Says how to make a checkpoint of it.
+        ValueError: For a delta; says how to make a checkpoint of it.
     """
     if checkpoint.endswith(DELTA_SUFFIX):
         raise ValueError(
@@ -55,11 +55,11 @@ def refuse_delta(checkpoint: str, instead: str) -> None:
 
 
 def load_plain(checkpoint: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """What the file holds, on the CPU.
+    """Read the content of a checkpoint on the CPU.
 
     Raises:
-        OSError: If it cannot be read.
-        CheckpointFileError: If it is damaged, or holds other objects than those of mmengine's logs.
+        OSError: If the file cannot be read.
+        CheckpointFileError: If it is damaged, or holds objects other than tensors, plain values and mmengine's logs.
     """
     with _naming(os.fspath(checkpoint)), _harmless_globals():
         found = torch.load(checkpoint, map_location='cpu', weights_only=True)
@@ -69,10 +69,10 @@ def load_plain(checkpoint: str | os.PathLike[str]) -> Mapping[str, Any]:
 
 
 def write_plain(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write ``content`` as a checkpoint, which appears whole or not at all.
+    """Write ``content`` as a checkpoint, which appears complete or not at all.
 
     Raises:
-        OSError: If it cannot be written, to a full disk for example; names the file.
+        OSError: If it cannot be written, for example to a full disk; names the file.
     """
     with whole_file(path) as partial:
         try:
@@ -83,11 +83,11 @@ def write_plain(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Non
 
 @contextmanager
 def weights_only() -> Iterator[None]:
-    """Within the block, no checkpoint that this process or a child reads executes code, in whatever library.
+    """Context, or decorator, in which reading a checkpoint executes no code, in any library and in child processes.
 
-    Tensors, plain values, and the NumPy numbers and logs in checkpoints of mmengine load; a file with anything else, or
-    a damaged one, is an error that names it. Blocks may lie within each other, and serves as a decorator too. Does
-    nothing where ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` is set.
+    Tensors, plain values, and the NumPy numbers and logs in checkpoints of mmengine load. A damaged file, or one with
+    anything else, raises an error that names it. Contexts may be nested. With ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1``
+    set, the context does nothing.
 
     Raises:
         CheckpointFileError: From the call that reads such a file.
@@ -103,7 +103,7 @@ def weights_only() -> Iterator[None]:
 
 
 def load_safely(runner: Any) -> None:
-    """Let ``runner`` read its checkpoints within :func:`weights_only`, those of its model's ``init_cfg`` too."""
+    """Make ``runner`` read its checkpoints, and those of its model's ``init_cfg``, within :func:`weights_only`."""
     for part in (runner, getattr(runner, 'strategy', None)):  # of a FlexibleRunner, the strategy reads
         for name in LOADING:
             if hasattr(part, name) and name not in vars(part):
@@ -155,7 +155,7 @@ def _named(load: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _naming(checkpoint: str) -> Iterator[None]:
-    """Errors within name the file."""
+    """Context whose errors name the file."""
     try:
         yield
     except (ImportError, CheckpointFileError):
@@ -178,7 +178,7 @@ def _is_set(switch: str) -> bool:
 
 
 def harmless_globals() -> list[Any]:
-    """What may be called in reading a checkpoint, besides what torch allows: NumPy's arrays and mmengine's logs."""
+    """Classes that a checkpoint may use besides those that torch allows: NumPy's arrays and mmengine's logs."""
     core = getattr(np, '_core', None) or np.core
     rebuilt = [
         _under(f'{module}.multiarray', name, getattr(core.multiarray, name))
@@ -190,10 +190,10 @@ def harmless_globals() -> list[Any]:
 
 
 def _statistic(owner: Any, name: str) -> Any:
-    """In place of ``getattr``, by which a log names its own statistics; of anything else it would open every door.
+    """Replacement for ``getattr``, by which a log names its statistics; ``getattr`` itself could reach anything.
 
     Raises:
-        ValueError: For anything else.
+        ValueError: For any other attribute.
     """
     if owner is not HistoryBuffer or name not in STATISTICS:
         raise ValueError(f'Unsupported global: the attribute {name!r}')
@@ -201,7 +201,7 @@ def _statistic(owner: Any, name: str) -> Any:
 
 
 def _under(module: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, under the name that files call it by."""
+    """Give ``function`` the name by which files call it."""
 
     def called(*args: Any) -> Any:
         return function(*args)

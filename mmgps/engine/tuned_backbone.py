@@ -22,20 +22,20 @@ from .safe_loading import weights_only
 
 @MODELS.register_module(name='TunedBackbone')
 def tuned_backbone(backbone: dict, method: dict, pretrained: str | None = None) -> nn.Module:
-    """Build a backbone, put a method in place and freeze what it does not train.
+    """Build a backbone, inject a method and freeze what the method does not train.
 
-    The result is the backbone itself: no wrapper, and the names of the base. Weights of the base load into it as they
-    do without the method. ``mmgps.TuneHook`` beside it in ``custom_hooks`` takes the method from here, reports what is
-    trained and checks on resuming.
+    The result is the backbone itself, without a wrapper and with the names of the base. Weights of the base load as
+    they do without the method. ``mmgps.TuneHook`` beside it in ``custom_hooks`` takes the method from here,
+    reports what is trained, and checks a resumed run.
 
     Args:
         backbone: Config of the backbone.
         method: Config of a method that needs no gradients.
-        pretrained: Handed on to the backbone; a segmentor with ``pretrained`` sets it.
+        pretrained: Passed on to the backbone; a segmentor with ``pretrained`` sets it.
 
     Raises:
-        TypeError: For a method that decides on gradients, which needs weights and data.
-        InjectionError: If the method has no form for the backbone.
+        TypeError: For a method that selects by gradients, which needs weights and data.
+        InjectionError: If the method does not support the backbone.
     """
     chosen = build_method(method)
     options = copy.deepcopy(backbone)
@@ -53,7 +53,7 @@ def tuned_backbone(backbone: dict, method: dict, pretrained: str | None = None) 
 
 
 def init_weights(backbone: Any, *args: Any, **options: Any) -> Any:
-    """The method of this name of a tuned backbone, which executes no code that a file holds."""
+    """Replacement for ``init_weights`` of a backbone that executes no code in a file."""
     with weights_only():
         return type(backbone).init_weights(backbone, *args, **options)
 
@@ -68,9 +68,9 @@ def _decided(method: TuningMethod, backbone: nn.Module) -> Any:
 
 
 def accept_base_weights(backbone: nn.Module, incompatible: Any) -> None:
-    """Let the weights of the base load without a complaint about every injected parameter.
+    """Take injected parameters off the list of missing keys when the weights of the base are loaded.
 
-    Weights that hold some injected parameters and not others are damaged: then the missing ones stay listed.
+    Weights with some injected parameters but not all are damaged: then the missing ones stay listed.
     """
     names = [
         f'{path}.{name}'
@@ -90,7 +90,7 @@ def accept_base_weights(backbone: nn.Module, incompatible: Any) -> None:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DDP or another wrapper, and inside what augments a test."""
+    """Model inside DDP or another wrapper, and inside test-time augmentation."""
     inner: Any = model
     while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
         inner = inner.module
@@ -119,10 +119,10 @@ def method_of(backbone: nn.Module, asked: TuningMethod | None) -> TuningMethod:
 
 
 def find_backbone(model: nn.Module, target: str) -> nn.Module:
-    """The submodule at path ``target``.
+    """Find the submodule at path ``target``.
 
     Raises:
-        ValueError: Names the nearest paths.
+        ValueError: If there is none; names the nearest paths.
     """
     modules = dict(model.named_modules())
     if not target or target not in modules:

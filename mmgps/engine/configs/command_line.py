@@ -16,14 +16,14 @@ from .config import set_data_root, tune_config
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """The config, and what changes it."""
+    """Add the config and the options that change it."""
     parser.add_argument('config', help='config file, of mmgps or of any mm library')
     parser.add_argument('--data-root', help='read the data sets of the config from here')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override the config')
 
 
 def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
-    """The method to put into the config."""
+    """Add the options that put a method into the config."""
     parser.add_argument('--tune', metavar='METHOD', help=f'fine-tune by METHOD: {", ".join(METHOD_NAMES)}')
     parser.add_argument(
         '--tune-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='arguments of METHOD, such as k=2'
@@ -34,16 +34,16 @@ def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_launcher_arguments(parser: argparse.ArgumentParser) -> None:
-    """How processes are started, as in every mm tool."""
+    """Add the launcher options of every mm tool."""
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """The config that ``args`` ask for.
+    """Read the config that ``args`` name, and apply their changes.
 
     Args:
-        args: Parsed from :func:`add_config_arguments`, and :func:`add_tune_arguments` and
+        args: Parsed arguments of :func:`add_config_arguments`, and of :func:`add_tune_arguments` and
             :func:`add_launcher_arguments` where the tool has them.
 
     Raises:
@@ -68,15 +68,15 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def build_runner(cfg: Config) -> Any:
-    """A ``Runner``, or what ``runner_type`` of ``cfg`` names, such as ``FlexibleRunner``.
+    """Build a ``Runner``, or the class that ``runner_type`` of ``cfg`` names, such as ``FlexibleRunner``.
 
     Raises:
         ValueError: For a ``strategy``, which ``Runner`` would ignore.
         CheckpointFileError: From the runner, for a checkpoint that is damaged or holds code, none of which is executed.
-        LastCheckpointError: If a run is to go on and there is nothing whole where ``last_checkpoint`` points.
+        LastCheckpointError: If a run resumes and ``last_checkpoint`` points to no complete file.
     """
     if cfg.get('strategy') and cfg.get('runner_type', 'Runner') == 'Runner':
-        raise ValueError("strategy is of no effect in a Runner; set runner_type='FlexibleRunner' beside it")
+        raise ValueError("a Runner ignores strategy; set runner_type='FlexibleRunner' beside it")
     if cfg.get('resume') and not cfg.get('load_from'):
         check_last_checkpoint(cfg.work_dir)
     with weights_only():  # some models read files when they are built

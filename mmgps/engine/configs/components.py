@@ -1,4 +1,4 @@
-"""Registers the torch-only classes, so that configs can name them."""
+"""Register the torch-only classes so that configs can name them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ METHOD_NAMES: dict[str, dict[str, Any]] = {
     'gps-network-wide': dict(type='mmgps.GPS', choice=dict(type='mmgps.NetworkWide')),
     'gps-no-bias': dict(type='mmgps.GPS', whole=()),
 }
-"""Names for the command line, and the method that each stands for."""
+"""Short names of the command line, and the config of the method that each stands for."""
 
 COMPONENTS = {'score': registry.SCORES, 'choice': registry.CHOICES}
 
@@ -57,7 +57,7 @@ for _name in ('FusedAttention', 'Recomputation'):
 
 
 def check_method_name(name: str) -> None:
-    """Make sure that ``name`` stands for a method.
+    """Check that ``name`` is the short name of a method.
 
     Raises:
         ValueError: Names the nearest.
@@ -69,7 +69,7 @@ def check_method_name(name: str) -> None:
 
 
 def build_method(cfg: Mapping[str, Any]) -> TuningMethod:
-    """The method of a config, with its score and choice built."""
+    """Build the method of a config, with its score and choice."""
     options = copy.deepcopy(dict(cfg))
     for key, components in COMPONENTS.items():
         if isinstance(options.get(key), Mapping):

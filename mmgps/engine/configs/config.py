@@ -25,7 +25,7 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 RESUME_HOOK = 'mmgps.ExactResumeHook'
 TUNED = 'mmgps.TunedBackbone'
 TUNED_FUNCTION = {'tuned_backbone': 'TunedBackbone'}
-"""The function that builds it, which a pure-Python config names in its place."""
+"""The builder function, which a pure-Python config names instead of the registered name."""
 
 
 def tune_config(
@@ -33,21 +33,21 @@ def tune_config(
 ) -> Config:
     """Make ``cfg`` fine-tune its backbone by ``method``, in place.
 
-    A method that the config has already is replaced; its target, its lean options and all of its selection pass stay. A
-    method that adds modules is written into the config of the backbone, any other into a hook. Wrappers of the
-    optimizer become the selective ones of the same kind, and :class:`mmgps.engine.ExactResumeHook` is added.
+    A method that the config has already is replaced; its target, its lean options and the settings of its selection
+    pass stay. A method that adds modules goes into the config of the backbone, any other into a hook. Optimizer
+    wrappers become the selective ones of the same kind, and :class:`mmgps.engine.ExactResumeHook` is added.
 
     Args:
         cfg: Any config of an mm library.
         method: A short name out of ``METHOD_NAMES``.
         options: Arguments of the method, such as ``k`` of ``gps``.
-        target: Path within the model of the part to tune; None for that of the config's method, else ``backbone``.
+        target: Path of the part of the model to tune; None keeps the target of the config's method, else ``backbone``.
 
     Returns:
         The same config.
 
     Raises:
-        ValueError: For an unknown method, names the nearest.
+        ValueError: For an unknown method; names the nearest.
     """
     check_method_name(method)
     hooks = list(cfg.get('custom_hooks') or [])
@@ -79,7 +79,7 @@ def tune_config(
 
 
 def put_in_place(cfg: Config, method: Mapping[str, Any], target: str) -> bool:
-    """Make the backbone of ``cfg`` one with ``method`` in place, if it is one that is put in place at building.
+    """Put ``method`` into the config of the backbone, if it is a method that is injected when the backbone is built.
 
     A method that the backbone has already is taken out in either case.
 
@@ -89,7 +89,7 @@ def put_in_place(cfg: Config, method: Mapping[str, Any], target: str) -> bool:
         target: Path of the backbone within the model.
 
     Returns:
-        Whether the method was put in place.
+        True if the method was put in place.
 
     Raises:
         ValueError: If the config names no backbone at ``target``.
@@ -112,7 +112,7 @@ def put_in_place(cfg: Config, method: Mapping[str, Any], target: str) -> bool:
 
 
 def without_method(part: Any) -> Any:
-    """A copy of a model's config, with backbones that have no method in place."""
+    """Copy the config of a model and take the methods out of its backbones."""
     if isinstance(part, dict):
         if type_name(part) == TUNED:
             return without_method(part['backbone'])
@@ -123,7 +123,7 @@ def without_method(part: Any) -> Any:
 
 
 def type_name(part: Any) -> Any:
-    """The type that a config names, as configs of mmgps write it: ``'OptimWrapper'``, ``'mmgps.TuneHook'``.
+    """Short name of the type that a config names, as configs of mmgps write it: ``'mmgps.TuneHook'``, for example.
 
     Pure-Python configs give the class itself, and are written out with the path of its module.
 
@@ -131,7 +131,7 @@ def type_name(part: Any) -> Any:
         part: Config of one component.
 
     Returns:
-        The short name of a type of mmengine or mmgps; any other as it stands; None where ``part`` names none.
+        Short name of a type of mmengine or mmgps; any other type unchanged; None if ``part`` names none.
     """
     kind = part.get('type') if isinstance(part, Mapping) else None
     if kind is None:
@@ -146,7 +146,7 @@ def type_name(part: Any) -> Any:
 
 
 def _is(hook: Any, types: tuple[str, ...]) -> bool:
-    """Whether ``hook`` is the config of one of ``types``, named or given as a class."""
+    """Return True if ``hook`` is the config of one of ``types``, named or given as a class."""
     return type_name(hook) in types
 
 
@@ -159,7 +159,7 @@ def _make_selective(wrapper: ConfigDict) -> None:
 
 
 def _parts(wrapper: ConfigDict) -> list[ConfigDict]:
-    """The wrappers of a constructor that makes several."""
+    """Configs of the single wrappers, for a constructor that makes several."""
     return [part for part in wrapper.values() if isinstance(part, Mapping) and 'optimizer' in part]
 
 
@@ -214,7 +214,7 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 
 def rooted_datasets(cfg: Config) -> list[Any]:
-    """The configs of all data sets of ``cfg`` that have a ``data_root``, also those within wrappers."""
+    """Configs of all data sets of ``cfg`` that have a ``data_root``, also within wrappers."""
     loaders = [cfg[name] for name in LOADERS if isinstance(cfg.get(name), Mapping)]
     return [data for loader in loaders for data in _with_root(loader.get('dataset'))]
 
@@ -230,7 +230,7 @@ def _with_root(dataset: Any) -> list[Any]:
 
 
 def augment_test(cfg: Config) -> None:
-    """Make the config average its predictions over views of each image, in place, as mmseg's tools do.
+    """Average predictions over views of each image, as mmseg's tools do; changes ``cfg`` in place.
 
     Raises:
         ValueError: If the config does not say which views, or by what they are merged.
@@ -246,7 +246,7 @@ def augment_test(cfg: Config) -> None:
 
 
 def follow_method(cfg: Config) -> None:
-    """Make the network that is tested have what its checkpoint was trained with, whatever the config says, in place."""
+    """Let the tested network follow its checkpoint: add the hooks that inject what the checkpoint was trained with."""
     hooks = list(cfg.get('custom_hooks') or [])
     named = {type_name(hook) for hook in [*hooks, *(cfg.get('default_hooks') or {}).values()]}
     if not named & {*TUNE_HOOKS}:
@@ -257,15 +257,15 @@ def follow_method(cfg: Config) -> None:
 
 
 def keep_training_config(cfg: Config) -> None:
-    """Leave the config that the training wrote in the work dir as it is: the test names its own after its start.
+    """Keep the config that training wrote to the work dir: the test writes its own under the time of its start.
 
-    The two differ, in the model even where views are averaged, and a checkpoint is loaded by the config beside it.
+    The two configs differ, and people load a checkpoint with the config that lies beside it.
     """
     object.__setattr__(cfg, '_filename', None)  # as mmengine sets it; the Runner names the file after it
 
 
 def _test_set(cfg: Config) -> Any:
-    """The config of the test set, within any wrappers."""
+    """Config of the test set inside its wrappers."""
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
@@ -273,7 +273,7 @@ def _test_set(cfg: Config) -> Any:
 
 
 def show_predictions(cfg: Config, folder: str) -> None:
-    """Make the config draw its predictions: every picture of the test set, into ``folder``.
+    """Draw the predictions for every image of the test set into ``folder``; changes ``cfg`` in place.
 
     A set of two classes is drawn by ``mmgps.OverlayHook``, with truth and prediction in one picture; it also draws
     frames that lie in no file. Other sets are drawn as mmseg does.
@@ -289,7 +289,7 @@ def show_predictions(cfg: Config, folder: str) -> None:
 
 
 def _classes(cfg: Config) -> int:
-    """How many classes the test set names."""
+    """Number of classes that the test set names."""
     dataset = _test_set(cfg)
     with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         kind = dataset.type

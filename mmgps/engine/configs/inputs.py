@@ -1,4 +1,4 @@
-"""What a config needs that no checkout holds: images and weights.
+"""Inputs that a config needs and no checkout holds: images and weights.
 
 A config names them, so that ``tools/train.py`` can fetch what is missing before anything is built::
 
@@ -6,7 +6,7 @@ A config names them, so that ``tools/train.py`` can fetch what is missing before
         images=dict(type='mmgps.PolypImages', name='kvasir-seg'),
         weights=dict(type='mmgps.SAMWeights'))
 
-Where they belong stands in the config already, in ``data_root`` and ``init_cfg``; what is there is left as it is.
+The config already says where they belong, in ``data_root`` and ``init_cfg``; files that exist are left alone.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ DEMO = 'configs/gps_polyp_demo.py'
 
 
 class InputMissingError(RuntimeError):
-    """One input is missing and could not be fetched: what, why, from where, and where to put it."""
+    """One input is missing and could not be fetched; the message says why, its source, and where to put it."""
 
 
 class MissingInputsError(RuntimeError):
-    """A config cannot run: one paragraph on all that is missing."""
+    """Inputs of a config are missing; the message covers all of them in one paragraph."""
 
 
 class Input(Protocol):
-    """Something that a config needs."""
+    """A file or folder that a config needs."""
 
     def provide(self, cfg: Config) -> None:
-        """Fetch it to where ``cfg`` reads it from, unless it is there.
+        """Fetch the input to where ``cfg`` reads it from, unless it is there already.
 
         Raises:
-            InputMissingError: If that failed.
+            InputMissingError: If it could not be fetched.
         """
         ...
 
 
 def provide_inputs(cfg: Config) -> None:
-    """Fetch what the ``inputs`` of ``cfg`` name, where it is missing. All are tried before an error is raised.
+    """Fetch the missing ``inputs`` of ``cfg``. All are tried before an error is raised.
 
     Raises:
         MissingInputsError: If some could not be fetched.

@@ -1,4 +1,4 @@
-"""The folder of a run: its name, the process that holds it, and what runs leave in it."""
+"""The work dir of a run: its name, its lock, and the files that runs leave in it."""
 
 from __future__ import annotations
 
@@ -39,35 +39,34 @@ SHOWN = 3
 
 
 class WorkDirError(ValueError):
-    """A work dir is in use by another run, or holds its files."""
+    """Another run uses the work dir, or has left files in it."""
 
 
 def set_work_dir(cfg: Config, config_path: str, work_dir: str | None = None, method: str | None = None) -> None:
-    """Where a run writes: what the caller says, else what the config says, else a folder named after the config.
+    """Set the work dir: the caller's, else the config's, else a folder named after the config.
 
     Args:
         cfg: Changed in place.
         config_path: The file that ``cfg`` was read from.
-        work_dir: What the caller says.
-        method: The method that was put into the config. It is a part of the folder's name, so that each method has its
-            own.
+        work_dir: Folder that the caller asks for.
+        method: Method that was put into the config. It is part of the folder's name, so each method has its own folder.
     """
     name = '_'.join([Path(config_path).stem, *([method] if method else [])])
     cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
 
 
 def enter_work_dir(cfg: Config, overwrite: bool = False) -> WorkDirLock | None:
-    """Hold the work dir of ``cfg``, and make sure that nothing of another run in it would be overwritten.
+    """Lock the work dir of ``cfg``, and check that the run would overwrite nothing of another run.
 
-    Called on every process of a run, before anything is written. The processes join first, as the Runner would have
+    Call it on every process of a run before anything is written. The processes join first, as the Runner would have
     them do, since only one of them holds the lock and all end if it cannot.
 
     Args:
-        cfg: Of the run.
-        overwrite: Let the files of another run be; :func:`remove_run` takes them away.
+        cfg: Config of the run.
+        overwrite: Accept the files of another run; :func:`remove_run` deletes them.
 
     Returns:
-        The lock, to be kept until the run is over; None on the other processes, and where there is none.
+        The lock, to be kept until the run is over; None on the other processes, and for folders without a lock.
 
     Raises:
         WorkDirError: If another process trains there; or if a run has left checkpoints, deltas or a selection there,
@@ -85,9 +84,9 @@ def enter_work_dir(cfg: Config, overwrite: bool = False) -> WorkDirLock | None:
 
 
 def _joined(cfg: Config) -> bool:
-    """Let the processes of a run find each other; whether they have, or there is only one.
+    """Let the processes of a run join. Returns True once they have, or if there is only one.
 
-    A strategy with a launch of its own does so later, when the Runner is built.
+    A strategy with a launch of its own joins them later, when the Runner is built.
     """
     if cfg.get('launcher', 'none') == 'none' or is_distributed():
         return True
@@ -101,9 +100,9 @@ def _joined(cfg: Config) -> bool:
 
 
 def files_of_a_run(work_dir: str | Path) -> list[Path]:
-    """Checkpoints, deltas and selection that lie in the folder, and the note of the last checkpoint.
+    """Checkpoints, deltas and selection in the folder, and the note of the last checkpoint.
 
-    Logs and pictures have a folder for each run. A config and the report of a selection are written anew by every run.
+    Logs and pictures have a folder per run. Every run writes the config and the report of its selection anew.
     """
     folder = Path(work_dir)
     note = folder / NOTE
@@ -115,7 +114,7 @@ def files_of_a_run(work_dir: str | Path) -> list[Path]:
 
 @master_only
 def remove_run(work_dir: str | Path) -> None:
-    """Take away the files of :func:`files_of_a_run`, and nothing else."""
+    """Delete the files of :func:`files_of_a_run`, and nothing else."""
     for path in files_of_a_run(work_dir):
         if path.is_dir() and not path.is_symlink():  # as strategies write that shard the model
             shutil.rmtree(path)
@@ -124,13 +123,13 @@ def remove_run(work_dir: str | Path) -> None:
 
 
 def lock_work_dir(work_dir: str) -> WorkDirLock | None:
-    """Let this run alone train in ``work_dir``; the first of its processes holds the lock for all.
+    """Lock ``work_dir`` for this run; the first of its processes holds the lock for all.
 
-    A process may hold a folder more than once. A folder of a remote store has no lock.
+    A process may lock a folder more than once. A folder of a remote store has no lock.
 
     Raises:
-        WorkDirError: On every process, if another run holds it; names that one.
-        OSError: If the folder cannot be made or written to.
+        WorkDirError: On every process, if another run holds the lock; names that run.
+        OSError: If the folder cannot be created or written to.
     """
     if '://' in work_dir:
         return None
@@ -151,18 +150,18 @@ def lock_work_dir(work_dir: str) -> WorkDirLock | None:
 
 
 class WorkDirLock:
-    """Held as long as something refers to it, and at most as long as the process lives.
+    """Lock of a folder, held while something refers to it and at most while the process lives.
 
-    The processes that load data are forked and inherit open files. Each lets go of the lock at once: it must not
-    outlive a run that was killed.
+    Data loader workers are forked and inherit open files. Each releases the lock at once, so that it does not outlive
+    a run that was killed.
 
     Raises:
-        TimeoutError: If another process holds it.
+        TimeoutError: If another process holds the lock.
     """
 
     def __init__(self, folder: Path) -> None:
         descriptor = take(folder / LOCK, PATIENCE_S)
-        self.let_go = weakref.finalize(self, os.close, descriptor)
+        self.release = weakref.finalize(self, os.close, descriptor)
         with suppress(OSError):  # a full disk; who holds it serves a message alone
             os.ftruncate(descriptor, 0)
             started = time.strftime('%Y-%m-%d %H:%M:%S %Z')
@@ -186,20 +185,20 @@ def _lock(folder: Path) -> WorkDirLock | None:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        text = f'{folder} is on a file system without locks: see to it that no other run writes there'
+        text = f'{folder} is on a file system without locks: make sure that no other run writes there'
         print_log(text, 'current', logging.WARNING)
         return None
-    _let_go_in_forks()
+    _release_in_forks()
     _held[folder] = lock
     return lock
 
 
 @functools.cache
-def _let_go_in_forks() -> None:
-    os.register_at_fork(after_in_child=_let_go)
+def _release_in_forks() -> None:
+    os.register_at_fork(after_in_child=_release)
 
 
-def _let_go() -> None:
+def _release() -> None:
     for lock in list(_held.values()):
-        lock.let_go()
+        lock.release()
     _held.clear()

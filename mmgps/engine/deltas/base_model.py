@@ -27,19 +27,19 @@ WEIGHT_KEYS = ('checkpoint', 'checkpoint_path', 'pretrained')
 
 @weights_only()
 def build_base(cfg: Config, base: str | os.PathLike[str] | None = None, target: str = 'backbone') -> nn.Module:
-    """Build the model of ``cfg`` as a run finds it before training, without a method in place.
+    """Build the model of ``cfg`` as it is before training, without a method in place.
 
     Args:
         cfg: Any config of an mm library; left as it is.
-        base: A checkpoint of the backbone, or of a network with it. By default what the config says: its own
-            ``init_cfg``, and ``load_from`` if it has one.
+        base: Checkpoint of the backbone, or of a network that contains it. By default the config decides, by its
+            ``init_cfg`` and its ``load_from``.
         target: Path of the backbone within the model.
 
     Raises:
         OSError: If there is no such file.
-        CheckpointFileError: If the file is damaged or holds other things than weights; nothing of it is executed.
+        CheckpointFileError: If the file is damaged or holds anything but weights; no code in it is executed.
         ValueError: If the file holds a network that a method added modules to, or if the model has no such backbone.
-        RandomBaseError: If next to nothing of the file fits the backbone.
+        RandomBaseError: If hardly anything in the file fits the backbone.
     """
     model: Any = build_plain(cfg)
     backbone = find_backbone(model, target)
@@ -77,11 +77,11 @@ def _load_base(backbone: nn.Module, base: str | os.PathLike[str], target: str) -
 
 
 def build_trained(cfg: Config, checkpoint: Mapping[str, Any], target: str = 'backbone') -> nn.Module:
-    """Build the network that a run wrote into a checkpoint, by whatever method it was trained.
+    """Build the network of a checkpoint, whichever method trained it.
 
     Args:
         cfg: Config of the run, under this method or another; left as it is.
-        checkpoint: What :func:`load_plain` read. It has a selection and whole weights.
+        checkpoint: Content that :func:`load_plain` read, with a selection and the full weights.
         target: Path of the backbone within the model.
 
     Raises:
@@ -105,7 +105,7 @@ def build_plain(cfg: Config) -> nn.Module:
 
 
 def named_weights(part: Any) -> list[str]:
-    """The files, or published weights, that a config of a model names: in an ``init_cfg``, or as ``pretrained``."""
+    """Files or published weights that the config of a model names, in an ``init_cfg`` or as ``pretrained``."""
     if isinstance(part, list | tuple):
         return [name for each in part for name in named_weights(each)]
     if not isinstance(part, Mapping):
@@ -115,15 +115,15 @@ def named_weights(part: Any) -> list[str]:
 
 
 def check_loaded(runner: Runner, watch: LoadingWatch, allowed: bool) -> None:
-    """Make sure that the files that a config names filled the backbone.
+    """Check that the files that a config names filled the backbone.
 
     Args:
-        runner: Whose model is to be tuned.
-        watch: What was loaded into its backbone so far; it is closed.
-        allowed: Whether any backbone will do: a random one was asked for, or the run goes on from a checkpoint.
+        runner: Runner of the model to tune.
+        watch: Record of the tensors loaded into the backbone so far; it is closed.
+        allowed: Accept any backbone: a random one was asked for, or the run continues from a checkpoint.
 
     Raises:
-        RandomBaseError: If next to nothing of such a file fits.
+        RandomBaseError: If hardly anything in such a file fits.
     """
     watch.close()
     if allowed:
@@ -134,19 +134,19 @@ def check_loaded(runner: Runner, watch: LoadingWatch, allowed: bool) -> None:
     watch.check(' and '.join(named) or 'what was loaded', remedy)
     if not watch.loads and not named:
         runner.logger.warning(
-            'the config names no file of weights for the backbone: unless it loads some itself, it is tuned from '
-            'random numbers; set init_cfg of the backbone, or load_from'
+            'the config names no file of weights for the backbone: unless the backbone loads weights itself, it '
+            'starts from random numbers; set init_cfg of the backbone, or load_from'
         )
 
 
 def state_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The weights of a checkpoint, or of a file that holds nothing else."""
+    """Weights of a checkpoint, or of a file that holds nothing else."""
     found: Mapping[str, Any] = checkpoint.get('state_dict', checkpoint)
     return found
 
 
 def load_backbone(backbone: Any, base: str | os.PathLike[str]) -> None:
-    """Load a file of backbone weights as ``init_cfg`` of a config does: many backbones resize what they load."""
+    """Load a file of backbone weights as ``init_cfg`` does, since many backbones resize what they load."""
     backbone.init_cfg = dict(type='Pretrained', checkpoint=str(Path(base)))
     if hasattr(backbone, 'is_init'):
         backbone.is_init = False

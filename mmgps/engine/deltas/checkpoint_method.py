@@ -1,4 +1,4 @@
-"""Which method a checkpoint was trained with: it decides what stands beside the base of a network that is tested."""
+"""The method that a checkpoint was trained with, which a tested network follows."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from ..fsdp.wrapping import check_made_before, check_same_names
 from ..tuned_backbone import find_backbone, unwrapped
 
 CHECKPOINT_KEY = 'mmgps_selection'
-"""Where a checkpoint holds its selection."""
+"""Key under which a checkpoint holds its selection."""
 
 
 def follow_in_test(
     runner: Runner, checkpoint: Mapping[str, Any], target: str, method: TuningMethod | None = None
 ) -> None:
-    """Let the model that ``runner`` tests have what ``checkpoint`` was trained with, whatever the config says.
+    """Inject into the model that ``runner`` tests what ``checkpoint`` was trained with, whatever the config says.
 
     Args:
         runner: About to load ``checkpoint`` for a test or a validation.
-        checkpoint: Of any run.
-        target: Path of the backbone in the config.
+        checkpoint: Checkpoint of any run.
+        target: Path of the backbone that the config names.
         method: Method of the config, if it has one.
 
     Raises:
-        ValueError: See :func:`follow_checkpoint`; also if a hook holds a copy of the model as it was before.
+        ValueError: See :func:`follow_checkpoint`; also if a hook holds a copy of the model from before the injection.
     """
     model, state = unwrapped(runner.model), checkpoint.get('state_dict', checkpoint)
     packed = checkpoint.get(CHECKPOINT_KEY)
@@ -59,20 +59,20 @@ def follow_checkpoint(
     selection: Selection | None,
     method: TuningMethod | None = None,
 ) -> bool:
-    """Let ``model`` have beside its base what a checkpoint was trained with, and nothing else.
+    """Give ``model`` the injected modules that a checkpoint was trained with, and no others.
 
     Args:
         model: Built by some config, with or without a method in place.
-        target: Path of the backbone, where the weights do not say it.
+        target: Path of the backbone, unless the weights show another.
         state: The weights of the checkpoint; empty where it holds a delta.
-        selection: That of the checkpoint, None if it has none: then the names of ``state`` say what is there.
-        method: That of the config, which may be none of mmgps.
+        selection: Selection of the checkpoint; None if it has none: then the names in ``state`` decide.
+        method: Method of the config, if it has one.
 
     Returns:
-        Whether the model was changed.
+        True if the model was changed.
 
     Raises:
-        ValueError: If the weights hold what a method put beside the base and nothing says by which settings.
+        ValueError: If the weights hold injected tensors and nothing says which settings made them.
         DeltaMismatchError: If the method does not fit the backbone.
     """
     if selection is not None:
@@ -106,7 +106,7 @@ def follow_checkpoint(
 
 
 def trained_target(state: Mapping[str, Any], selection: Selection) -> str | None:
-    """Path of the part of a network that ``selection`` was trained in, read off the names of its weights."""
+    """Path of the backbone that ``selection`` was trained in, read off the names of the weights."""
     names = [*selection.whole, *selection.connections]
     paths = {key.removesuffix(f'.{names[0]}') for key in state if key.endswith(f'.{names[0]}')} if names else set()
     fitting = [path for path in paths if all(f'{path}.{name}' in state for name in names)]
@@ -114,35 +114,35 @@ def trained_target(state: Mapping[str, Any], selection: Selection) -> str | None
 
 
 def beside_base(selection: Selection, method: TuningMethod | None) -> set[str]:
-    """Names that a selection trains in full, where some may be of modules that its method added."""
+    """Names that a selection trains in full, if its method may have added modules."""
     plain = {METHODS.get(entry['type']).name for entry in METHOD_NAMES.values()} - INJECTING.keys()
     ours = selection.method in plain and not (method is not None and agrees(method, selection))
     return set() if ours else set(selection.whole)
 
 
 def agrees(method: TuningMethod, selection: Selection) -> bool:
-    """Whether ``selection`` was made by ``method``, as far as it says."""
+    """Return True if ``method`` made ``selection``, as far as the selection records it."""
     here = method.settings()
     return method.name == selection.method and all(here.get(key) == value for key, value in selection.settings.items())
 
 
 def injected_in(state: Mapping[str, Any], target: str) -> set[str]:
-    """Names, below the backbone at ``target``, of what a method of mmgps put beside the base of a state dict."""
+    """Names of injected tensors in a state dict, relative to the backbone at ``target``."""
     prefix = below(target, '')
     inside = (name.removeprefix('module.') for name in state)
     return {name.removeprefix(prefix) for name in inside if name.startswith(prefix) and KEYS & {*name.split('.')[:-1]}}
 
 
 def check_nothing_lost(model: nn.Module, target: str, state: Mapping[str, Any]) -> None:
-    """Make sure that training does not start from half of a network.
+    """Check that loading ``state`` for training drops no injected tensors.
 
     Args:
-        model: About to load ``state``.
+        model: Model that is about to load ``state``.
         target: Path of the backbone.
         state: Weights.
 
     Raises:
-        ValueError: If they hold what a method put beside the base, and the model has no place for it.
+        ValueError: If the weights hold injected tensors that the model has no place for.
     """
     lost = injected_in(state, target) - set(find_backbone(model, target).state_dict())
     if lost:
@@ -154,7 +154,7 @@ def check_nothing_lost(model: nn.Module, target: str, state: Mapping[str, Any]) 
 
 
 def check_not_thin(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint without weights where nothing fills it up."""
+    """Refuse a checkpoint without weights unless a hook fills them in."""
     thin = 'state_dict' in checkpoint and not checkpoint['state_dict']
     if thin and not any(hasattr(hook, 'thin_checkpoints') for hook in runner.hooks):
         raise ValueError(

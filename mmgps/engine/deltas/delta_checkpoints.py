@@ -1,4 +1,4 @@
-"""Deltas out of checkpoints, and checkpoints out of deltas."""
+"""Extract deltas from checkpoints, and write checkpoints from deltas."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ PathLike = str | os.PathLike[str]
 def extract_from_checkpoint(
     cfg: Config, checkpoint: PathLike, base: PathLike | None = None, target: str = 'backbone'
 ) -> Delta:
-    """What the run that wrote ``checkpoint`` changed.
+    """Extract the delta of the run that wrote ``checkpoint``.
 
     Args:
         cfg: Config of the run.
         checkpoint: Written by a run under ``mmgps.GPSHook`` or ``mmgps.TuneHook``.
-        base: See :func:`mmgps.engine.build_base`.
+        base: Base of the run, see :func:`mmgps.engine.build_base`.
         target: Path of the backbone within the model.
 
     Raises:
         ValueError: If the checkpoint holds no selection, or the file cannot be read safely.
-        DeltaExtractError: If the base is another one than that of the run.
+        DeltaExtractError: If the base differs from the base of the run.
     """
     loaded = load_plain(checkpoint)
     if DELTA_KEY in loaded:
@@ -42,7 +42,7 @@ def extract_from_checkpoint(
     if CHECKPOINT_KEY not in loaded:
         raise ValueError(
             f'{checkpoint} holds no selection ({CHECKPOINT_KEY!r}): it was not trained with mmgps.GPSHook or '
-            'mmgps.TuneHook, so nothing says what it changed'
+            'mmgps.TuneHook, so there is no record of what it changed'
         )
     selection = unpack_selection(loaded[CHECKPOINT_KEY])
     model = build_base(cfg, base, target)
@@ -58,7 +58,7 @@ def extract_from_checkpoint(
 
 
 def trained_state(cfg: Config, delta: Delta, base: PathLike | None = None) -> dict[str, Tensor]:
-    """All tensors of the trained network, under the names that they had in training.
+    """All tensors of the trained network, under their names in training.
 
     Raises:
         DeltaMismatchError: If the delta belongs to another base or architecture.
@@ -76,13 +76,13 @@ def merged_state(cfg: Config, delta: Delta, base: PathLike | None = None) -> dic
 def write_checkpoint(
     path: PathLike, state: Mapping[str, Tensor], delta: Delta, selection: Selection | None = None
 ) -> None:
-    """Write a checkpoint as mmengine does, which mmseg loads; it appears whole or not at all.
+    """Write a checkpoint as mmengine does, which mmseg loads; the file appears complete or not at all.
 
     Args:
         path: The file.
         state: The weights.
-        delta: Where they come from.
-        selection: What was trained, where the network has modules beside its base.
+        delta: Delta that the weights come from.
+        selection: Selection to record, if the network has injected modules.
     """
     origin = delta.origin
     meta: dict[str, Any] = {'epoch': origin.epoch, 'iter': origin.iteration}
@@ -97,13 +97,16 @@ def write_checkpoint(
 def verify_delta(
     cfg: Config, delta: Delta, base: PathLike | None = None, checkpoint: PathLike | None = None
 ) -> list[str]:
-    """What was found to be right.
+    """Check a delta against its base, and against a checkpoint of the same run.
 
     Args:
         cfg: Config of the run.
-        delta: Read from a file, so intact.
-        base: See :func:`mmgps.engine.build_base`.
-        checkpoint: Of the same run, whose weights base and delta shall give bit for bit.
+        delta: Delta that was read from a file, so it is intact.
+        base: Base of the run, see :func:`mmgps.engine.build_base`.
+        checkpoint: Checkpoint of the same run; base and delta must give its weights bit for bit.
+
+    Returns:
+        One sentence for each check that passed.
 
     Raises:
         DeltaMismatchError: If the delta belongs to another base or architecture; says what differs.
@@ -121,6 +124,6 @@ def verify_delta(
 
 
 def differing(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that only one of both has, or of which type, shape or bits differ."""
+    """Names of tensors that only one side has, or whose type, shape or bits differ."""
     names = dict.fromkeys((*some, *others))
     return [name for name in names if name not in some or name not in others or not same(some[name], others[name])]

@@ -1,4 +1,4 @@
-"""What ``tools/delta.py`` can do: arguments of each command, and the text that it prints."""
+"""Commands of ``tools/delta.py``: their arguments, and the text that they print."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIB = 2**20
 
 
 def add_delta_commands(parser: argparse.ArgumentParser) -> None:
-    """One sub-command for each of :data:`COMMANDS`."""
+    """Add one sub-command for each of :data:`COMMANDS`."""
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name, run in COMMANDS.items():
         command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
@@ -35,7 +35,7 @@ def add_delta_commands(parser: argparse.ArgumentParser) -> None:
 
 
 def run_delta_command(args: argparse.Namespace) -> str:
-    """Do what ``args`` ask for, and say what was done."""
+    """Run the command that ``args`` name, and return its report."""
     return COMMANDS[args.command](args)
 
 
@@ -94,7 +94,7 @@ def verify_command(args: argparse.Namespace) -> str:
 
 
 def delta_facts(delta: Delta, size: int) -> dict[str, object]:
-    """What there is to say of a delta whose file has ``size`` bytes; JSON values."""
+    """Facts on a delta whose file has ``size`` bytes, as JSON values."""
     head, injected = delta.head(), {delta.prefix + name for name in delta.injected()}
     base = [v for n, v in delta.tensors.items() if n not in head and n not in injected]
     return {
@@ -138,7 +138,7 @@ ARGUMENTS = {
 
 
 def _check_out(args: argparse.Namespace, source: str) -> None:
-    """Make sure that the file to write is none that is read: the source, the config, and what the base comes from.
+    """Check that the output is none of the files that are read: source, config, and files of the base.
 
     Raises:
         ValueError: Names the file.

@@ -1,4 +1,4 @@
-"""When to write deltas, which of them to keep, and how a run goes on from one."""
+"""A hook that writes the deltas of a run, and lets a run resume from one."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ DELTA_KEY = 'mmgps_delta'
 
 @HOOKS.register_module()
 class DeltaHook(Hook):
-    """Write what the run changed, beside checkpoints or instead of them.
+    """Write deltas, beside checkpoints or instead of the weights in them.
 
     Deltas go to ``<work_dir>/deltas``: ``iter_200.safetensors`` or ``epoch_8.safetensors``, and
-    ``best_mIoU_iter_200.safetensors`` for the best. One that is scored right after it was written gets its scores,
-    unless the run averages weights: then what is scored is the average, and deltas hold what is trained.
+    ``best_mIoU_iter_200.safetensors`` for the best. A delta that is validated right after it was written records its
+    scores, unless the run averages weights: then validation scores the average, and deltas hold the trained weights.
 
     A score that is NaN is never the best one. A delta of parameters that are NaN or infinite is not written; the run
-    ends, with the deltas that it has. A run that is cut off by an exception goes on from its last checkpoint.
+    ends with the deltas that it has. A run that an exception ends resumes from its last checkpoint.
 
     Args:
         interval: Iterations or epochs between two deltas.
-        by_epoch: Whether the interval counts epochs.
-        save_last: Write one when training ends, whatever the interval, also where another hook ends it early.
-        save_best: A score; the delta that has the best of it is kept, and no other best one.
-        rule: ``'greater'`` or ``'less'``, whichever is better; mmengine knows it of common scores.
-        max_keep: Deltas that are kept beside the best; -1 keeps all.
-        thin_checkpoints: Let the run's checkpoints hold a delta instead of the weights: a run goes on from such a
-            checkpoint, bit for bit as from a whole one, given the base that its config names.
+        by_epoch: Count epochs instead of iterations.
+        save_last: Write one when training ends, whatever the interval, also if another hook ends it early.
+        save_best: Name of a score; the delta with its best value is kept beside the others.
+        rule: ``'greater'`` or ``'less'``, whichever is better; mmengine knows the rule of common scores.
+        max_keep: Number of deltas to keep beside the best; -1 keeps all.
+        thin_checkpoints: Let the run's checkpoints hold a delta instead of the weights. A run resumes from such a
+            checkpoint bit for bit as from a full one, given the base that its config names.
         out_dir: Folder below the work dir.
 
     Raises:
@@ -97,7 +97,7 @@ class DeltaHook(Hook):
         if self.base is None:
             if resumed(runner):
                 raise ValueError(
-                    f'the checkpoint to resume from says nothing of the base ({BASE_KEY!r}): it was written without '
+                    f'the checkpoint to resume from does not describe its base ({BASE_KEY!r}): it was written without '
                     'mmgps.DeltaHook; extract a delta with tools/delta.py when the run is over'
                 )
             self.base = Base.of(find_backbone(model, tune.target), tune.selection)
@@ -139,7 +139,7 @@ class DeltaHook(Hook):
             checkpoint['state_dict'] = {}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Fill a thin checkpoint up from the base, which is in the model."""
+        """Fill a thin checkpoint with the base, which is in the model."""
         if runner._resume and BASE_KEY in checkpoint:
             self.base = Base(**checkpoint[BASE_KEY])
             self.folder.restore(checkpoint[FOLDER_KEY])
@@ -151,7 +151,7 @@ class DeltaHook(Hook):
             checkpoint['state_dict'] = {name: value.clone() for name, value in model.state_dict().items()}
 
     def delta(self, runner: Runner, iteration: int, epoch: int, metrics: dict[str, float]) -> Delta:
-        """What the run has changed so far.
+        """Delta of the run so far.
 
         Raises:
             DivergedError: If it holds NaN or infinity.
@@ -179,7 +179,7 @@ class DeltaHook(Hook):
                 'delta instead; leave out one of them'
             )
         if averaging:
-            runner.logger.warning(f'deltas get no scores: {averaging[0]} has averaged weights validated')
+            runner.logger.warning(f'deltas get no scores: {averaging[0]} validates averaged weights')
 
     def _due(self, runner: Runner, every: Any, is_last: Any) -> bool:
         return every(runner, self.interval) or (self.save_last and is_last(runner))
@@ -216,17 +216,17 @@ def origin_of(
     iteration: int | None,
     metrics: Mapping[str, float] | None = None,
 ) -> Origin:
-    """The origin of a delta, as JSON values; what is none becomes text."""
+    """Origin of a delta, as JSON values; other values become text."""
     config, classes = (json.loads(json.dumps(part, default=str)) for part in (cfg.to_dict(), dict(dataset_meta or {})))
     return Origin(dict(metrics or {}), config, classes, epoch, iteration)
 
 
 class DeltaFolder:
-    """Writes deltas to a folder and removes those that are too many.
+    """The delta files of a run: it limits their number and keeps the best.
 
     Args:
-        name: Of the folder, below the work dir.
-        limit: Deltas to keep beside the best; -1 keeps all.
+        name: Name of the folder below the work dir.
+        limit: Number of deltas to keep beside the best; -1 keeps all.
     """
 
     def __init__(self, name: str, limit: int) -> None:
@@ -238,7 +238,7 @@ class DeltaFolder:
         self._resumed = False
 
     def enter(self, work_dir: str) -> None:
-        """Be the folder of the run in ``work_dir``."""
+        """Place the folder in ``work_dir``."""
         self.path = Path(work_dir) / self.name
 
     def write(self, delta: Delta, name: str) -> Path:
@@ -252,7 +252,7 @@ class DeltaFolder:
         return path
 
     def write_best(self, delta: Delta, name: str, score: float) -> Path:
-        """Write ``delta`` as the best, and remove the one that was it before."""
+        """Write ``delta`` as the best, and remove the best one before it."""
         path = self.path / f'{name}.safetensors'
         save_delta(delta, path)
         if self._best not in (None, path.name):
@@ -262,16 +262,16 @@ class DeltaFolder:
         return path
 
     def _remove_other_best(self) -> None:
-        """Of a run that goes on from :meth:`state`: a best delta that it was killed before it could remove."""
+        """Remove an older best delta that a killed run had no time to remove."""
         if self._resumed and self._best is not None and (self.path / self._best).is_file():
             remove_other_best(self.path, self._best)
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """State of the folder, for a checkpoint."""
         return {'kept': list(self._kept), 'best': self._best, 'best_score': self.best_score}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`. Of what a checkpoint calls a file of this folder, only the last part counts."""
+        """Take up :meth:`state`. Only the file names in it count, since the folder may have moved."""
         self._resumed = True
         self._kept, self.best_score = [Path(name).name for name in state['kept']], state['best_score']
         self._best = None if state['best'] is None else Path(state['best']).name

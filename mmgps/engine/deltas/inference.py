@@ -1,4 +1,4 @@
-"""Networks to compute with: a base and one delta, or several to switch between."""
+"""Networks for inference: a base with one delta, or with several to switch between."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def init_model(
     device: str = 'cpu',
     cfg_options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """A model in evaluation mode, ready for ``mmseg.apis.inference_model``.
+    """Build a model in evaluation mode, ready for ``mmseg.apis.inference_model``.
 
     Args:
         config: Config of the run, or a file.
-        base: See :func:`build_base`. Without a delta also a checkpoint of a run under :class:`mmgps.engine.TuneHook`:
-            then the network is that of the checkpoint with its head, by the method that it was trained with.
-        delta: Put onto the base, or a file; None leaves the base.
-        device: Where the model goes.
+        base: Base, see :func:`build_base`. Without a delta it may also be a checkpoint of a run under
+            :class:`mmgps.engine.TuneHook`: then the model is the trained network with its head and its method.
+        delta: Delta to apply, or its file; None leaves the base.
+        device: Device of the model.
         cfg_options: Changes to the config.
 
     Raises:
@@ -63,9 +63,9 @@ def init_model(
 
 
 class ModelBank(DeltaBank):
-    """A bank that tells the model the classes of the delta that is on, as mmseg's drawing wants to know them.
+    """A delta bank that sets the classes of the applied delta on the model, which mmseg needs for drawing.
 
-    With a delta that does not say them, or none, the model has no ``dataset_meta``.
+    Without a delta, or with one that records no classes, the model has no ``dataset_meta``.
     """
 
     def __init__(self, model: nn.Module, target: str = 'backbone') -> None:
@@ -83,13 +83,13 @@ def init_bank(
     device: str = 'cpu',
     target: str = 'backbone',
 ) -> ModelBank:
-    """A base with several deltas at hand, none of them on it; ``bank.model`` is the model.
+    """Build a base with several deltas at hand, none of them applied; ``bank.model`` is the model.
 
     Args:
-        config: Config of a run, or a file. The runs of all deltas have the same base and the same form of head.
-        base: See :func:`build_base`.
-        deltas: Or their files, by name.
-        device: Where the model goes.
+        config: Config of a run, or a file. The runs of all deltas have the same base and the same shape of head.
+        base: Base, see :func:`build_base`.
+        deltas: Deltas or their files, by name.
+        device: Device of the model.
         target: Path of the backbone within the model.
 
     Raises:
@@ -107,7 +107,7 @@ def init_bank(
 
 
 def tell_classes(model: Any, delta: Delta | None) -> None:
-    """Give ``model`` the meta data of the data set that ``delta`` was trained on, and no others where it has none."""
+    """Give ``model`` the meta data of the data set that ``delta`` was trained on, or none without a delta."""
     vars(model).pop('dataset_meta', None)
     if delta is not None and delta.origin.dataset_meta:
         model.dataset_meta = dict(delta.origin.dataset_meta)

@@ -19,10 +19,10 @@ from . import GPSFSDPStrategy, check_run
 
 
 def check_made_before(runner: Runner, method: TuningMethod, target: str) -> None:
-    """Make sure that copies made by ``EMAHook``, and graphs made of the model, have all that the model has by now.
+    """Check that the copies of ``EMAHook`` and fused convolutions contain the modules that ``method`` added.
 
     Raises:
-        ValueError: If the model grew since, or runs past what ``method`` puts behind its layers.
+        ValueError: If a copy lacks tensors of the model, or if fused convolutions skip the added modules.
     """
     if isinstance(method, InjectionMethod) and _is_fused(runner, target):
         raise ValueError(
@@ -40,10 +40,10 @@ def check_made_before(runner: Runner, method: TuningMethod, target: str) -> None
 
 
 def check_same_names(runner: Runner) -> None:
-    """Make sure that copies of a model that followed its checkpoint are copies of what it is now.
+    """Check that copies of the model have the tensors that it has after it followed its checkpoint.
 
     Raises:
-        ValueError: Names the hook.
+        ValueError: If they have others; names the hook.
     """
     names = unwrapped(runner.model).state_dict().keys()
     for hook in runner.hooks:
@@ -56,7 +56,7 @@ def check_same_names(runner: Runner) -> None:
 
 
 def _is_fused(runner: Runner, target: str) -> bool:
-    """Whether convolutions of the backbone at ``target`` are computed in one with their norms, or will be."""
+    """Return True if convolutions of the backbone at ``target`` are fused with their norms, or will be."""
     asked = runner.cfg.get('efficient_conv_bn_eval') or ()
     names = [asked] if isinstance(asked, str) else asked
     backbone = unwrapped(runner.model).get_submodule(target)
@@ -71,9 +71,9 @@ def _copied(averaged: nn.Module) -> set[str]:
 
 
 def rewrap(runner: Runner) -> None:
-    """Wrap the model anew, since DDP fixes at construction which parameters it reduces.
+    """Wrap the model again, since DDP fixes at construction which parameters it reduces.
 
-    With ``compile`` in the config, mmengine has compiled ``train_step`` of the old wrapper; that of the new one is too.
+    With ``compile`` in the config, mmengine compiled ``train_step`` of the old wrapper; the new one is compiled too.
     """
     if not is_model_wrapper(runner.model):
         return
@@ -88,10 +88,10 @@ def rewrap(runner: Runner) -> None:
 
 @contextmanager
 def _norms_as_they_are(options: Any) -> Iterator[None]:
-    """A context without ``sync_bn`` in ``options``.
+    """Context without ``sync_bn`` in ``options``.
 
-    The first wrapping made every norm a SyncBN. A second conversion would make each anew, without hooks: what a method
-    put behind it would no longer run.
+    The first wrapping made every norm a SyncBN. A second conversion would replace each norm and lose its hooks, by
+    which injected modules run.
     """
     asked = getattr(options, 'sync_bn', None)
     if asked is None:
@@ -105,17 +105,17 @@ def _norms_as_they_are(options: Any) -> Iterator[None]:
 
 
 def check_strategy(runner: Any, sparse: dict[str, Any], lean: bool = False) -> None:
-    """Make sure that the strategy of a ``FlexibleRunner`` can train what a method chooses.
+    """Check that the strategy of a ``FlexibleRunner`` can train what a method selects.
 
     Args:
         runner: Any runner.
-        sparse: Config of what trains the chosen connections.
-        lean: Whether the hook has lean options.
+        sparse: Config of the sparse training.
+        lean: True if the hook has lean options.
 
     Raises:
-        TypeError: For one that shards or converts the model before it is known what is trained, or that shards it under
-            lean options, which read weights in backward that are gathered for forward alone.
-        ShardingError: If the run has something that the strategy of mmgps cannot shard.
+        TypeError: For a strategy that shards or converts the model before the trained parameters are known, or that
+            shards it under lean options, whose backward reads weights that are gathered for forward alone.
+        ShardingError: If the strategy of mmgps cannot shard the run.
     """
     strategy = getattr(runner, 'strategy', None)
     if isinstance(strategy, GPSFSDPStrategy):
@@ -127,23 +127,23 @@ def check_strategy(runner: Any, sparse: dict[str, Any], lean: bool = False) -> N
         check_run(runner, sparse)
     elif strategy is not None and type(strategy) not in (SingleDeviceStrategy, DDPStrategy):
         raise TypeError(
-            f'{type(strategy).__name__} lays the parameters out anew before it is known which are trained; set '
+            f'{type(strategy).__name__} rearranges the parameters before it is known which of them are trained; set '
             "strategy=dict(type='mmgps.GPSFSDPStrategy')"
         )
 
 
 def model_on_device(runner: Any) -> AbstractContextManager[None]:
-    """A context with the model of ``runner`` on its device, whatever its strategy does with it afterwards."""
+    """Context with the full model of ``runner`` on its device, also under a strategy that shards it later."""
     strategy = getattr(runner, 'strategy', None)
     return strategy.on_device() if isinstance(strategy, GPSFSDPStrategy) else nullcontext()
 
 
 def shard_base(runner: Any, training: SparseTraining) -> None:
-    """Spread what is frozen over the processes, if the strategy of ``runner`` does that.
+    """Shard the frozen parameters, if ``runner`` has a strategy that does so.
 
     Args:
-        runner: Whose optimizers hold what is trained and nothing else.
-        training: Which follows its weights.
+        runner: Runner whose optimizers hold the trained parameters and nothing else.
+        training: Sparse training, which follows its weights to their new place.
     """
     strategy = getattr(runner, 'strategy', None)
     if isinstance(strategy, GPSFSDPStrategy):

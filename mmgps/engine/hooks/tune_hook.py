@@ -60,29 +60,28 @@ TRAINING_KEY = 'mmgps_training'
 class TuneHook(Hook):
     """Fine-tune the backbone by any method.
 
-    The method decides in ``before_train``, the first moment with the pre-trained weights in place; a resumed run
-    takes the decision from its checkpoint and never decides again. The model's state dict keeps the names and shapes
+    The method selects in ``before_train``, the first point with the pre-trained weights in place; a resumed run takes
+    the selection from its checkpoint and never selects again. The state dict of the model keeps the names and shapes
     of the base architecture.
 
     Args:
         method: Config of a :class:`mmgps.tuning.TuningMethod`; left out where ``mmgps.TunedBackbone`` names it.
         target: Path of the backbone within the model.
         num_batches: Batches of the selection pass on each process; None for all training data.
-        selection: A file written by a former run under the same method, used instead of selecting.
-        sparse: Config of what trains the chosen connections: ``mmgps.CompactTraining``, the default, at about the
-            cost of bias tuning, or ``mmgps.MaskedTraining``, the slow obvious way.
-        loss: Config of what the selection pass takes the gradient of: ``mmgps.TaskLoss``, the default, or
-            ``mmgps.SupConLoss``.
-        lean: Configs of options that take time or memory off a step and round otherwise than without:
-            ``mmgps.FusedAttention``, ``mmgps.Recomputation``.
-        micro_batches: Config of how the selection pass divides a batch, ``mmgps.MicroBatches``, so that it needs no
-            more memory than training; left out, it takes batches whole.
-        allow_random_base: Tune a backbone of which a file that is loaded fills less than nine tenths.
+        selection: Selection file of an earlier run with the same method, used instead of selecting.
+        sparse: Config of the sparse training: ``mmgps.CompactTraining``, the default, at about the cost of bias tuning,
+            or ``mmgps.MaskedTraining``, the slow obvious way.
+        loss: Config of the loss of the selection pass: ``mmgps.TaskLoss``, the default, or ``mmgps.SupConLoss``.
+        lean: Configs of options that save time or memory in a step and change the rounding: ``mmgps.FusedAttention``,
+            ``mmgps.Recomputation``.
+        micro_batches: Config of :class:`mmgps.MicroBatches`, by which the selection pass needs no more memory than
+            training; left out, the pass takes full batches.
+        allow_random_base: Accept a backbone of which the loaded file fills less than nine tenths.
 
     Raises:
-        RandomBaseError: When training starts, for such a file otherwise.
-        ValueError: When training starts, for a ``target`` that the model does not have, or an option of ``lean`` for
-            which the backbone has nothing.
+        RandomBaseError: When training starts, for such a file without ``allow_random_base``.
+        ValueError: When training starts, for a ``target`` that the model does not have, or an option of ``lean`` that
+            does not apply to the backbone.
     """
 
     def __init__(
@@ -107,17 +106,17 @@ class TuneHook(Hook):
         self.micro_batches: MicroBatches | None = None
         if micro_batches is not None:
             self.micro_batches = MICRO_BATCHES.build({'_scope_': 'mmgps', 'type': 'MicroBatches', **micro_batches})
-        # A file says itself which loss it was chosen by, so only one that is named beside it has to agree.
+        # A selection file records its loss, so only a loss that is named beside it has to agree.
         self._compares_loss = not selection or loss is not None
         self._loaded_to_test = False
         self.selection: Selection | None = None
         self.training: SparseTraining | None = None
         self._first: FirstIteration | None = None
         self.gradients: Mapping[str, Quantiles] = {}
-        """Spread of the gradients that this process selected by."""
+        """Quantiles of the gradients that this process selected by."""
 
     def before_run(self, runner: Runner) -> None:
-        """Let training load what a validation before it loaded: mmengine loads once, and draws the weights anew."""
+        """Let training load again after a validation: mmengine loads only once, and initialises the weights again."""
         load_safely(runner)
         if not is_training(runner):
             return
@@ -127,9 +126,9 @@ class TuneHook(Hook):
             self._loading = LoadingWatch(self._backbone(runner))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Restore the selection before the optimizer's state is loaded, only when resuming.
+        """Restore the selection before the optimizer state is loaded, only when resuming.
 
-        A model that is tested needs what its checkpoint was trained with beside the base, and no selection.
+        A tested model needs the injected modules of its checkpoint, and no selection.
         """
         unpack_history(checkpoint)
         check_not_thin(runner, checkpoint)
@@ -189,8 +188,8 @@ class TuneHook(Hook):
         done, unused = self._first.finish()
         if unused:
             runner.logger.warning(
-                f'{len(unused)} tensors are counted as trained and take no part in the first iteration: '
-                f'{", ".join(unused)}; they stay as they are for as long as the network does not use them in training'
+                f'{len(unused)} tensors count as trained and take no part in the first iteration: '
+                f'{", ".join(unused)}; they keep their values as long as training does not use them'
             )
             if not resumed(runner):
                 neutralize_unused(unwrapped(runner.model), unused)
@@ -212,11 +211,11 @@ class TuneHook(Hook):
         backbone, method = self._backbone(runner), self._method(runner)
         check_candidates(method, backbone)
         with model_on_device(runner):
-            choice = select(runner, backbone, method, self.num_batches, self.loss, self.micro_batches)
+            result = select(runner, backbone, method, self.num_batches, self.loss, self.micro_batches)
         if not isinstance(method, LinearProbe):
-            check_chosen(choice.selection, backbone)
-        self.gradients = choice.gradients
-        return choice.selection, str(choice.cost)
+            check_chosen(result.selection, backbone)
+        self.gradients = result.gradients
+        return result.selection, str(result.cost)
 
     def _install(self, runner: Runner, selection: Selection) -> None:
         backbone, added = self._backbone(runner), self._complete(runner, selection)
@@ -228,7 +227,7 @@ class TuneHook(Hook):
         self.selection = selection
 
     def _watch(self, runner: Runner) -> None:
-        """Make sure that an optimizer holds what is trained, and watch for what the first iteration leaves out."""
+        """Check that optimizers hold every trained tensor, and watch which tensors the first iteration leaves out."""
         if self._first is not None:
             self._first.close()
         assert self.training is not None
@@ -269,7 +268,7 @@ class TuneHook(Hook):
 
 
 def find_tune_hook(runner: Runner) -> TuneHook:
-    """The hook that tunes the model.
+    """Find the hook that tunes the model.
 
     Raises:
         ValueError: If there is none, or more than one.

@@ -1,4 +1,4 @@
-"""When to write checkpoints, in an order that a killed run survives."""
+"""A checkpoint hook that writes and removes in an order that a killed run survives."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from .pending_gradients import gathered_gradients
 
 
 def write_before_removing(runner: Runner) -> None:
-    """Let each ``CheckpointHook`` of ``runner`` be a :class:`AtomicCheckpointHook`; classes derived from it stay."""
+    """Turn each ``CheckpointHook`` of ``runner`` into an :class:`AtomicCheckpointHook`; subclasses stay as they are."""
     for hook in runner.hooks:
         if type(hook) is CheckpointHook:
             hook.__class__ = AtomicCheckpointHook
 
 
 class AtomicCheckpointHook(CheckpointHook):
-    """Write the new checkpoint, then name it in ``last_checkpoint``, then remove what is outdated.
+    """Write the new checkpoint, then name it in ``last_checkpoint``, then remove outdated ones.
 
-    mmengine removes first: killed before the new file is whole, a run with ``max_keep_ckpts=1`` has none to go on
-    from. Arguments, names and contents of the files are those of mmengine's hook. Killed before it has removed, a run
-    leaves a file more than it should keep.
+    mmengine removes first: a run with ``max_keep_ckpts=1`` that is killed before the new file is complete has none to
+    resume from. Arguments, names and contents of the files are those of mmengine's hook. A run that is killed before it
+    removes the outdated file leaves one file more than it should keep.
 
-    Each file says where its run was. ``FlexibleRunner`` overwrites that by one iteration more when a new best score
-    has the last checkpoint written again: the resumed run would skip one.
+    Each file records the position of its run. When a new best score makes ``FlexibleRunner`` write the last checkpoint
+    again, it records one iteration more, and a resumed run would skip one; this hook keeps the true position.
 
     A run that another hook ends early, such as ``EarlyStoppingHook``, has a last checkpoint too, unless ``save_last``
-    is False. mmengine saves the last one only where the schedule ends.
+    is False. mmengine saves the last one only at the end of the schedule.
     """
 
     file_backend: Any
     _place: Mapping[str, int] = MappingProxyType({})
     _saved_at = -1
-    """Iterations that were trained when the last checkpoint was written, or when training began."""
+    """Iteration count when the last checkpoint was written, or when training began."""
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
@@ -60,7 +60,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     @contextmanager
     def _at(self, epoch: int, iter: int) -> Iterator[None]:
-        """What is saved within is of this moment."""
+        """Context in which saved checkpoints record this position."""
         before, self._place = self._place, dict(epoch=epoch, iter=iter)
         try:
             yield
@@ -91,7 +91,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self._remove_other_best(runner)
 
     def _remove_other_best(self, runner: Runner) -> None:
-        """Of a resumed run: what it was killed before it could remove."""
+        """Remove older best files that a killed run had no time to remove."""
         best = (getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values())
         for path in map(Path, filter(None, best if resumed(runner) else ())):
             if (Path(self.out_dir) / path.name).is_file():
@@ -114,12 +114,12 @@ class AtomicCheckpointHook(CheckpointHook):
             self._remove_other_best(runner)
 
     def _is_outdated(self, path: str) -> bool:
-        """Whether it is a file of this run, and not the new best one under the name of the old."""
+        """Return True if ``path`` is a file of this run, and not the new best one under the name of the old."""
         best = (getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values())
         return path not in best and path == self.file_backend.join_path(self.out_dir, Path(path).name)
 
     def _enter(self, runner: Runner, step: int) -> list[str]:
-        """Count the checkpoint of ``step`` among those to keep; the paths that drop out."""
+        """Count the checkpoint of ``step`` among those to keep, and return the paths that drop out."""
         if self.max_keep_ckpts <= 0 or (self.keep_ckpt_ids and self.keep_ckpt_ids[-1] == step):
             return []
         full = len(self.keep_ckpt_ids) == self.max_keep_ckpts
@@ -136,7 +136,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 class _RemovesLater:
-    """A file backend that puts off what it is told to remove."""
+    """A file backend that records the paths to remove instead of removing them."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend

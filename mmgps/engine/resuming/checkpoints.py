@@ -31,17 +31,17 @@ BEST = re.compile(r'(best_.+)_(?:epoch|iter)_\d+(\.\w+)')
 
 
 class DivergedError(ArithmeticError):
-    """Training has made parameters that are NaN or infinite."""
+    """Training has produced parameters that are NaN or infinite."""
 
 
 class LastCheckpointError(ValueError):
-    """There is nothing whole where ``last_checkpoint`` points."""
+    """``last_checkpoint`` points to no complete file."""
 
 
 def save_atomically(runner: Runner) -> None:
-    """Make ``runner`` save to a file beside each checkpoint, which takes its place when it is whole.
+    """Make ``runner`` write each checkpoint to a file beside it, which takes its place when it is complete.
 
-    Strategies of a ``FlexibleRunner`` that save folders, in parts by each process, are left as they are.
+    Strategies of a ``FlexibleRunner`` that save folders, one part per process, are left as they are.
     """
     if _saves_one_file(runner) and 'save_checkpoint' not in vars(runner):
         vars(runner)['save_checkpoint'] = _whole(runner.save_checkpoint)
@@ -75,10 +75,10 @@ def _whole(save: Any) -> Any:
 
 
 def check_loss(runner: Runner, outputs: Any) -> None:
-    """Stop a run that a loss of NaN or infinity has spoilt. One that the loss scaler skipped has spoilt nothing.
+    """Stop a run whose parameters a loss of NaN or infinity has spoilt; steps that the loss scaler skips are harmless.
 
     Raises:
-        DivergedError: Names loss and parameter.
+        DivergedError: If parameters are spoilt; names the loss and a parameter.
     """
     loss = outputs.get('loss') if isinstance(outputs, dict) else None
     if loss is not None and not math.isfinite(value := float(torch.as_tensor(loss).detach())):
@@ -86,16 +86,16 @@ def check_loss(runner: Runner, outputs: Any) -> None:
 
 
 def check_finite(runner: Runner, cause: str = '', kind: str = 'checkpoint') -> None:
-    """Stop a run before a checkpoint or a delta of it would take the place of one to go on from.
+    """Stop a diverged run before it replaces its last good checkpoint or delta.
 
     Args:
-        runner: Of the run.
-        cause: Begins the message.
-        kind: What would be written.
+        runner: Runner of the model to check.
+        cause: Start of the message.
+        kind: Kind of file that would be written.
 
     Raises:
-        DivergedError: Names the first parameter that holds NaN or infinity, or the first buffer that holds NaN, such as
-            the statistics of a norm.
+        DivergedError: If a parameter holds NaN or infinity, or a buffer holds NaN, such as the statistics of a norm;
+            names the first.
     """
     model = unwrapped(runner.model)
     parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
@@ -112,12 +112,12 @@ def check_finite(runner: Runner, cause: str = '', kind: str = 'checkpoint') -> N
 
 
 def pack_history(checkpoint: dict[str, Any]) -> None:
-    """Replace every ``HistoryBuffer`` of the message hub by its values and counts, and NumPy's numbers by Python's.
+    """Replace every ``HistoryBuffer`` of the message hub by its values and counts, and NumPy numbers by Python numbers.
 
-    torch since 2.6 refuses to load these objects, so mmengine 0.10.7 cannot resume from its own checkpoints. From the
-    result it can, without mmgps too, which skips the logged values. Packing twice is packing once.
+    torch since 2.6 refuses to load these objects, so mmengine 0.10.7 cannot resume from its own checkpoints. It can
+    resume from the result, even without mmgps, and then skips the logged values. Packing twice equals packing once.
 
-    Functions are left out of the states of schedulers: ``OneCycleLR`` keeps one, which is there when it is built.
+    States of schedulers lose their functions: ``OneCycleLR`` keeps one, which exists again when it is built.
     """
     checkpoint['message_hub'] = _plain_values(checkpoint['message_hub'])
     if 'param_schedulers' in checkpoint:
@@ -125,7 +125,7 @@ def pack_history(checkpoint: dict[str, Any]) -> None:
 
 
 def unpack_history(checkpoint: dict[str, Any]) -> None:
-    """The inverse of :func:`pack_history`; leaves alone what it did not make."""
+    """Invert :func:`pack_history`; leaves other values alone."""
     scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
     for name, packed in scalars.items():
         if isinstance(packed, dict) and HISTORY_KEY in packed:
@@ -153,12 +153,12 @@ def _plain_values(value: Any) -> Any:
 
 
 def check_last_checkpoint(work_dir: str | Path) -> None:
-    """Make sure that a run can go on from what ``last_checkpoint`` names; without one it starts anew.
+    """Check that a run can resume from the file that ``last_checkpoint`` names; without a note it starts anew.
 
     Nothing is loaded: a checkpoint is a zip archive, whose directory stands at its end.
 
     Raises:
-        LastCheckpointError: Names the newest whole checkpoint that is there instead.
+        LastCheckpointError: If the file is missing or damaged; names the newest complete checkpoint instead.
     """
     note = Path(work_dir) / NOTE
     if not note.is_file():
@@ -169,25 +169,25 @@ def check_last_checkpoint(work_dir: str | Path) -> None:
 
 
 def resumed(runner: Runner) -> bool:
-    """Whether a run goes on from a checkpoint; one that is told to resume before there is any starts anew."""
+    """Return True if the run continues from a checkpoint; ``resume`` without any checkpoint starts anew."""
     return runner._resume and runner._has_loaded
 
 
 def is_training(runner: Runner) -> bool:
-    """Whether what ``runner`` loads is for training; for a validation or a test it builds no optimizer."""
+    """Return True if ``runner`` loads for training; for a validation or a test it builds no optimizer."""
     return isinstance(runner.optim_wrapper, OptimWrapper)
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint was written to its end; folders, which some strategies write, are not looked into."""
+    """Return True if a checkpoint was written to its end; folders, which some strategies write, are not checked."""
     return path.is_dir() or zipfile.is_zipfile(path)
 
 
 def remove_other_best(folder: Path, best: str) -> None:
-    """Remove the files in ``folder`` that ``best`` took the place of, which a killed run had no time to remove.
+    """Remove the files in ``folder`` that ``best`` replaced and a killed run had no time to remove.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         best: Name of the best file of a score, such as ``best_mIoU_iter_200.pth``.
     """
     named = BEST.fullmatch(best)

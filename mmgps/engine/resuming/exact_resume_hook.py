@@ -1,4 +1,4 @@
-"""A killed and resumed run ends with the bits of an uninterrupted one."""
+"""The hook by which a killed and resumed run ends with the bits of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ from .seeding import mixed_seed, run_seed, seed_generators
 class ExactResumeHook(Hook):
     """Make sampling, augmentation and dropout functions of the run's seed and the iteration.
 
-    mmengine restores weights, optimizer and schedulers, but neither the random state nor that of the workers. Here
-    they need no restoring: the seed travels in the checkpoint's meta data, and the iteration does too. Skipping what
-    was trained before loads nothing. The order of the samples is that of the configured sampler.
+    mmengine restores weights, optimizer and schedulers, but no random state, neither its own nor that of the workers.
+    Here it needs no restoring: the checkpoint's meta data hold the seed and the iteration. Skipping samples that were
+    trained before loads nothing. The configured sampler decides the order of the samples.
 
-    A checkpoint says under which settings it was trained. A resumed run under other ones follows them and says so, or
-    is refused: :mod:`mmgps.engine.resuming.resumption` has the list.
+    A checkpoint records the settings that it was trained under. A run that resumes under other settings follows them
+    and logs a warning, or is refused: :mod:`mmgps.engine.resuming.resumption` has the list.
 
     The logged values in a checkpoint become plain lists, so that it loads without executing code.
 
-    What a run goes on from is whole and finite: a checkpoint takes the place of the former when it is written to its
-    end, and a run that has diverged stops before it writes one (:mod:`mmgps.engine.resuming.checkpoints`).
+    The last checkpoint is always complete and finite: a new one takes its place when it is written to its end, and a
+    diverged run stops before it writes one (:mod:`mmgps.engine.resuming.checkpoints`).
 
     One run at a time trains in a work dir (:mod:`mmgps.engine.configs.work_dir`).
 
     Args:
-        exempt: Classes of hooks whose memory decides nothing, and which may therefore lose it on resuming.
+        exempt: Names of hook classes whose memory decides nothing and may be lost on resuming.
 
     Raises:
         WorkDirError: When training starts, if another run holds the work dir.
-        LastCheckpointError: When a run is to be resumed and there is nothing whole where ``last_checkpoint`` points.
+        LastCheckpointError: When a run resumes and ``last_checkpoint`` points to no complete file.
         ResumeError: If a setting changed that the rest of the run cannot follow.
-        DivergedError: If training makes parameters that are NaN or infinite.
+        DivergedError: If training produces parameters that are NaN or infinite.
     """
 
     priority = 'VERY_LOW'
@@ -107,7 +107,7 @@ class ExactResumeHook(Hook):
             say_if_finished(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Let the order be that of the epoch, also where the config has no hook of mmengine's that does so."""
+        """Set the epoch of the order, also if the config lacks mmengine's hook for it."""
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
             runner.train_loop.dataloader.batch_sampler.set_epoch(runner.epoch)
 
@@ -148,7 +148,7 @@ class ExactResumeHook(Hook):
         self._gradients = checkpoint.get(GRADIENTS_KEY, ())
 
     def _read_settings(self, runner: Runner) -> None:
-        """Before anything is loaded or stepped: a ``FlexibleRunner`` loads before it begins to run."""
+        """Read the settings before anything is loaded or stepped: a ``FlexibleRunner`` loads before it runs."""
         if self._settings is None and is_training(runner):
             check_positions(runner.train_dataloader)
             self._settings = RunSettings.of(runner)

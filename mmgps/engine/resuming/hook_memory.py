@@ -1,4 +1,4 @@
-"""What hooks remember from one iteration to the next, kept in checkpoints and given back."""
+"""Memory of hooks across iterations, saved in checkpoints and restored."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from mmengine.runner import Runner
 
 KEY = 'mmgps_hooks'
 KNOWN = ('mmengine', 'mmgps', 'mmcv', 'mmseg', 'mmpretrain', 'mmdet', 'mmpose', 'mmaction', 'mmrotate', 'mmyolo')
-"""Packages whose hooks need nothing here, but for ``EarlyStoppingHook``: they keep what matters in the checkpoint, or
-follow from the position."""
+"""Packages whose hooks need no help, except ``EarlyStoppingHook``: they save their state, or derive it from the
+position."""
 
 
 class HookMemory:
-    """The attributes of hooks that move in training.
+    """Attributes of hooks that change in training.
 
-    Of a hook that is not known, and does not itself use ``before_save_checkpoint`` and ``after_load_checkpoint``, every
-    attribute that has changed since training began is kept if it consists of numbers, strings, tensors, lists and
-    dicts. They are given back before ``before_train``, so what a hook sets there anew starts anew, as it says.
+    For an unknown hook that lacks ``before_save_checkpoint`` or ``after_load_checkpoint``, every attribute that has
+    changed since training began is saved, if it consists of numbers, strings, tensors, lists and dicts. Attributes are
+    restored before ``before_train``, so a hook that sets them there starts anew.
 
-    A switch, so an attribute that is True or False, is not given back: it may say that the hook has done something to
-    the model or the data of its process, which a resumed process has not.
+    A switch, that is an attribute that is True or False, is not restored: it may record that the hook changed the model
+    or the data of its process, which a resumed process has not done.
 
     Args:
-        exempt: Classes of hooks whose memory decides nothing.
+        exempt: Names of hook classes whose memory decides nothing.
     """
 
     def __init__(self, exempt: Sequence[str] = ()) -> None:
@@ -40,26 +40,26 @@ class HookMemory:
         self._held: dict[str, Any] | None = None
 
     def begin(self, runner: Runner) -> None:
-        """Remember where every hook starts from, when all have begun to train."""
+        """Record the start values of every hook, once all have begun to train."""
         self._start = {name: _digests(hook) for name, hook in self._hooks(runner)}
 
     def hold(self, runner: Runner) -> None:
-        """Let what is saved from now on be that of now: within a validation some hooks have stepped, others not."""
+        """Save the present state from now on: during a validation some hooks have stepped and others not."""
         self._held = copy.deepcopy(self._moved(runner))
 
     def release(self) -> None:
-        """Let what is saved be that of the moment again."""
+        """Save the state of the moment again."""
         self._held = None
 
     def pack(self, runner: Runner) -> dict[str, Any]:
-        """Of each hook that remembers something: ``values``, and ``lost``, names of what cannot be kept."""
+        """For each hook with a memory: its ``values``, and ``lost``, the names of attributes that cannot be saved."""
         return self._moved(runner) if self._held is None else self._held
 
     def restore(self, runner: Runner, packed: Mapping[str, Any]) -> None:
-        """Give the hooks of ``runner`` what those of the checkpoint remembered.
+        """Restore the hooks of ``runner`` from a checkpoint.
 
         Raises:
-            ValueError: If a hook remembers what no checkpoint can hold; names the hook and its attributes.
+            ValueError: If a hook remembers values that no checkpoint can hold; names the hook and its attributes.
         """
         for name, hook in self._hooks(runner):
             found = packed.get(name)
@@ -67,9 +67,9 @@ class HookMemory:
                 continue
             if found['lost']:
                 raise ValueError(
-                    f'{name} had changed {", ".join(found["lost"])} by the time of the checkpoint. Of a hook only '
-                    'numbers, strings, tensors, lists and dicts are restored, no switches and no objects, so the '
-                    'resumed run would differ. Let the hook save and load them in before_save_checkpoint and '
+                    f'{name} had changed {", ".join(found["lost"])} by the time of the checkpoint. Only '
+                    'numbers, strings, tensors, lists and dicts of a hook are restored, no switches and no objects, so '
+                    'the resumed run would differ. Let the hook save and load them in before_save_checkpoint and '
                     'after_load_checkpoint, or, if they decide nothing or are set again, add '
                     f'exempt=[{type(hook).__name__!r}] to mmgps.ExactResumeHook'
                 )
@@ -103,7 +103,7 @@ class HookMemory:
 
 
 def needs_validation(hooks: Iterable[Hook]) -> bool:
-    """Whether a hook does something by the scores of a validation that decides what follows or which files are left."""
+    """Return True if a hook acts on validation scores and so affects the further run or the files it leaves."""
     return any(
         getattr(hook, 'save_best', None)
         or (type(hook).after_val_epoch is not Hook.after_val_epoch and not _is_own(hook))
@@ -112,7 +112,7 @@ def needs_validation(hooks: Iterable[Hook]) -> bool:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a checkpoint that runs no code can hold ``value``."""
+    """Return True if a checkpoint without code can hold ``value``."""
     if isinstance(value, Mapping):
         return type(value) is dict and all(is_plain(part) for item in value.items() for part in item)
     if isinstance(value, list | tuple | set | deque):
@@ -125,7 +125,7 @@ def _is_own(hook: Hook) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` with NumPy's numbers and arrays, sets and deques as Python's numbers, tensors and lists."""
+    """Convert NumPy numbers and arrays, sets and deques in ``value`` to Python numbers, tensors and lists."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -142,7 +142,7 @@ def _plain(value: Any) -> Any:
 
 
 def _as(kind: type, value: Any) -> Any:
-    """``value`` from a checkpoint in the form in which a hook had it when it was built."""
+    """Convert ``value`` from a checkpoint to the type that the hook was built with."""
     if issubclass(kind, np.ndarray) and isinstance(value, torch.Tensor):
         return value.numpy()
     if kind in (set, deque) and isinstance(value, list):
@@ -155,7 +155,7 @@ def _digests(hook: Hook) -> dict[str, str]:
 
 
 def _digest(value: Any) -> str:
-    """Equal for what is equal; of an object that is not plain, its identity."""
+    """Digest that is equal for equal values; the identity of an object that is not plain."""
     if not is_plain(value):
         return f'{type(value).__name__} {id(value)}'
     hasher = hashlib.sha256()

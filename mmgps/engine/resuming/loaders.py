@@ -1,4 +1,4 @@
-"""Data loaders that mmgps derives from the training data loader of a runner."""
+"""Data loaders derived from the training data loader of a runner."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .seeding import SeededBatches, SeededDataset
 
 
 def rebuild(loader: DataLoader, **changes: Any) -> DataLoader:
-    """A data loader like ``loader`` with another batch sampler or data set.
+    """Copy ``loader`` with another batch sampler or data set.
 
-    It says the same batch size: torch forgets it for a loader with a batch sampler, and hooks such as MMPretrain's
-    ``PreciseBNHook`` ask for it.
+    The copy keeps ``batch_size``, which torch drops for a loader with a batch sampler and which hooks such as
+    MMPretrain's ``PreciseBNHook`` read.
     """
     kept = ('collate_fn', 'num_workers', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context')
     options = {name: getattr(loader, name) for name in kept}
@@ -28,7 +28,7 @@ def rebuild(loader: DataLoader, **changes: Any) -> DataLoader:
 
 
 def seeded_loader(loader: DataLoader, seed: int, rank: int) -> DataLoader:
-    """``loader`` with samples and augmentation that depend only on the seed and the position.
+    """Copy ``loader`` with samples and augmentation that depend only on the seed and the position.
 
     Raises:
         TypeError: For an iterable data set or a batch sampler without a sampler, which have no positions.
@@ -41,7 +41,7 @@ def seeded_loader(loader: DataLoader, seed: int, rank: int) -> DataLoader:
 
 
 def check_positions(loader: DataLoader) -> None:
-    """Make sure that the samples of ``loader`` have positions.
+    """Check that the samples of ``loader`` have positions.
 
     Raises:
         TypeError: For an iterable data set or a batch sampler without a sampler, which have none.
@@ -55,7 +55,7 @@ def check_positions(loader: DataLoader) -> None:
 
 
 def number_of_batches(loader: DataLoader) -> int | None:
-    """Batches of an epoch; None where the batch sampler does not know it, which is of use in loops by iteration."""
+    """Batches of an epoch; None if the batch sampler has no length, as loops by iteration allow."""
     try:
         return len(loader)
     except TypeError:
@@ -67,7 +67,7 @@ class NoBatchError(ValueError):
 
 
 def check_batches(loader: DataLoader) -> None:
-    """Make sure that training has a batch to draw.
+    """Check that training has a batch to draw.
 
     Raises:
         NoBatchError: If an epoch has none; names the number of samples and the size of a batch.
@@ -90,13 +90,13 @@ def check_batches(loader: DataLoader) -> None:
 
 
 class ResumableIterator:
-    """What an iteration-based loop draws from, starting at any iteration without loading what came before.
+    """Iterator for an iteration-based loop that starts at any iteration without loading earlier batches.
 
     Args:
-        loader: From :func:`seeded_loader`.
-        start: Iterations that were trained before.
-        swallowed: How many of the loop's next draws are only meant to skip what was trained before: mmengine before
-            OneDL's release draws ``start`` batches and drops them.
+        loader: Result of :func:`seeded_loader`.
+        start: Number of iterations that were trained before.
+        swallowed: Number of draws by which the loop itself skips trained batches: OpenMMLab's mmengine draws ``start``
+            batches and drops them.
     """
 
     def __init__(self, loader: DataLoader, start: int, swallowed: int) -> None:
@@ -108,7 +108,7 @@ class ResumableIterator:
         self._batches: Iterator[Any] | None = None
 
     def skip_iter(self, num_iters: int) -> None:
-        """Nothing: the start was given."""
+        """Do nothing, since the start was given."""
 
     def __iter__(self) -> ResumableIterator:
         return self

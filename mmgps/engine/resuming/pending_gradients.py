@@ -1,4 +1,4 @@
-"""What a checkpoint within an accumulation holds besides: the gradients summed so far, of every process."""
+"""Gradients that are pending in a checkpoint within an accumulation, of every process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Gradients = list[Tensor | None]
 
 @contextmanager
 def gathered_gradients(runner: Runner) -> Iterator[None]:
-    """A context within which checkpoints hold the gradients of all processes, each of which has to enter it."""
+    """Context in which checkpoints hold the gradients of all processes; every process must enter it."""
     if _is_pending(runner) and get_world_size() > 1:
         vars(runner)[KEY] = gather_object(_summed(runner))
     try:
@@ -30,10 +30,10 @@ def gathered_gradients(runner: Runner) -> Iterator[None]:
 
 
 def pack_gradients(runner: Runner, checkpoint: dict[str, Any]) -> None:
-    """Put gradients that no step has used yet into a ``checkpoint`` to resume from: a list for each process.
+    """Add the gradients that no step has used yet to a ``checkpoint``: a list for each process.
 
-    Outside of :func:`gathered_gradients` the process that writes has its own alone. Where there are others, a warning
-    says that theirs are lost.
+    Outside of :func:`gathered_gradients` the writing process has only its own; with several processes a warning says
+    that the checkpoint holds none.
     """
     if 'optimizer' not in checkpoint or not _is_pending(runner):
         return
@@ -48,9 +48,9 @@ def pack_gradients(runner: Runner, checkpoint: dict[str, Any]) -> None:
 
 
 def restore_gradients(runner: Runner, found: Sequence[Gradients]) -> None:
-    """Take up what :func:`pack_gradients` put away, when the optimizers hold what is trained.
+    """Restore the gradients of :func:`pack_gradients`, once the optimizers hold the trained parameters.
 
-    On another number of processes each gets the mean, which is what they average to.
+    If the number of processes has changed, each process gets the mean of all.
     """
     own = found[get_rank()] if len(found) == get_world_size() else [_mean(parts) for parts in zip(*found, strict=True)]
     for value, gradient in zip(_held(runner), own, strict=True):

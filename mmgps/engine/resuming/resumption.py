@@ -1,4 +1,4 @@
-"""What decides the rest of a run, and what a resumed run does about each of it.
+"""Everything that decides the rest of a run, and how a resumed run treats it.
 
 =================================== ==================================================================================
 weights, optimizer, loss scaler     restored by mmengine
@@ -18,7 +18,7 @@ settings of the optimizer           compared: followed
 length, ``val_interval``            those of the config
 =================================== ==================================================================================
 
-What is followed is said in one warning.
+One warning lists the settings that are followed.
 
 mmengine writes a checkpoint first and validates then. A run that goes on from it would never see those scores: early
 stopping, schedulers by score and the best checkpoint would miss one validation. So a resumed run makes it up, and a
@@ -50,15 +50,15 @@ KEY = 'mmgps_run'
 
 
 def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings) -> ResumptionPlan:
-    """Compare the settings of a checkpoint with those of ``runner``, and move what the checkpoint says of its place.
+    """Compare the settings of a checkpoint with those of ``runner``, and correct the position in the checkpoint.
 
     Args:
-        runner: Before it loads ``checkpoint``.
-        checkpoint: Its meta data are changed in place where an iteration has another number by now.
-        now: Of ``runner``.
+        runner: Runner that is about to load ``checkpoint``.
+        checkpoint: Changed in place: its meta data, if the iteration has another number under the new settings.
+        now: Settings of ``runner``.
 
     Raises:
-        ResumeError: If a setting changed that cannot be followed; names both values and the next step.
+        ResumeError: If a changed setting cannot be followed; names both values and the next step.
     """
     then = RunSettings.unpack(checkpoint.get(KEY))
     if 'optimizer' not in checkpoint and isinstance(runner, Runner):
@@ -94,7 +94,7 @@ def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings
 
 
 def say_if_finished(runner: Runner) -> None:
-    """Warn where a resumed run is at its end, and say what makes it longer."""
+    """Warn if a resumed run is at its end, and say how to make it longer."""
     loop: Any = runner.train_loop
     by_iteration = isinstance(loop, IterBasedTrainLoop)
     at, last = (loop.iter, loop.max_iters) if by_iteration else (loop.epoch, loop.max_epochs)
@@ -128,7 +128,7 @@ def _check_kind(then: RunSettings, now: RunSettings) -> None:
 
 
 def _move(checkpoint: dict[str, Any], then: RunSettings | None, now: RunSettings) -> list[str]:
-    """Let the checkpoint's iteration be the one that the run under the settings of now has at its place."""
+    """Set the checkpoint's iteration to the one that its position has under the new settings."""
     changed = [] if then is None else changed_entries(then.data, now.data)
     meta, length = checkpoint['meta'], now.epoch_length
     if now.loop == 'iterations':
@@ -157,14 +157,14 @@ def _move(checkpoint: dict[str, Any], then: RunSettings | None, now: RunSettings
 
 
 def _former_length(checkpoint: dict[str, Any], now: RunSettings) -> int:
-    """Iterations of an epoch, as mmengine's message hub knows them."""
+    """Iterations of an epoch, as mmengine's message hub records them."""
     known = checkpoint.get('message_hub', {}).get('runtime_info', {})
     epochs, iterations = known.get('max_epochs'), known.get('max_iters')
     return iterations // epochs if epochs and iterations else now.epoch_length
 
 
 def _check_accumulation(then: RunSettings, now: RunSettings, before: int, after: int) -> None:
-    """Refuse a place at which gradients are pending under one setting and not under the other."""
+    """Refuse a position at which gradients are pending under one setting and not under the other."""
     for former, count in zip(then.accumulation, now.accumulation, strict=True):
         had = 0 if before == then.iterations else before % former
         if had != after % count or (had and former != count):
@@ -183,7 +183,7 @@ def _counts_of(then: RunSettings, now: RunSettings) -> list[str]:
 
 
 def validate_if_due(runner: Runner) -> None:
-    """Validate before the first step if the uninterrupted run does so here and something depends on it."""
+    """Validate before the first step if an uninterrupted run validates here and something depends on the scores."""
     loop: Any = runner.train_loop
     if runner.val_loop is None:
         return
@@ -199,14 +199,14 @@ def validate_if_due(runner: Runner) -> None:
 
 
 class BeforeValidation:
-    """Schedulers by score and the rates that they set, as they were when a validation began."""
+    """Schedulers by score, and the rates that they set, from when a validation began."""
 
     def __init__(self) -> None:
         self._states: Any = None
         self._groups: list[list[dict[str, Any]]] = []
 
     def hold(self, runner: Runner) -> None:
-        """Keep the state of now, if there is a scheduler that the validation will step."""
+        """Keep the present state, if the validation will step a scheduler."""
         schedulers = schedulers_of(runner)
         if any(map(needs_scores, schedulers)):
             names = scheduled_entries([each.param_name for each in schedulers])
@@ -217,11 +217,11 @@ class BeforeValidation:
             ]
 
     def release(self) -> None:
-        """Forget it: the validation has ended."""
+        """Drop the state, since the validation has ended."""
         self._states = None
 
     def put_into(self, checkpoint: dict[str, Any]) -> None:
-        """Let a ``checkpoint`` hold the state before the validation that is under way."""
+        """Put the state from before the current validation into ``checkpoint``."""
         if self._states is None or 'optimizer' not in checkpoint:
             return
         checkpoint['param_schedulers'] = copy.deepcopy(self._states)

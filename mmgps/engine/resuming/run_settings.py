@@ -1,4 +1,4 @@
-"""The settings of a run that decide how it goes on, as plain values for a checkpoint."""
+"""Settings of a run that decide how it continues, as plain values for a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from .seeding import SeededBatches
 LONGEST = 16
 """Entries up to which a list is kept as it is."""
 NOT_SETTINGS = {'dataset', 'sampler', 'seed', 'epoch', 'rank', 'world_size', 'num_samples', 'total_size', 'size'}
-"""Attributes of samplers that say what other entries say, or where a pass is."""
+"""Attributes of samplers that repeat other entries, or record the position in a pass."""
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a resumed run compares with the checkpoint, see :mod:`mmgps.engine.resuming.resumption`.
+    """Settings that a resumed run compares with its checkpoint, see :mod:`mmgps.engine.resuming.resumption`.
 
     Args:
-        loop: ``epochs`` or ``iterations``, what the training loop counts.
-        length: Epochs or iterations of the whole run.
-        iterations: Iterations of the whole run.
+        loop: Unit that the training loop counts, ``epochs`` or ``iterations``.
+        length: Epochs or iterations of the full run.
+        iterations: Iterations of the full run.
         epoch_length: Iterations of an epoch.
         data: Data set, batch size, processes and samplers, by name.
         optimizers: Class of each optimizer.
         accumulation: ``accumulative_counts`` of each optimizer.
         schedulers: Class and attributes of each scheduler before the first step.
-        groups: Of each optimizer, the settings of its parameter groups before the first step.
+        groups: For each optimizer, the settings of its parameter groups before the first step.
     """
 
     loop: str
@@ -53,7 +53,7 @@ class RunSettings:
 
     @classmethod
     def of(cls, runner: Runner) -> RunSettings:
-        """Those of ``runner``, which must not have loaded or trained yet; the same on every process."""
+        """Read the settings of ``runner`` before it loads or trains; they are the same on every process."""
         loop: Any = runner.train_loop
         by_iteration = isinstance(loop, IterBasedTrainLoop)
         wrappers = wrappers_of(runner.optim_wrapper)
@@ -73,12 +73,12 @@ class RunSettings:
         return shared[0]
 
     def pack(self) -> dict[str, Any]:
-        """Plain values."""
+        """Convert to plain values."""
         return asdict(self)
 
     @classmethod
     def unpack(cls, packed: Mapping[str, Any] | None) -> RunSettings | None:
-        """The inverse of :meth:`pack`; None where an entry is missing, as in checkpoints of another release."""
+        """Invert :meth:`pack`; None if an entry is missing, as in checkpoints of another release."""
         names = [field.name for field in fields(cls)]
         if packed is None or any(name not in packed for name in names):
             return None
@@ -86,7 +86,7 @@ class RunSettings:
 
 
 def data_settings(loader: DataLoader) -> dict[str, Any]:
-    """What decides which samples meet in a batch, and in which order."""
+    """Settings that decide which samples form a batch, and in which order."""
     batches: Any = loader.batch_sampler
     if isinstance(batches, SeededBatches):
         batches = batches.batches
@@ -104,25 +104,25 @@ def data_settings(loader: DataLoader) -> dict[str, Any]:
 
 
 def schedulers_of(runner: Runner) -> list[_ParamScheduler]:
-    """The built schedulers of all optimizers, in the order in which a checkpoint has them."""
+    """Schedulers of all optimizers, in the order of a checkpoint."""
     found: Any = runner.param_schedulers
     return flat(found) if found is not None else []
 
 
 def flat(schedulers: Any) -> list[Any]:
-    """A list out of one for each optimizer, or of one alone."""
+    """Flatten schedulers that are given per optimizer, or for one optimizer."""
     if isinstance(schedulers, dict):
         return [each for part in schedulers.values() for each in part]
     return list(schedulers)
 
 
 def state_of(scheduler: _ParamScheduler) -> dict[str, Any]:
-    """The attributes of a scheduler without its optimizer."""
+    """Attributes of a scheduler without its optimizer."""
     return {name: value for name, value in vars(scheduler).items() if name != 'optimizer'}
 
 
 def structured_states(runner: Runner) -> Any:
-    """Copies of the states of all schedulers, in the form in which mmengine loads them."""
+    """Copy the states of all schedulers, in the form that mmengine loads."""
     built: Any = runner.param_schedulers
     if isinstance(built, dict):
         return {name: [copy.deepcopy(state_of(each)) for each in part] for name, part in built.items()}
@@ -130,12 +130,12 @@ def structured_states(runner: Runner) -> Any:
 
 
 def needs_scores(scheduler: Any) -> bool:
-    """Whether it steps by what a validation found."""
+    """Return True if ``scheduler`` steps by validation scores."""
     return bool(getattr(scheduler, 'need_val_args', False))
 
 
 def scheduled_entries(names: Sequence[str]) -> set[str]:
-    """Entries of a parameter group that belong to schedulers of the parameters ``names``."""
+    """Entries of a parameter group that schedulers of the parameters ``names`` set."""
     entries = {'lr', *names}
     return {*entries, *(f'initial_{name}' for name in entries), *(['betas'] if 'momentum' in names else [])}
 
@@ -151,9 +151,9 @@ def groups_of(runner: Runner) -> list[list[dict[str, Any]]]:
 
 
 def described(value: Any) -> Any:
-    """``value`` as plain numbers, strings, lists and dicts: what is equal is described equally.
+    """Describe ``value`` by plain numbers, strings, lists and dicts, equal for equal values.
 
-    Tensors, arrays and long lists are described by a digest, other objects by their class.
+    A digest describes tensors, arrays and long lists; their class describes other objects.
     """
     if isinstance(value, bool | int | float | str | None):
         return value
@@ -173,7 +173,7 @@ def described(value: Any) -> Any:
 
 
 def changed_entries(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs, as texts that name both values."""
+    """Texts that name both values of each entry that differs."""
     names = dict.fromkeys((*then, *now))
     return [f'{name}: {then.get(name)} -> {now.get(name)}' for name in names if then.get(name) != now.get(name)]
 
@@ -193,7 +193,7 @@ def _named(sampler: Any) -> str:
 
 
 def _data_set(dataset: Any) -> str:
-    """Class and number of samples, of the parts too."""
+    """Class and number of samples, also of the parts."""
     parts = getattr(dataset, 'datasets', None)
     parts = parts if isinstance(parts, list | tuple) else [getattr(dataset, 'dataset', None)]
     known = [part for part in parts if hasattr(part, '__len__') and hasattr(part, '__getitem__')]

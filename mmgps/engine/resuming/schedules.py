@@ -1,7 +1,7 @@
-"""The schedule and the settings of the optimizer in a resumed run: restored, or followed if the config changed.
+"""Schedule and optimizer settings of a resumed run: restored, or followed if the config changed.
 
-A scheduler of mmengine steps by recursion from the rate before. So one under other settings, or at another iteration,
-is stepped from its start up to the position, which gives the rates of an uninterrupted run under the settings of now.
+A scheduler of mmengine computes each rate from the one before. So a scheduler with other settings, or at another
+iteration, is stepped from its start to the position, which gives the rates of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from .run_settings import (
 )
 
 PLACE = {'last_step', '_global_step', '_last_value'}
-"""Attributes by which a scheduler of mmengine knows where it is."""
+"""Attributes that hold the position of a scheduler of mmengine."""
 OWN = ('mmengine', 'mmgps')
-"""Packages whose schedulers depend on their settings, their place and the scores, and on nothing else."""
+"""Packages whose schedulers depend on their settings, position and scores only."""
 INSTEAD = 'or start anew from its weights with load_from instead of --resume'
 
 
 class ResumeError(ValueError):
-    """A run cannot go on under other settings than those of its checkpoint."""
+    """A run cannot continue under settings that differ from those of its checkpoint."""
 
 
 @dataclass(frozen=True)
 class ResumptionPlan:
-    """What has to be done to a run once mmengine has loaded its checkpoint.
+    """Changes to a run once mmengine has loaded its checkpoint.
 
     Args:
-        schedule: Whether fresh schedulers are to be stepped up to the position.
-        groups: For each optimizer and parameter group, the settings of the config to take up.
+        schedule: Step fresh schedulers to the position.
+        groups: Settings of the config to apply, for each optimizer and parameter group.
     """
 
     schedule: bool
@@ -52,7 +52,7 @@ class ResumptionPlan:
 
 
 def carry_out(runner: Runner, plan: ResumptionPlan, now: RunSettings) -> None:
-    """Take up the settings of the config, and step fresh schedulers to where the run is."""
+    """Apply the settings of the config, and step fresh schedulers to the position of the run."""
     for own, wanted in zip(groups_of(runner), plan.groups, strict=True):
         for group, settings in zip(own, wanted, strict=True):
             group.update(copy.deepcopy(settings))
@@ -62,7 +62,7 @@ def carry_out(runner: Runner, plan: ResumptionPlan, now: RunSettings) -> None:
 
 
 def step_to(schedulers: Sequence[Any], epoch: int, iteration: int, now: RunSettings) -> None:
-    """Step fresh ``schedulers`` as mmengine's hook does in training up to a position."""
+    """Step fresh ``schedulers`` up to a position, as mmengine's hook does in training."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # torch's, that no optimizer has stepped between
         for by_epoch in _steps(epoch, iteration, now):
@@ -72,7 +72,7 @@ def step_to(schedulers: Sequence[Any], epoch: int, iteration: int, now: RunSetti
 
 
 def _steps(epoch: int, iteration: int, now: RunSettings) -> Iterator[bool]:
-    """For each step of a scheduler up to a position, whether it is one by epoch."""
+    """Yield True for each step by epoch and False for each by iteration, up to a position."""
     if now.loop == 'iterations':
         epoch, length = 0, 0
     else:
@@ -122,7 +122,7 @@ def _settings_to_follow(
     scheduled: set[str],
     wanted: list[list[dict[str, Any]]],
 ) -> list[str]:
-    """Put what changed into ``wanted``, outside of the schedule; say it."""
+    """Put changed settings outside of the schedule into ``wanted``, and return texts on them."""
     said: dict[str, int] = {}
     for former, current, own, part in zip(then.groups, now.groups, groups, wanted, strict=True):
         for before, after, group, settings in zip(former, current, own, part, strict=True):
@@ -135,7 +135,7 @@ def _settings_to_follow(
 
 
 def _differences(then: RunSettings, now: RunSettings, scheduled: set[str]) -> list[str]:
-    """What the config says of the schedule that the checkpoint does not."""
+    """Texts on the differences between the schedules of checkpoint and config."""
     ignored = {*PLACE, 'base_values'}
     if [name for name, _ in then.schedulers] != [name for name, _ in now.schedulers]:
         kinds = [[name for name, _ in each.schedulers] for each in (then, now)]
@@ -161,7 +161,7 @@ def _is_own(scheduler: Any) -> bool:
 def _only_longer(
     schedulers: Sequence[Any], found: Sequence[dict[str, Any]], then: RunSettings, now: RunSettings
 ) -> bool:
-    """Whether schedulers by score end elsewhere, had not ended, and nothing else changed: then all are restored."""
+    """Return True if only the end of schedulers by score changed before it was reached: then all are restored."""
     if len(found) != len(schedulers) or len(then.schedulers) != len(now.schedulers):
         return False
     for scheduler, state, (name, before), (kind, after) in zip(
@@ -178,9 +178,9 @@ def _only_longer(
 def _check_without_memory(
     schedulers: Sequence[Any], found: Sequence[dict[str, Any]], then: RunSettings, reasons: Sequence[str]
 ) -> None:
-    """Refuse to step schedulers to a position that remember more than how often they were stepped.
+    """Refuse to step schedulers to a position if they remember more than their number of steps.
 
-    One that is not known shows it: something else than its place has changed since it was built.
+    An unknown scheduler does if an attribute other than its position has changed since it was built.
     """
     for at, scheduler in enumerate(schedulers):
         memory = ['the scores so far'] if needs_scores(scheduler) else []
@@ -198,7 +198,7 @@ def _check_without_memory(
 
 
 def _too_short(schedulers: Sequence[Any], then: RunSettings, now: RunSettings) -> list[str]:
-    """Say what to set where a run is longer than before and its schedule, which lasted to the end, is not."""
+    """Advise on a run that is longer than before while its schedule, which lasted to the end, is not."""
     rates = [each for each in schedulers if each.param_name == 'lr' and not needs_scores(each)]
     if now.loop == 'epochs':
         ends = [each.end if each.by_epoch else each.end / now.epoch_length for each in rates]

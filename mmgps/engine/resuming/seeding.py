@@ -1,8 +1,8 @@
-"""Randomness as a function of a position, not of what happened before.
+"""Randomness as a function of the position in a run, not of its past.
 
-A generator's state cannot be carried from a killed run into a resumed one when it lives in the worker processes of a
-data loader. So nothing is carried: every sample's augmentation and every iteration's dropout draw from generators
-that are seeded by (run seed, position).
+The state of a generator in a worker process of a data loader cannot be carried from a killed run into a resumed one.
+So no state is carried: the augmentation of each sample and the dropout of each iteration draw from generators that are
+seeded by (run seed, position).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import nn
 from torch.utils.data import BatchSampler
 
 ORDER = 0x0DE5
-"""Sets the seed of a pass's order apart from other seeds of that pass."""
+"""Separates the seed of a pass's order from other seeds of that pass."""
 WITHOUT_MEMORY = (DefaultSampler, InfiniteSampler)
-"""Samplers whose pass follows from seed and epoch alone."""
+"""Samplers whose pass depends on seed and epoch alone."""
 
 
 def mixed_seed(*parts: int) -> int:
@@ -40,7 +40,7 @@ def seed_generators(seed: int) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the generators that augmentations draw from, and restore them: loading must not move those of the model."""
+    """Context in which augmentations draw from seeded generators; the state before it is restored for the model."""
     before = _global_state()
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
@@ -68,7 +68,7 @@ class SeededIndex(int):
 class SeededDataset:
     """A data set whose augmentation depends on nothing but the :class:`SeededIndex` that asks for a sample.
 
-    It stands in for ``dataset`` in every other respect: attributes are read from and written to it.
+    It behaves like ``dataset`` otherwise: attributes are read from it and written to it.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -81,7 +81,7 @@ class SeededDataset:
             return self.wrapped[int(index)]
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
-        """One by one: a loader asks for whole batches where it can, and ``torch.utils.data.Subset`` would give one."""
+        """Get samples one by one: a loader prefers full batches, and ``torch.utils.data.Subset`` would give one."""
         return [self[index] for index in indices]
 
     def __len__(self) -> int:
@@ -103,20 +103,20 @@ class SeededDataset:
 
 
 class SeededBatches:
-    """A batch sampler of which every pass is a function of the run's seed and of the passes before.
+    """A batch sampler whose every pass is a function of the run's seed and of earlier passes.
 
-    Each index carries the seed of its augmentation. What the samplers draw from Python's, NumPy's and torch's global
-    generators comes from generators of the pass instead, seeded by (seed, epoch), so that neither the model nor the
-    time of prefetching moves it. Generators that a sampler owns are seeded once, at the start. The order is the same on
+    Each index carries the seed of its augmentation. Samplers that draw from the global generators of Python, NumPy and
+    torch draw from generators of the pass instead, seeded by (seed, epoch), so neither the model nor the time of
+    prefetching affects them. Generators that a sampler owns are seeded once, at the start. The order is the same on
     every process, as mmengine's samplers expect; augmentation differs.
 
-    Samplers of mmengine need nothing but the epoch to find a position. Any other may remember what it drew, so it is
-    drawn from the start, without loading anything.
+    Samplers of mmengine need only the epoch to find a position. Any other sampler may remember its draws, so it draws
+    from the start, without loading anything.
 
     Args:
-        batches: A batch sampler with its sampler as ``sampler``.
+        batches: Batch sampler with its sampler as ``sampler``.
         seed: Run seed, the same on every process.
-        rank: Process.
+        rank: Rank of this process.
     """
 
     def __init__(self, batches: Any, seed: int, rank: int) -> None:
@@ -130,7 +130,7 @@ class SeededBatches:
 
     @property
     def sampler(self) -> SeededBatches:
-        """What is told the epoch: mmengine calls ``batch_sampler.sampler.set_epoch``."""
+        """This object, since mmengine calls ``batch_sampler.sampler.set_epoch``."""
         return self
 
     @property
@@ -143,7 +143,7 @@ class SeededBatches:
             self.batches.sampler.set_epoch(epoch)
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Let the next pass be number ``epoch`` and leave out its first ``batch`` batches."""
+        """Make the next pass number ``epoch``, without its first ``batch`` batches."""
         for earlier in range(epoch if self._remembers else 0):
             self.set_epoch(earlier)
             collections.deque(self._drawn(), maxlen=0)
@@ -151,7 +151,7 @@ class SeededBatches:
         self._started = self._drawn(batch)
 
     def start_after(self, iterations: int) -> None:
-        """Let the next pass go on after ``iterations`` batches, where one pass begins when the one before has ended."""
+        """Make the next pass continue after ``iterations`` batches of consecutive passes."""
         if not self._remembers:
             self.start_at(*divmod(iterations, iterations + 1 if self.infinite else len(self)))
             return
@@ -177,7 +177,7 @@ class SeededBatches:
         return len(self.batches)
 
     def _drawn(self, skip: int = 0) -> Iterator[tuple[int, Any]]:
-        """The batches of a pass after ``skip``, each with the position of its first sample."""
+        """Yield the batches of a pass after ``skip``, each with the position of its first sample."""
         if self.infinite:
             self.batches.sampler.indices = self.batches.sampler._indices_of_rank()
         drawn = _apart(self.batches, mixed_seed(self.seed, self.epoch, ORDER)) if self._remembers else self.batches
@@ -189,7 +189,7 @@ class SeededBatches:
 
 
 def _apart(draws: Iterable[Any], seed: int) -> Iterator[Any]:
-    """``draws``, made with global generators that nothing else moves and that move nothing else."""
+    """Iterate over ``draws`` with a global random state of their own."""
     iterator = None
     with seeded(seed):
         state = _global_state()
@@ -230,27 +230,25 @@ def _seed_own_generators(owner: Any, seed: int) -> None:
 
 
 def run_seed(seed: int | None) -> int:
-    """The seed of the run: that of the first process, which is the one a checkpoint holds."""
+    """Seed of the run: that of process 0, which a checkpoint holds."""
     shared = [seed]
     broadcast_object_list(shared)
     return int(shared[0] or 0)
 
 
-class Draws:
-    """The random state of Python, NumPy and torch, on the CPU and on the devices of ``model``, as it is now.
+class RandomSnapshot:
+    """Snapshot of the random state of Python, NumPy and torch, on the CPU and the CUDA devices of ``model``.
 
     Args:
-        model: Whose CUDA devices count.
+        model: Model whose CUDA devices are included.
     """
 
     def __init__(self, model: nn.Module) -> None:
         devices = {value.device for value in model.parameters() if value.is_cuda}
-        self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        self._global = _global_state()
         self._devices = {device: torch.cuda.get_rng_state(device) for device in devices}
 
     def restore(self) -> None:
-        random.setstate(self._python)
-        np.random.set_state(self._numpy)  # noqa: NPY002
-        torch.set_rng_state(self._torch)
+        _set_global_state(self._global)
         for device, state in self._devices.items():
             torch.cuda.set_rng_state(state, device)

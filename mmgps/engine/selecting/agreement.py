@@ -1,4 +1,4 @@
-"""Whether a selection that was made before is the one that a config asks for."""
+"""Check that an earlier selection is the one that a config asks for."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .selection_loss import SelectionLoss
 
 
 def check_same_method(method: TuningMethod, selection: Selection, where: str) -> None:
-    """Make sure that ``selection`` was made by ``method``, as far as it says.
+    """Check that ``method`` made ``selection``.
 
     Args:
-        method: Of the config.
-        selection: Settings that it does not name, as one of an older release may not, are let pass.
-        where: It was found, for the error.
+        method: Method of the config.
+        selection: Earlier selection; settings that it does not record, as in older releases, are not compared.
+        where: Origin of the selection, for the error message.
 
     Raises:
-        ValueError: If it was made by another, or with other settings; names both.
+        ValueError: If another method made it, or other settings; names both.
     """
     wanted, found = method.settings(), dict(selection.settings)
     if method.name != selection.method or any(wanted.get(key) != value for key, value in found.items()):
@@ -29,15 +29,15 @@ def check_same_method(method: TuningMethod, selection: Selection, where: str) ->
 
 
 def check_same_loss(loss: SelectionLoss, selection: Selection, where: str) -> None:
-    """Make sure that ``selection`` was made by the gradient of ``loss``, as far as it says.
+    """Check that ``selection`` was made by gradients of ``loss``.
 
     Args:
-        loss: Of the config.
-        selection: One without a loss was made without gradients, or before selections named it; it is let pass.
-        where: It was found, for the error.
+        loss: Selection loss of the config.
+        selection: Earlier selection; one that records no loss, as in older releases, is accepted.
+        where: Origin of the selection, for the error message.
 
     Raises:
-        ValueError: If it was made by another loss; names what differs.
+        ValueError: If it was made by another loss; names the differences.
     """
     wanted, found = loss.settings(), selection.loss
     if found is not None and wanted != found:
@@ -51,19 +51,19 @@ def check_same_loss(loss: SelectionLoss, selection: Selection, where: str) -> No
 
 
 def check_same_training(training: SparseTraining | None, found: str | None, selection: Selection) -> None:
-    """Make sure that a checkpoint holds the optimizer's state of ``training``; without connections there is none.
+    """Check that the optimizer state of a checkpoint belongs to ``training``; without connections any will do.
 
     Args:
-        training: Of the config.
-        found: Class of that of the checkpoint; None if it does not say.
-        selection: That was trained.
+        training: Sparse training of the config.
+        found: Class name in the checkpoint; None if it records none.
+        selection: Selection of the checkpoint.
 
     Raises:
-        ValueError: If it was trained by another class.
+        ValueError: If another class trained the checkpoint.
     """
     wanted = type(training).__name__
     if selection.connections and found not in (None, wanted):
         raise ValueError(
-            f"the checkpoint was trained with {found}, the config asks for {wanted}, whose optimizer's state is "
-            f"another; resume with sparse=dict(type='mmgps.{found}') of the hook, or start anew in another work_dir"
+            f'the checkpoint was trained with {found}, the config asks for {wanted}, whose optimizer state '
+            f"differs; resume with sparse=dict(type='mmgps.{found}') of the hook, or start anew in another work_dir"
         )

@@ -1,4 +1,4 @@
-"""The selection pass in parts of a batch, so that it needs no more memory than the training behind it."""
+"""Micro-batches of the selection pass, so that it needs no more memory than training."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from .selection_batches import divide, samples_of
 from .selection_loss import SelectionLoss, TrainingLoss
 
 ROOM = 0.6
-"""The share of what training keeps for a batch that a fitted part and the sums take: a batch of views, what forward and
-backward need in passing, and the gaps of the heap, which training then inherits, come on top."""
+"""Memory of a fitted part and the gradient sums, as a share of the memory that training keeps for a batch. The rest is
+for the batch of views, temporary buffers of forward and backward, and heap fragmentation, which training inherits."""
 PROBE = 2
-"""Images that memory is measured with; a norm over a batch needs two."""
+"""Number of images to measure memory with; a norm over a batch needs two."""
 
 
 @runtime_checkable
 class DivisibleLoss(SelectionLoss, Protocol):
-    """A selection loss that can take the images of a batch some at a time."""
+    """A selection loss that can be computed from parts of a batch."""
 
     def in_parts(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any, int], Iterator[Tensor]]:
-        """The function from a batch, and the images of a part, to scalars whose gradients add up to the batch's.
+        """Function from a batch and a part size to scalars whose gradients add up to the gradient of the batch.
 
-        Each is computed when it is asked for, and has to be differentiated before the next one.
+        Each scalar is computed on demand and must be differentiated before the next one.
         """
         ...
 
     def undivided_reason(self, model: Any, backbone: nn.Module) -> str | None:
-        """Why the images of a batch cannot be taken some at a time; None if they can."""
+        """Reason why a batch must not be divided; None if it may be."""
         ...
 
 
 @MICRO_BATCHES.register_module()
 class MicroBatches:
-    """Takes the gradient of a batch from a few of its images at a time; the gradients add up.
+    """Compute the gradient of a batch as a sum over micro-batches of a few images.
 
-    A network that normalises over the batch keeps it, and the log says so. The gradients of :class:`mmgps.SupConLoss`,
-    and of a task's loss that is a mean over images, are those of whole batches but for rounding. Any other loss, such
-    as a Dice over all pixels of a batch, is taken of each part by itself. Dropout draws other numbers than in a whole
+    A network that normalises over the batch gets full batches, and the log says so. For :class:`mmgps.SupConLoss`, and
+    for a task loss that is a mean over images, the gradients equal those of full batches up to rounding. Any other
+    loss, such as Dice over all pixels of a batch, is computed per part. Dropout draws other numbers than in a full
     batch.
 
     Args:
-        size: Images of a part, for a contrastive loss views of images. None fits it: what a part keeps for its
-            backward, and the summed gradients, then take 0.6 of what training keeps for a batch, as measured with two
-            images.
-        sums_on_host: Whether the gradient of each weight goes to the memory of the host as soon as it is made. For a
-            GPU on which even one dense gradient of the backbone is too much.
-        lean: Configs of options of the backbone within the pass, such as ``mmgps.Recomputation``, with which larger
-            parts fit. They round otherwise.
+        size: Images of a part; for a contrastive loss, views of images. None fits it by a measurement with two images:
+            saved activations of a part and summed gradients then take 0.6 of the activations that training saves for a
+            batch.
+        sums_on_host: Move the gradient of each weight to the host as soon as it is computed, for a GPU that cannot
+            hold one dense gradient of the backbone.
+        lean: Configs of options of the backbone within the pass, such as ``mmgps.Recomputation``, which make larger
+            parts fit and change the rounding.
 
     Raises:
         ValueError: For a size below 1.
@@ -63,13 +63,13 @@ class MicroBatches:
 
     def __init__(self, size: int | None = None, sums_on_host: bool = False, lean: Sequence[dict] = ()) -> None:
         if size is not None and size < 1:
-            raise ValueError(f'size of mmgps.MicroBatches counts images and is to be at least 1, got {size!r}')
+            raise ValueError(f'size of mmgps.MicroBatches counts images and must be at least 1, got {size!r}')
         self.size, self.sums_on_host = size, sums_on_host
         self.lean: list[LeanOption] = [LEAN.build({'_scope_': 'mmgps', **option}) for option in lean]
 
     @contextmanager
     def running(self, backbone: nn.Module) -> Iterator[None]:
-        """The context of the pass.
+        """Context of the pass.
 
         Raises:
             ValueError: If ``backbone`` has nothing for an option of ``lean``.
@@ -90,18 +90,18 @@ class MicroBatches:
         parameters: Mapping[str, nn.Parameter],
         batch_size: int,
     ) -> Callable[[Any], Tensor | Iterator[Tensor]]:
-        """The loss of a batch for :func:`mmgps.selection.sum_gradients`, as a scalar or as those of the parts.
+        """Bind the loss of a batch for :func:`mmgps.selection.sum_gradients`, as one scalar or one per part.
 
         Args:
-            loss: The selection loss.
-            model: Without DDP or another wrapper around it.
-            backbone: The part of it in which connections are chosen.
-            optim_wrapper: For its autocast.
-            parameters: Whose gradients are summed.
-            batch_size: Images in a batch of training.
+            loss: Selection loss.
+            model: Model without DDP or another wrapper.
+            backbone: Part of the model in which connections are selected.
+            optim_wrapper: Optimizer wrapper, for its autocast.
+            parameters: Parameters whose gradients are summed.
+            batch_size: Images in a training batch.
 
         Raises:
-            TypeError: For a loss that is no :class:`DivisibleLoss`.
+            TypeError: For a loss that is not a :class:`DivisibleLoss`.
         """
         if not isinstance(loss, DivisibleLoss):
             raise TypeError(
@@ -150,9 +150,13 @@ class MicroBatches:
 def saved_by(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], forward: Callable[[], Any], selecting: bool
 ) -> int:
-    """Bytes that ``forward`` keeps where of ``model`` only ``parameters`` are trained, or all but ``parameters``.
+    """Bytes that ``forward`` saves for backward; the model is left unchanged.
 
-    The model is left as it was found.
+    Args:
+        model: Model that ``forward`` runs.
+        parameters: Parameters that a selection pass differentiates.
+        forward: Function to measure.
+        selecting: Differentiate only ``parameters``; otherwise all others.
     """
     own = {id(value) for value in parameters.values()}
     with preserved(model):

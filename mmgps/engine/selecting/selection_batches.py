@@ -1,4 +1,4 @@
-"""The batches of a selection pass: every sample once, and as many batches on every process."""
+"""Batches of a selection pass: every sample once, and equally many batches on every process."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..resuming.seeding import SeededDataset, SeededIndex, mixed_seed
 
 @dataclass(frozen=True)
 class SelectionBatches:
-    """Batches with the weight of their loss: 1, or 0 for those that only keep this process in step with the others.
+    """Batches with the weight of their loss: 1, or 0 for batches that only pad this process to the others.
 
-    A norm that is synchronized over the processes waits for all of them in each batch; so all have to have as many.
+    A synchronized norm waits for all processes in each batch, so all need equally many.
 
     Args:
-        loader: Of this process.
-        counted: How many of its batches count; they come first.
+        loader: Data loader of this process.
+        counted: Number of batches that count; they come first.
     """
 
     loader: DataLoader
@@ -42,15 +42,15 @@ def selection_batches(
 ) -> SelectionBatches:
     """Batches for one pass over the training data that leave ``loader`` and its sampler untouched.
 
-    The order is a permutation by the seed, the augmentation of a sample is a function of the seed and the sample: so
-    the pass sees the same pictures whatever the number of processes or workers.
+    The seed determines the order, and seed and sample determine the augmentation, so the pass sees the same images
+    for any number of processes or workers.
 
     Args:
-        loader: The training data loader; its batch size, workers and pipeline are used.
+        loader: Training data loader; its batch size, workers and pipeline are used.
         num_batches: Batches of each process; None for all data.
-        seed: Of the run.
-        rank: Of this process.
-        world_size: Processes that take turns.
+        seed: Seed of the run.
+        rank: Rank of this process.
+        world_size: Number of processes that share the data.
 
     Raises:
         ValueError: For a ``num_batches`` below 1.
@@ -80,21 +80,21 @@ def selection_batches(
 
 
 def batch_size_of(loader: DataLoader) -> int:
-    """Samples in a batch of ``loader``."""
+    """Number of samples in a batch of ``loader``."""
     batches: Any = loader.batch_sampler
     return int(getattr(batches, 'batch_size', loader.batch_size) or 1)
 
 
 def distinct(dataset: Any) -> int:
-    """How many samples ``dataset`` has, those of a ``RepeatDataset`` once: its first ones."""
+    """Number of samples of ``dataset``; those of a ``RepeatDataset`` count once and come first."""
     return distinct(dataset.dataset) if isinstance(dataset, RepeatDataset) else len(dataset)
 
 
 def pad_to_equal(batches: Sequence[list[list[int]]], rank: int) -> tuple[list[list[int]], int]:
-    """The batches of process ``rank``, as many as the process with most of them has, and how many of them count.
+    """Pad the batches of process ``rank`` to the largest number of any process; also return how many of them count.
 
-    A process with fewer repeats its first batch. One without any sample repeats the first of process 0, which has one
-    if there is any sample at all.
+    A process with fewer batches repeats its first one. A process without samples repeats the first batch of process 0,
+    which has one if there is any sample at all.
     """
     mine = batches[rank]
     repeated = (mine or batches[0])[:1]
@@ -102,7 +102,7 @@ def pad_to_equal(batches: Sequence[list[list[int]]], rank: int) -> tuple[list[li
 
 
 def _batches(indices: Sequence[int], size: int) -> list[list[int]]:
-    """Batches of ``size``; a lone last sample joins the batch before, since BN cannot train on one sample."""
+    """Cut into batches of ``size``; a lone last sample joins the batch before, since BN cannot train on one sample."""
     batches = [list(indices[at : at + size]) for at in range(0, len(indices), size)]
     if len(batches) > 1 and len(batches[-1]) == 1 < size:
         lone = batches.pop()
@@ -111,14 +111,14 @@ def _batches(indices: Sequence[int], size: int) -> list[list[int]]:
 
 
 def samples_of(batch: Any) -> int:
-    """Images in ``batch``; the inputs of a model that compares views are a list of views, not of images."""
+    """Number of images in ``batch``; inputs of a model that compares views are a list of views, not of images."""
     given = batch if isinstance(batch, Mapping) else {}
     labelled = given.get('data_samples')
     return len(given.get('inputs', batch) if labelled is None else labelled)
 
 
 def divide(batch: Any, size: int) -> Iterator[Any]:
-    """Parts of ``size`` images of a batch as data loaders of mm libraries collate it, or as they preprocess it.
+    """Divide a batch of an mm library, collated or preprocessed, into parts of ``size`` images.
 
     Raises:
         TypeError: For a batch of another form.

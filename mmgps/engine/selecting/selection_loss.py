@@ -18,32 +18,32 @@ BATCH_NORMS = {'torch.nn.modules.batchnorm._BatchNorm', 'mmcv.ops.sync_bn.SyncBa
 
 
 class SelectionLoss(Protocol):
-    """A loss, and the batches of training data that it is taken over."""
+    """A loss, and the batches of training data to compute it on."""
 
     def batches(
         self, loader: DataLoader, num_batches: int | None, seed: int, rank: int, world_size: int
     ) -> SelectionBatches:
-        """Batches for one pass that leave ``loader`` untouched; for the arguments see :func:`selection_batches`."""
+        """Batches for one pass that leave ``loader`` untouched, see :func:`selection_batches`."""
         ...
 
     def bind(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any], Tensor]:
-        """The function from one of these batches to a scalar, summed over its images.
+        """Function from one of these batches to a scalar, summed over its images.
 
         Args:
-            model: Without DDP or another wrapper around it.
-            backbone: The part of ``model`` in which connections are chosen.
-            optim_wrapper: For its autocast.
+            model: Model without DDP or another wrapper.
+            backbone: Part of ``model`` in which connections are selected.
+            optim_wrapper: Optimizer wrapper, for its autocast.
         """
         ...
 
     def settings(self) -> dict[str, Any]:
-        """Its type and what it was told, as JSON values: a run resumes only under the same."""
+        """Type and arguments as JSON values: a run resumes only under the same."""
         ...
 
 
 @SELECTION_LOSSES.register_module()
 class TaskLoss:
-    """The loss that the model is trained by, over the training data: the default."""
+    """Training loss of the model over the training data: the default."""
 
     def batches(
         self, loader: DataLoader, num_batches: int | None, seed: int, rank: int, world_size: int
@@ -70,11 +70,11 @@ class TaskLoss:
 
 
 class TrainingLoss:
-    """The loss of a batch, summed over its samples, as the model's own ``train_step`` computes it.
+    """Loss of a batch, summed over its samples, as the model's own ``train_step`` computes it.
 
-    ``train_step`` is what a model may override; it hands its loss to an optimizer wrapper, and gets one that keeps
-    it. The mean over a batch is multiplied by the batch's size, so that how samples are batched, or spread over
-    processes, does not weigh them.
+    A model may override ``train_step``, which hands its loss to an optimizer wrapper; here a :class:`LossCapture`
+    takes it. The mean over a batch is multiplied by the batch size, so neither the batch size nor the number of
+    processes changes the weight of a sample.
     """
 
     def __init__(self, model: Any, optim_wrapper: Any) -> None:
@@ -89,7 +89,7 @@ class TrainingLoss:
 
 
 def norms_over_batch(network: nn.Module) -> str | None:
-    """Why ``network`` needs the images of a batch together: it normalises over them. None if it does not."""
+    """Name the norm by which ``network`` normalises over a batch; None if there is none."""
     for name, module in network.named_modules():
         if module.training and type_names(module) & BATCH_NORMS:
             return f'{name} ({type(module).__name__}) normalises over the batch'
@@ -97,13 +97,13 @@ def norms_over_batch(network: nn.Module) -> str | None:
 
 
 class LossCapture:
-    """Keeps the losses that a model's ``train_step`` hands to its optimizer wrapper, and changes nothing.
+    """Optimizer wrapper that captures the losses of a model's ``train_step`` and steps nothing.
 
-    A model with several optimizers asks an ``OptimWrapperDict`` for each by name, and may hand one loss to each: here
-    they are summed. ``train_step`` may also go through the parts of ``update_params`` itself.
+    A model with several optimizers looks them up by name in an ``OptimWrapperDict`` and may hand one loss to each: here
+    they are summed. ``train_step`` may also call the parts of ``update_params`` itself.
 
     Args:
-        optim_wrapper: The wrapper that this stands in for; gives the context of the forward pass, such as autocast.
+        optim_wrapper: Wrapper to replace; it gives the context of the forward pass, such as autocast.
     """
 
     def __init__(self, optim_wrapper: Any) -> None:
@@ -112,7 +112,7 @@ class LossCapture:
 
     @property
     def loss(self) -> Tensor | None:
-        """The sum of what was handed over, None if nothing was."""
+        """Sum of the captured losses, None without any."""
         return sum(self._losses[1:], self._losses[0]) if self._losses else None
 
     def __getitem__(self, name: str) -> LossCapture:
@@ -121,27 +121,27 @@ class LossCapture:
         return part
 
     def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:
-        """The context of the real wrapper."""
+        """Context of the real wrapper."""
         return self._optim_wrapper.optim_context(model)
 
     def update_params(self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None) -> None:
-        """Keep the loss instead of training on it."""
+        """Capture the loss instead of training on it."""
         self._losses.append(loss)
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """The loss itself: there is no accumulation over iterations to make up for."""
+        """Return the loss unchanged, since nothing accumulates over iterations."""
         return loss
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """Keep the loss; its gradient is taken later."""
+        """Capture the loss; it is differentiated later."""
         self._losses.append(loss)
 
     def should_update(self) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     def step(self, **kwargs: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def zero_grad(self, **kwargs: Any) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -28,7 +28,7 @@ from .selection_loss import SelectionLoss, TaskLoss
 
 REPORT_EVERY_S = 10.0
 SYNCHRONIZED = {'torch.nn.modules.batchnorm.SyncBatchNorm', 'mmcv.ops.sync_bn.SyncBatchNorm'}
-"""Classes whose forward pass in training exchanges statistics with the other processes."""
+"""Classes that exchange statistics with other processes in training."""
 
 
 class SelectionPassError(RuntimeError):
@@ -37,12 +37,12 @@ class SelectionPassError(RuntimeError):
 
 @dataclass(frozen=True)
 class SelectionCost:
-    """What a selection took.
+    """Cost of a selection.
 
     Args:
-        seconds: Wall-clock time, of the pass and of the choice.
+        seconds: Wall-clock time of pass and choice.
         batches: Batches of this process.
-        gradient_bytes: Size of the summed gradients, the memory that the pass adds to a forward and backward.
+        gradient_bytes: Size of the summed gradients, which is the memory of the pass beside forward and backward.
     """
 
     seconds: float
@@ -60,12 +60,12 @@ class SelectionCost:
 
 @dataclass(frozen=True)
 class SelectionResult:
-    """What a method chose.
+    """Selection of a method, and its cost.
 
     Args:
-        selection: The choice.
-        cost: What it took.
-        gradients: Weight to the spread of the gradients that it was made by; empty if it was made without.
+        selection: Selected parameters and connections.
+        cost: Cost of the selection.
+        gradients: Quantiles of the summed gradients by weight; empty for a method without gradients.
     """
 
     selection: Selection
@@ -81,15 +81,15 @@ def select(
     objective: SelectionLoss | None = None,
     division: MicroBatches | None = None,
 ) -> SelectionResult:
-    """Let ``method`` choose, with gradients from the training data of ``runner`` if it needs them.
+    """Let ``method`` select, by gradients on the training data of ``runner`` if it needs them.
 
     Args:
-        runner: With the pre-trained weights in its model.
-        backbone: In which to choose.
-        method: What chooses.
+        runner: Runner whose model holds the pre-trained weights.
+        backbone: Backbone to select in.
+        method: Tuning method.
         num_batches: Batches of this process; None for all training data.
-        objective: Whose gradients; the task's own loss by default.
-        division: Into which parts a batch is divided; None for none.
+        objective: Loss to differentiate; the task loss by default.
+        division: Division of a batch into micro-batches; None for full batches.
     """
     began = time.perf_counter()
     gradients, batches, loss = None, 0, None
@@ -145,7 +145,7 @@ def _weighed(losses: Tensor | Iterable[Tensor], weight: float) -> Tensor | Itera
 
 
 def loss_scale(optim_wrapper: Any) -> float | None:
-    """The scale of a wrapper that trains in float16, else None; of several, the largest."""
+    """Loss scale of a wrapper that trains in float16, the largest of several; None without one."""
     if not isinstance(optim_wrapper, OptimWrapper):
         return None
     scales = [_scale(wrapper) for wrapper in wrappers_of(optim_wrapper)]
@@ -159,19 +159,19 @@ def _scale(optim_wrapper: OptimWrapper) -> float | None:
 
 
 def synchronizes(model: nn.Module) -> bool:
-    """Whether a forward pass of ``model`` waits for the other processes."""
+    """Return True if a forward pass of ``model`` waits for other processes."""
     return any(type_names(module) & SYNCHRONIZED for module in model.modules())
 
 
 def any_rank(happened: bool) -> bool:
-    """Whether it happened on any process. All have to ask."""
+    """Return True if ``happened`` is True on any process; all processes must call."""
     flag = torch.tensor(float(happened))
     all_reduce(flag, 'max')
     return bool(flag)
 
 
 def on_all_ranks(work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Do ``work`` on every process; if one fails, all do, instead of waiting for it for ever."""
+    """Do ``work`` on every process; if it fails on one, all raise instead of waiting for ever."""
     result, failure = None, None
     try:
         result = work()
@@ -190,8 +190,7 @@ def on_all_ranks(work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
 def _seeded(batches: Iterable[Any], seed: int, rank: int) -> Iterator[Any]:
     """Seed the generators for each batch by its position.
 
-    Otherwise dropout would depend on what was drawn before, and that on where a runner initialises the model: one that
-    shards it does so on the CPU.
+    Otherwise dropout would depend on earlier draws, and these on the device on which a runner initialises the model.
     """
     for number, batch in enumerate(batches):
         seed_generators(mixed_seed(seed, rank, number))

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from mmgps.registry import EMBEDDINGS, SELECTION_LOSSES, VIEW_ORDERS
 from mmgps.selection.contrastive import TEMPERATURE, last_feature, pooled, spread_pixels, supervised_contrastive
 
-from ..resuming.seeding import Draws
+from ..resuming.seeding import RandomSnapshot
 from .selection_batches import SelectionBatches, divide, samples_of
 from .selection_loss import norms_over_batch
 from .views import VIEWS, Share, view_batches
@@ -23,22 +23,23 @@ from .views import VIEWS, Share, view_batches
 
 @SELECTION_LOSSES.register_module()
 class SupConLoss:
-    """SupCon on the feature of two augmented views of each image: the paper's loss for classification, section 3.1.
+    """SupCon on the features of two augmented views of each image: the paper's loss for classification, section 3.1.
 
-    The head is not run, so an untrained one does not shape the choice. Mixup and the like of the data preprocessor do
-    not apply. A term compares the images of one batch, and the sum weighs a batch by its images: so the selection
-    depends on the batch size, but not on the number of processes, which share whole batches and gather no features.
+    The head does not run, so an untrained head does not influence the selection. Mixup and similar augmentations of the
+    data preprocessor are switched off. Each term compares the images of one batch, and the sum weights a batch by its
+    images: so the selection depends on the batch size but not on the number of processes, which share full batches and
+    gather no features.
 
     Args:
-        temperature: Of the loss.
-        pipeline: Transforms of a view, from the loading of the image to packing; None for those of the training set,
-            which then have to be random.
-        order: Config of the order in which images are drawn.
-        embedding: Config of what is compared.
-        batch_size: Images of a batch; None for that of the training data loader.
+        temperature: Temperature of the loss.
+        pipeline: Transforms of a view, from loading the image to packing; None for those of the training set, which
+            then must be random.
+        order: Config of the sampler that orders the images.
+        embedding: Config of the embedding to compare.
+        batch_size: Images per batch; None for the batch size of the training data loader.
 
     Raises:
-        ValueError: For a temperature that is not above 0, or a batch size below 2, in which nothing is compared.
+        ValueError: For a temperature of 0 or below, or a batch size below 2, which compares nothing.
     """
 
     def __init__(
@@ -50,9 +51,9 @@ class SupConLoss:
         batch_size: int | None = None,
     ) -> None:
         if not temperature > 0:
-            raise ValueError(f'temperature is to be above 0, such as {TEMPERATURE}, got {temperature!r}')
+            raise ValueError(f'temperature must be above 0, such as {TEMPERATURE}, got {temperature!r}')
         if batch_size is not None and batch_size < 2:
-            raise ValueError(f'batch_size is to be at least 2, since images are compared, got {batch_size!r}')
+            raise ValueError(f'batch_size must be at least 2, since the loss compares images, got {batch_size!r}')
         self.temperature, self.pipeline, self.batch_size = temperature, pipeline, batch_size
         self.order = VIEW_ORDERS.build({'_scope_': 'mmgps', 'type': 'ShuffledSampler', **(order or {})})
         self.embedding = EMBEDDINGS.build({'_scope_': 'mmgps', 'type': 'ImageEmbedding', **(embedding or {})})
@@ -80,19 +81,19 @@ class SupConLoss:
     def in_parts(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any, int], Iterator[Tensor]]:
         """See :class:`mmgps.engine.selecting.micro_batches.DivisibleLoss`.
 
-        The vectors of all parts are made first, without a graph but for the last part. The gradient of the loss in them
-        is then handed to the weights part by part, by the product of the two; the vectors of the other parts are made
-        anew for it, under the same random numbers.
+        The vectors of all parts are computed first, with a graph for the last part only. The gradient of the loss with
+        respect to them then reaches the weights part by part, through the product of the two; for this the vectors of
+        the other parts are computed again, under the same random numbers.
         """
 
         def parts(batch: Any, size: int) -> Iterator[Tensor]:
             data = _preprocessed(model, batch)
             pieces, draws, found = list(divide(data, size)), [], []
             for piece in pieces:
-                draws.append(Draws(model))
+                draws.append(RandomSnapshot(model))
                 with torch.set_grad_enabled(piece is pieces[-1]):
                     found.append(self._embedded(model, backbone, optim_wrapper, piece))
-            after = Draws(model)
+            after = RandomSnapshot(model)
             last, _ = found[-1]
             vectors = torch.cat([own.detach() for own, _ in found]).requires_grad_()
             loss = supervised_contrastive(vectors, torch.cat([own for _, own in found]), self.temperature)
@@ -141,7 +142,7 @@ def _preprocessed(model: Any, batch: Any) -> Any:
 
 @contextmanager
 def _unmixed(preprocessor: Any) -> Iterator[Any]:
-    """The data preprocessor without Mixup and the like."""
+    """Context with the data preprocessor without Mixup and similar augmentations."""
     augments = getattr(preprocessor, 'batch_augments', None)
     if augments is None:
         yield preprocessor
@@ -158,14 +159,14 @@ def _described(component: Any) -> dict[str, Any]:
 
 
 class Embedding(Protocol):
-    """Vectors and labels from what a backbone returns."""
+    """Vectors and labels from the output of a backbone."""
 
     def __call__(self, outputs: Any, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        """Take them out.
+        """Extract vectors and labels.
 
         Args:
-            outputs: Of the backbone, for ``N`` images.
-            samples: The data sample of each image.
+            outputs: Output of the backbone for ``N`` images.
+            samples: Data sample of each image.
 
         Returns:
             Vectors ``[M, C]`` and labels ``[M]``.
@@ -175,7 +176,7 @@ class Embedding(Protocol):
 
 @EMBEDDINGS.register_module()
 class ImageEmbedding:
-    """One vector for each image: class token, or average of the last stage; the label is the class of the image."""
+    """One vector per image, the class token or the average of the last stage, labelled by the class of the image."""
 
     def __call__(self, outputs: Any, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
         feature = pooled(last_feature(outputs))
@@ -184,11 +185,11 @@ class ImageEmbedding:
 
 @EMBEDDINGS.register_module()
 class PixelEmbedding:
-    """Single places of the last map; the label is that of the annotated pixel there.
+    """Vectors at single positions of the last feature map, labelled by the annotated pixel there.
 
     Args:
-        per_image: At most so many places of each image, spread evenly; the loss compares each with each.
-        ignored: Label whose pixels are left out.
+        per_image: Maximum number of positions per image, spread evenly; the loss compares every pair.
+        ignored: Label of pixels to leave out.
 
     Raises:
         ValueError: For ``per_image`` below 1.
@@ -196,7 +197,7 @@ class PixelEmbedding:
 
     def __init__(self, per_image: int = 64, ignored: int = 255) -> None:
         if per_image < 1:
-            raise ValueError(f'per_image counts places of an image and is to be at least 1, got {per_image!r}')
+            raise ValueError(f'per_image counts positions of an image and must be at least 1, got {per_image!r}')
         self.per_image, self.ignored = per_image, ignored
 
     def __call__(self, outputs: Any, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Batches of two augmented views of each image, and the orders that say which images meet in one."""
+"""Batches of two augmented views of each image, and the samplers that decide which images form a batch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ VIEWS = 2
 
 
 class TwoViews:
-    """A data set whose every item is a list of two views of an image, augmented by seeds of their own.
+    """A data set whose items are lists of two views of an image, each augmented by its own seed.
 
     Args:
-        dataset: One of mmengine, or a wrapper around one.
+        dataset: Data set of mmengine, or a wrapper around one.
         pipeline: Configs of transforms; None for those of ``dataset``.
 
     Raises:
-        TypeError: For a pipeline with a data set that does not give out what it is to start from.
+        TypeError: For a pipeline, if the data set has no ``get_data_info`` to start it from.
     """
 
     def __init__(self, dataset: Any, pipeline: Sequence[Any] | None) -> None:
@@ -55,10 +55,10 @@ class TwoViews:
 
 
 class SideBySide:
-    """Collates lists of views as if each view were an image of its own.
+    """Collate lists of views as if each view were an image of its own.
 
     Args:
-        collate: Of the training data loader.
+        collate: Collate function of the training data loader.
     """
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
@@ -70,12 +70,12 @@ class SideBySide:
 
 @dataclass(frozen=True)
 class Share:
-    """The part of a process in a pass.
+    """Share of a process in a pass.
 
     Args:
-        rank: Of the process.
-        world_size: Processes that take turns.
-        most: Batches that each takes at most; None for all.
+        rank: Rank of the process.
+        world_size: Number of processes that share the batches.
+        most: Maximum number of batches of each process; None for all.
     """
 
     rank: int = 0
@@ -91,18 +91,18 @@ def view_batches(
     pipeline: Sequence[Any] | None = None,
     size: int | None = None,
 ) -> SelectionBatches:
-    """Batches of views, cut before they are spread over the processes.
+    """Batches of views, formed before they are distributed over the processes.
 
-    The loss compares the images of a batch, so which meet in one must not depend on the number of processes: each takes
-    every ``world_size``-th batch. The augmentation of a view is a function of the seed and its place in the order.
+    The loss compares the images of a batch, so batches must not depend on the number of processes: each process takes
+    every ``world_size``-th batch. Seed and position in the order determine the augmentation of a view.
 
     Args:
-        loader: The training data loader, which stays untouched.
+        loader: Training data loader, which stays untouched.
         indices: Images in the order in which they are cut into batches.
-        seed: Of the run.
-        share: Of this process.
-        pipeline: As for :class:`TwoViews`.
-        size: Images of a batch, of which each has two views; None for the batch size of ``loader``.
+        seed: Seed of the run.
+        share: Share of this process.
+        pipeline: Transforms of a view, see :class:`TwoViews`.
+        size: Images per batch, each with two views; None for the batch size of ``loader``.
 
     Raises:
         TypeError: For an iterable data set.
@@ -128,7 +128,7 @@ def view_batches(
 
 
 def _cut(draws: list[int], size: int) -> list[list[int]]:
-    """Batches of ``size``; a lone last image, which has nothing to be compared with, joins the batch before it."""
+    """Cut into batches of ``size``; a lone last image, which could not be compared, joins the batch before it."""
     cut = [draws[at : at + size] for at in range(0, len(draws), size)]
     if len(cut) > 1 and len(cut[-1]) == 1 < size:
         cut[-2:] = [cut[-2] + cut[-1]]
@@ -136,7 +136,7 @@ def _cut(draws: list[int], size: int) -> list[list[int]]:
 
 
 class ViewOrder(Protocol):
-    """An order of drawing."""
+    """A sampler that orders the images of a contrastive selection."""
 
     def indices(self, dataset: Any, seed: int) -> list[int]:
         """Positions in ``dataset``, in the order in which they are cut into batches."""
@@ -155,11 +155,11 @@ class ShuffledSampler:
 class ClassBalancedSampler:
     """Every class as often as the largest one, several images of a class at a time.
 
-    The images of a class are shuffled again each time they are used up. So small classes weigh what large ones do, and
-    a batch holds other images of the same class, where with many classes and small batches it would hardly ever.
+    The images of a class are shuffled again whenever they are used up. So small classes weigh as much as large ones,
+    and a batch holds several images of a class, which is rare otherwise with many classes and small batches.
 
     Args:
-        images_per_class: Images of a class that stand side by side. Choose a divisor of the batch size.
+        images_per_class: Number of consecutive images of a class. Choose a divisor of the batch size.
 
     Raises:
         ValueError: For ``images_per_class`` below 1.
@@ -167,7 +167,7 @@ class ClassBalancedSampler:
 
     def __init__(self, images_per_class: int = 4) -> None:
         if images_per_class < 1:
-            raise ValueError(f'images_per_class is to be at least 1, got {images_per_class!r}')
+            raise ValueError(f'images_per_class must be at least 1, got {images_per_class!r}')
         self.images_per_class = images_per_class
 
     def indices(self, dataset: Any, seed: int) -> list[int]:
@@ -183,10 +183,10 @@ class ClassBalancedSampler:
 
 
 def class_of(dataset: Any, at: int) -> int:
-    """The class of image ``at``, without loading it.
+    """Class of image ``at``, without loading it.
 
     Raises:
-        TypeError: For a data set that cannot say.
+        TypeError: For a data set without classes of images.
     """
     try:
         categories = getattr(dataset, 'get_cat_ids', None)
@@ -195,13 +195,13 @@ def class_of(dataset: Any, at: int) -> int:
         found = None
     if found is None:
         raise TypeError(
-            f'{type(dataset).__name__} does not say which class an image has (get_cat_ids), so classes cannot be '
+            f'{type(dataset).__name__} has no classes of images (get_cat_ids), so they cannot be '
             "balanced; use order=dict(type='mmgps.ShuffledSampler')"
         )
     return int(found[0])
 
 
 def _drawn(own: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
-    """``count`` of the images ``own``, each again only after all others."""
+    """Draw ``count`` of the images ``own``, repeating one only after all others."""
     times = -(-count // len(own))
     return np.concatenate([rng.permutation(own) for _ in range(times)])[:count].tolist()

@@ -210,7 +210,7 @@ class Averaging(torch.optim.SGD):
 def test_an_optimizer_that_cannot_be_built_anew() -> None:
     layer = nn.Linear(2, 2)
     wrapper = GPSOptimWrapper(Averaging(layer.parameters(), torch.zeros(1)))
-    with pytest.raises(ValueError, match=r'Averaging makes its state at construction, .* such as AdamW'):
+    with pytest.raises(ValueError, match=r'Averaging creates its state at construction, .* such as AdamW'):
         hold_only_trained(wrapper, [layer.bias], SimpleNamespace(replacements=dict), True, {})
 
 

@@ -110,7 +110,7 @@ def test_a_loop_by_iteration_names_its_end() -> None:
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(warm_up=-1), 'warm_up is to be at least 0'),
+        (dict(warm_up=-1), 'warm_up must be at least 0'),
         (dict(start_factor=0.0), 'start_factor in'),
         (dict(at_most=1.0), 'at_most in'),
         (dict(by_epoch=True), 'set convert_to_iter_based=True'),

@@ -316,7 +316,7 @@ def test_resuming_without_a_word_of_the_base_is_refused(tmp_path: Path, base: Pa
     train(cfg)
     cfg = config(tmp_path, base)
     cfg.custom_hooks[1], cfg.resume, cfg.train_cfg.max_iters = deltas, True, 8
-    with pytest.raises(ValueError, match='says nothing of the base'):
+    with pytest.raises(ValueError, match='does not describe its base'):
         train(cfg)
 
 

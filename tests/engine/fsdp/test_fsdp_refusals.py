@@ -48,8 +48,8 @@ def hooks(*more: dict, **gps: Any) -> list[dict]:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     'masked': (dict(custom_hooks=hooks(sparse=dict(type='mmgps.MaskedTraining'))), 'copy of the whole base'),
-    'ema': (dict(custom_hooks=hooks(dict(type='EMAHook'))), 'EMAHook needs the whole model .* train without it'),
-    'delta': (dict(custom_hooks=hooks(dict(type='mmgps.DeltaHook'))), 'DeltaHook needs the whole model .*tools/delta'),
+    'ema': (dict(custom_hooks=hooks(dict(type='EMAHook'))), 'EMAHook needs the full model .* train without it'),
+    'delta': (dict(custom_hooks=hooks(dict(type='mmgps.DeltaHook'))), 'DeltaHook needs the full model .*tools/delta'),
     'report': (dict(custom_hooks=hooks(dict(type='mmgps.SelectionReportHook'))), 'tools/selection_report.py'),
     'wrapper': (dict(strategy=dict(type='mmgps.GPSFSDPStrategy', model_wrapper=dict(type='X'))), 'model_wrapper'),
     'unit': (dict(strategy=dict(type='mmgps.GPSFSDPStrategy', units=['Encoder'])), "'Encoder'.*nearest.*EncoderLayer"),
@@ -110,7 +110,7 @@ def test_a_torch_without_fsdp2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_strategies_that_lay_parameters_out_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, 'set_device', lambda device: None)
     cfg = config(tmp_path, strategy=dict(type='FSDPStrategy', model_wrapper=dict(device_id=torch.device('cpu'))))
-    with pytest.raises(TypeError, match=r"FSDPStrategy lays the parameters out anew .*'mmgps.GPSFSDPStrategy'"):
+    with pytest.raises(TypeError, match=r"FSDPStrategy rearranges the parameters .*'mmgps.GPSFSDPStrategy'"):
         train_any(cfg)
 
 

@@ -174,8 +174,8 @@ def test_another_method_keeps_the_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(temperature=0), 'temperature is to be above 0'),
-        (dict(batch_size=1), 'at least 2, since images are compared'),
+        (dict(temperature=0), 'temperature must be above 0'),
+        (dict(batch_size=1), 'at least 2, since the loss compares images'),
         (dict(order=dict(type='mmgps.ClassBalancedSampler', images_per_class=0)), 'at least 1, got 0'),
         (dict(embedding=dict(type='mmgps.PixelEmbedding', per_image=0)), 'at least 1, got 0'),
     ],
@@ -187,7 +187,7 @@ def test_bad_options(options: dict, message: str) -> None:
 
 def test_a_data_set_that_cannot_say_its_classes_is_named() -> None:
     for dataset in ([1, 2, 3], TinyPictures(pipeline=[])):
-        with pytest.raises(TypeError, match=rf'{type(dataset).__name__} does not say which class .* use order'):
+        with pytest.raises(TypeError, match=rf'{type(dataset).__name__} has no classes of images .* use order'):
             ClassBalancedSampler().indices(dataset, 0)
 
 

@@ -57,7 +57,7 @@ def init_model(
     model: Any = build_base(cfg, base, read.target if read else 'backbone')
     if read is not None:
         AppliedDelta(model, read)
-        tell_classes(model, read)
+        set_classes(model, read)
     model.cfg = cfg
     return model.to(device).eval()
 
@@ -73,7 +73,7 @@ class ModelBank(DeltaBank):
         self.switched(None)
 
     def switched(self, delta: Delta | None) -> None:
-        tell_classes(self.model, delta)
+        set_classes(self.model, delta)
 
 
 def init_bank(
@@ -106,7 +106,7 @@ def init_bank(
     return bank
 
 
-def tell_classes(model: Any, delta: Delta | None) -> None:
+def set_classes(model: Any, delta: Delta | None) -> None:
     """Give ``model`` the meta data of the data set that ``delta`` was trained on, or none without a delta."""
     vars(model).pop('dataset_meta', None)
     if delta is not None and delta.origin.dataset_meta:

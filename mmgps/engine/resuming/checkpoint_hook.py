@@ -92,15 +92,14 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _remove_other_best(self, runner: Runner) -> None:
         """Remove older best files that a killed run had no time to remove."""
-        best = (getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values())
-        for path in map(Path, filter(None, best if resumed(runner) else ())):
+        for path in map(Path, self._best_paths() if resumed(runner) else ()):
             if (Path(self.out_dir) / path.name).is_file():
                 remove_other_best(Path(self.out_dir), path.name)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         if not self.save_best or not hasattr(self, 'file_backend'):  # set when training begins; before, none is better
             return
-        backend, later = self.file_backend, _RemovesLater(self.file_backend)
+        backend, later = self.file_backend, _DeferredRemoval(self.file_backend)
         self.file_backend = later
         try:
             with self._at(runner.epoch, runner.iter):
@@ -113,10 +112,13 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_main_process():
             self._remove_other_best(runner)
 
+    def _best_paths(self) -> list[str]:
+        best = (getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values())
+        return [path for path in best if path]
+
     def _is_outdated(self, path: str) -> bool:
         """Return True if ``path`` is a file of this run, and not the new best one under the name of the old."""
-        best = (getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values())
-        return path not in best and path == self.file_backend.join_path(self.out_dir, Path(path).name)
+        return path not in self._best_paths() and path == self.file_backend.join_path(self.out_dir, Path(path).name)
 
     def _enter(self, runner: Runner, step: int) -> list[str]:
         """Count the checkpoint of ``step`` among those to keep, and return the paths that drop out."""
@@ -135,7 +137,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend.rmtree(path)
 
 
-class _RemovesLater:
+class _DeferredRemoval:
     """A file backend that records the paths to remove instead of removing them."""
 
     def __init__(self, backend: Any) -> None:

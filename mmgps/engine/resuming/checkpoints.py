@@ -178,7 +178,7 @@ def is_training(runner: Runner) -> bool:
     return isinstance(runner.optim_wrapper, OptimWrapper)
 
 
-def is_whole(path: Path) -> bool:
+def is_complete(path: Path) -> bool:
     """Return True if a checkpoint was written to its end; folders, which some strategies write, are not checked."""
     return path.is_dir() or zipfile.is_zipfile(path)
 
@@ -200,13 +200,13 @@ def remove_other_best(folder: Path, best: str) -> None:
 def _wrong(name: str) -> str:
     if not name:
         return 'is empty'
-    if '://' in name or (Path(name).exists() and is_whole(Path(name))):
+    if '://' in name or (Path(name).exists() and is_complete(Path(name))):
         return ''
     return f'names {name}, which is ' + ('damaged: its end is missing' if Path(name).exists() else 'not there')
 
 
 def _advice(work_dir: Path) -> str:
-    found = [path for path in work_dir.glob('*.pth') if path.is_file() and is_whole(path)]
+    found = [path for path in work_dir.glob('*.pth') if path.is_file() and is_complete(path)]
     found.sort(key=lambda path: path.stat().st_mtime)
     if not found:
         return f'no whole checkpoint lies beside it; delete {NOTE} to start anew'

@@ -30,9 +30,9 @@ from .hook_memory import HookMemory
 from .loaders import ResumableIterator, check_batches, check_positions, seeded_loader
 from .pending_gradients import KEY as GRADIENTS_KEY
 from .pending_gradients import pack_gradients, restore_gradients
-from .resumption import KEY, BeforeValidation, plan_resumption, say_if_finished, validate_if_due
+from .resumption import KEY, BeforeValidation, plan_resumption, validate_if_due, warn_if_finished
 from .run_settings import RunSettings
-from .schedules import ResumptionPlan, carry_out
+from .schedules import ResumptionPlan, apply_plan
 from .seeding import mixed_seed, run_seed, seed_generators
 
 
@@ -90,7 +90,7 @@ class ExactResumeHook(Hook):
         check_batches(loop.dataloader)
         assert self._settings is not None
         if self._plan is not None:
-            carry_out(runner, self._plan, self._settings)
+            apply_plan(runner, self._plan, self._settings)
             self._plan = None
         loop.dataloader = seeded_loader(loop.dataloader, self._seed, self._rank)
         if isinstance(loop, IterBasedTrainLoop):
@@ -104,7 +104,7 @@ class ExactResumeHook(Hook):
         self._memory.begin(runner)
         if resumed(runner):
             validate_if_due(runner)
-            say_if_finished(runner)
+            warn_if_finished(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Set the epoch of the order, also if the config lacks mmengine's hook for it."""

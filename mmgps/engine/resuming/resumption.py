@@ -93,7 +93,7 @@ def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings
     return plan
 
 
-def say_if_finished(runner: Runner) -> None:
+def warn_if_finished(runner: Runner) -> None:
     """Warn if a resumed run is at its end, and say how to make it longer."""
     loop: Any = runner.train_loop
     by_iteration = isinstance(loop, IterBasedTrainLoop)

@@ -51,7 +51,7 @@ class ResumptionPlan:
     groups: list[list[dict[str, Any]]]
 
 
-def carry_out(runner: Runner, plan: ResumptionPlan, now: RunSettings) -> None:
+def apply_plan(runner: Runner, plan: ResumptionPlan, now: RunSettings) -> None:
     """Apply the settings of the config, and step fresh schedulers to the position of the run."""
     for own, wanted in zip(groups_of(runner), plan.groups, strict=True):
         for group, settings in zip(own, wanted, strict=True):

@@ -16,7 +16,7 @@ from mmgps.sparse import LeanOption, saved_bytes, start_options
 from .selection_batches import divide, samples_of
 from .selection_loss import SelectionLoss, TrainingLoss
 
-ROOM = 0.6
+MEMORY_SHARE = 0.6
 """Memory of a fitted part and the gradient sums, as a share of the memory that training keeps for a batch. The rest is
 for the batch of views, temporary buffers of forward and backward, and heap fragmentation, which training inherits."""
 PROBE = 2
@@ -139,7 +139,7 @@ class MicroBatches:
             training = TrainingLoss(model, optim_wrapper)
             own = loss.bind(model, backbone, optim_wrapper)
             each = saved_by(model, parameters, lambda: own(probe), True) / PROBE
-            room = ROOM * batch_size * saved_by(model, parameters, lambda: training(probe), False) / PROBE
+            room = MEMORY_SHARE * batch_size * saved_by(model, parameters, lambda: training(probe), False) / PROBE
             sums = 0 if self.sums_on_host else sum(4 * value.numel() for value in parameters.values())
             size = max(1, int((room - sums) / max(each, 1)))
         if size < images:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmengine.dataset import RepeatDataset
@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..resuming.loaders import rebuild
 from ..resuming.seeding import SeededDataset, SeededIndex, mixed_seed
+
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
@@ -58,25 +60,43 @@ def selection_batches(
     """
     if num_batches is not None and num_batches < 1:
         raise ValueError(f'num_batches must be at least 1, or None for all data, got {num_batches}')
-    if isinstance(loader.dataset, IterableDataset):
-        raise TypeError(f'the selection pass needs a data set with a length, got {type(loader.dataset).__name__}')
+    check_length(loader)
     size = batch_size_of(loader)
-    data = SeededDataset(loader.dataset)
     order = torch.randperm(distinct(loader.dataset), generator=torch.Generator().manual_seed(seed)).tolist()
     shares = [order[at::world_size] for at in range(world_size)]
     if num_batches is not None:
         shares = [share[: num_batches * size] for share in shares]
-    mine, counted = pad_to_equal([_batches(share, size) for share in shares], rank)
-    return SelectionBatches(
-        rebuild(
-            loader,
-            dataset=data,
-            batch_sampler=[[SeededIndex(index, mixed_seed(seed, index)) for index in batch] for batch in mine],
-            generator=torch.Generator().manual_seed(seed),
-            **(dict(persistent_workers=False) if loader.num_workers else {}),
-        ),
-        counted,
-    )
+    draws = [[SeededIndex(index, mixed_seed(seed, index)) for index in share] for share in shares]
+    return padded(loader, [cut(share, size) for share in draws], rank, seed, dataset=SeededDataset(loader.dataset))
+
+
+def check_length(loader: DataLoader) -> None:
+    """Check that the data set of ``loader`` has a length.
+
+    Raises:
+        TypeError: For an iterable data set.
+    """
+    if isinstance(loader.dataset, IterableDataset):
+        raise TypeError(f'the selection pass needs a data set with a length, got {type(loader.dataset).__name__}')
+
+
+def padded(
+    loader: DataLoader, batches: Sequence[list[list[SeededIndex]]], rank: int, seed: int, **changes: Any
+) -> SelectionBatches:
+    """Batches of process ``rank``, padded to the largest number of any process.
+
+    Args:
+        loader: Training data loader, which stays untouched.
+        batches: Indices of the samples of each batch, for each process.
+        rank: Rank of this process.
+        seed: Seed of the run.
+        changes: Replacements for parts of ``loader``, such as its data set.
+    """
+    mine, counted = pad_to_equal(batches, rank)
+    changes.update(batch_sampler=mine, generator=torch.Generator().manual_seed(seed))
+    if loader.num_workers:
+        changes['persistent_workers'] = False
+    return SelectionBatches(rebuild(loader, **changes), counted)
 
 
 def batch_size_of(loader: DataLoader) -> int:
@@ -90,7 +110,7 @@ def distinct(dataset: Any) -> int:
     return distinct(dataset.dataset) if isinstance(dataset, RepeatDataset) else len(dataset)
 
 
-def pad_to_equal(batches: Sequence[list[list[int]]], rank: int) -> tuple[list[list[int]], int]:
+def pad_to_equal(batches: Sequence[list[list[T]]], rank: int) -> tuple[list[list[T]], int]:
     """Pad the batches of process ``rank`` to the largest number of any process; also return how many of them count.
 
     A process with fewer batches repeats its first one. A process without samples repeats the first batch of process 0,
@@ -101,9 +121,9 @@ def pad_to_equal(batches: Sequence[list[list[int]]], rank: int) -> tuple[list[li
     return mine + repeated * (max(map(len, batches)) - len(mine)), len(mine)
 
 
-def _batches(indices: Sequence[int], size: int) -> list[list[int]]:
-    """Cut into batches of ``size``; a lone last sample joins the batch before, since BN cannot train on one sample."""
-    batches = [list(indices[at : at + size]) for at in range(0, len(indices), size)]
+def cut(samples: Sequence[T], size: int) -> list[list[T]]:
+    """Cut into batches of ``size``; a lone last one joins the batch before, for BN and for comparisons."""
+    batches = [list(samples[at : at + size]) for at in range(0, len(samples), size)]
     if len(batches) > 1 and len(batches[-1]) == 1 < size:
         lone = batches.pop()
         batches[-1] += lone
@@ -125,12 +145,12 @@ def divide(batch: Any, size: int) -> Iterator[Any]:
     """
     images = samples_of(batch)
     for start in range(0, images, size):
-        yield _cut(batch, images, slice(start, start + size))
+        yield _sliced(batch, images, slice(start, start + size))
 
 
-def _cut(part: Any, images: int, which: slice) -> Any:
+def _sliced(part: Any, images: int, which: slice) -> Any:
     if isinstance(part, Mapping):
-        return {name: _cut(value, images, which) for name, value in part.items()}
+        return {name: _sliced(value, images, which) for name, value in part.items()}
     if part is None:
         return None
     if isinstance(part, Tensor | Sequence) and len(part) == images:

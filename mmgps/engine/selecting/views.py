@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from mmengine.dataset import Compose
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from mmgps.registry import VIEW_ORDERS
 
-from ..resuming.loaders import rebuild
 from ..resuming.seeding import SeededIndex, mixed_seed, seeded
-from .selection_batches import SelectionBatches, distinct, pad_to_equal
+from .selection_batches import SelectionBatches, batch_size_of, check_length, cut, distinct, padded
 
 VIEWS = 2
 
@@ -107,32 +105,17 @@ def view_batches(
     Raises:
         TypeError: For an iterable data set.
     """
-    if isinstance(loader.dataset, IterableDataset):
-        raise TypeError(f'the selection pass needs a data set with a length, got {type(loader.dataset).__name__}')
-    batches: Any = loader.batch_sampler
-    size = size or int(getattr(batches, 'batch_size', loader.batch_size) or 1)
-    draws: list[int] = [SeededIndex(index, mixed_seed(seed, place, index)) for place, index in enumerate(indices)]
-    cut = _cut(draws, size)
-    mine, counted = pad_to_equal(
-        [cut[at :: share.world_size][: share.most] for at in range(share.world_size)], share.rank
-    )
-    views = rebuild(
+    check_length(loader)
+    draws = [SeededIndex(index, mixed_seed(seed, place, index)) for place, index in enumerate(indices)]
+    batches = cut(draws, size or batch_size_of(loader))
+    return padded(
         loader,
+        [batches[at :: share.world_size][: share.most] for at in range(share.world_size)],
+        share.rank,
+        seed,
         dataset=TwoViews(loader.dataset, pipeline),
-        batch_sampler=mine,
         collate_fn=SideBySide(loader.collate_fn),
-        generator=torch.Generator().manual_seed(seed),
-        **(dict(persistent_workers=False) if loader.num_workers else {}),
     )
-    return SelectionBatches(views, counted)
-
-
-def _cut(draws: list[int], size: int) -> list[list[int]]:
-    """Cut into batches of ``size``; a lone last image, which could not be compared, joins the batch before it."""
-    cut = [draws[at : at + size] for at in range(0, len(draws), size)]
-    if len(cut) > 1 and len(cut[-1]) == 1 < size:
-        cut[-2:] = [cut[-2] + cut[-1]]
-    return cut
 
 
 class ViewOrder(Protocol):

@@ -201,7 +201,7 @@ def test_a_fitted_part_keeps_less_than_training_does(monkeypatch: pytest.MonkeyP
     list(divided(wide))
     (size,) = (int(line.removeprefix('selection pass: batches of 12 in parts of ')) for line in said)
     selecting = loss.bind(model, model.backbone, WRAPPER)
-    room *= 1.01 * micro_batches.ROOM
+    room *= 1.01 * micro_batches.MEMORY_SHARE
     assert kept(size, selecting, weights) + sums <= room < kept(size + 2, selecting, weights) + sums
 
 

@@ -101,8 +101,8 @@ def test_imports_point_one_way() -> None:
         ('mmgps.sparse.masked', 'import mmgps.tuning'),
         ('mmgps.tuning.gps', 'from mmgps.engine import tune_config'),
         ('mmgps.delta.delta', 'import mmseg.models'),
-        ('mmgps.engine.config', 'from mmseg.models import EncoderDecoder'),
-        ('mmgps.engine.config', 'from mmgps.datasets import PolypDataset'),
+        ('mmgps.engine.configs.config', 'from mmseg.models import EncoderDecoder'),
+        ('mmgps.engine.configs.config', 'from mmgps.datasets import PolypDataset'),
         ('mmgps.datasets.polyp', 'from mmgps.visualization import draw_overlay'),
         ('mmgps.utils.requirements', 'import mmengine'),
         ('mmgps.utils.progress', 'from mmgps.selection import Role'),
@@ -119,7 +119,7 @@ def test_the_walk_finds_what_is_forbidden(module: str, source: str) -> None:
     ('module', 'source'),
     [
         ('mmgps.tuning.gps', 'from mmgps.selection import Role'),
-        ('mmgps.engine.hooks.gps_hook', 'from ..loaders import rebuild'),
+        ('mmgps.engine.hooks.tune_hook', 'from ..resuming.loaders import rebuild'),
         ('mmgps.visualization.sample_view', 'from mmgps.evaluation.foreground import Mask'),
     ],
 )

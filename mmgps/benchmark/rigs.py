@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from mmgps.engine import find_backbone
-from mmgps.engine.selection_loss import TrainingLoss
+from mmgps.engine.selecting.selection_loss import TrainingLoss
 from mmgps.tuning import count_parts, freeze_unselected
 
 from .recipes import Recipe

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmgps.engine import find_backbone
-from mmgps.engine.selection_loss import TrainingLoss
+from mmgps.engine.selecting.selection_loss import TrainingLoss
 from mmgps.tuning import GPS
 
 from .figures import SelectionCost

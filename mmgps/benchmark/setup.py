@@ -19,11 +19,11 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
 from mmgps.engine import GPSAmpOptimWrapper, GPSOptimWrapper, find_backbone, weights_only
-from mmgps.engine.config import AMP_FORM, type_name
-from mmgps.engine.seeding import seed_generators
-from mmgps.engine.selection_batches import selection_batches
-from mmgps.engine.selection_loss import TrainingLoss
-from mmgps.engine.selection_pass import loss_scale
+from mmgps.engine.configs.config import AMP_FORM, type_name
+from mmgps.engine.resuming.seeding import seed_generators
+from mmgps.engine.selecting.selection_batches import selection_batches
+from mmgps.engine.selecting.selection_loss import TrainingLoss
+from mmgps.engine.selecting.selection_pass import loss_scale
 from mmgps.selection import sum_gradients
 from mmgps.tuning import GPS
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mmgps.engine.seeding import mixed_seed, seed_generators
+from mmgps.engine.resuming.seeding import mixed_seed, seed_generators
 
 Step = Callable[[Any], Any]
 Clock = Callable[[], float]

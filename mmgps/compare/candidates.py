@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmgps.engine.components import METHOD_NAMES, build_method, check_method_name
+from mmgps.engine.configs.components import METHOD_NAMES, build_method, check_method_name
 from mmgps.utils.names import nearest
 
 from .options import parse_options

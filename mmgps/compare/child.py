@@ -16,7 +16,7 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from mmgps.engine import weights_only  # noqa: E402
-from mmgps.engine.whole_checkpoints import DivergedError  # noqa: E402
+from mmgps.engine.resuming.checkpoints import DivergedError  # noqa: E402  # noqa: E402
 from mmgps.utils.atomic_file import read_json, write_json  # noqa: E402
 
 from .lifeline import end_with_parent  # noqa: E402

@@ -19,7 +19,7 @@ from torch import nn
 from mmgps.benchmark.machine import machine_header
 from mmgps.benchmark.memory import peak_resident
 from mmgps.engine import TuneHook, find_backbone
-from mmgps.engine.selection_pass import unwrapped
+from mmgps.engine.tuned_backbone import unwrapped
 from mmgps.selection import Selection
 from mmgps.tuning.report import count_backbone, count_parts, count_whole
 from mmgps.utils.atomic_file import write_json

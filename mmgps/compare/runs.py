@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmgps.engine import tune_config
-from mmgps.engine.config import type_name
+from mmgps.engine.configs.config import type_name
 from mmgps.utils.atomic_file import read_json, write_json
 
 from .candidates import Candidate

@@ -31,7 +31,7 @@ class PolypImages:
         self.source = get_source(name)
 
     def provide(self, cfg: Config) -> None:
-        """Make what is missing; see :class:`mmgps.engine.inputs.Input`."""
+        """Make what is missing; see :class:`mmgps.engine.configs.inputs.Input`."""
         roots = {Path(data['data_root']) for data in rooted_datasets(cfg) if data.get('type') == DATASET}
         for root in sorted(roots):
             if _is_empty(root):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmgps.engine.checkpoints import load_plain, write_plain
+from mmgps.engine.safe_loading import load_plain, write_plain
 from mmgps.utils.atomic_file import check_apart
 from mmgps.utils.names import nearest
 

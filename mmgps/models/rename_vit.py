@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from mmgps.engine.checkpoints import load_plain, write_plain
+from mmgps.engine.safe_loading import load_plain, write_plain
 from mmgps.utils.atomic_file import check_apart
 
 RENAMED = {

@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 from mmgps.delta import load_delta
 from mmgps.engine import find_backbone
 from mmgps.engine.hooks import find_tune_hook
-from mmgps.engine.last_checkpoint import resumed
-from mmgps.engine.selection_pass import unwrapped
+from mmgps.engine.resuming.checkpoints import resumed
+from mmgps.engine.tuned_backbone import unwrapped
 from mmgps.registry import HOOKS
 from mmgps.selection import Selection, load_selection
 from mmgps.sparse import CompactTraining

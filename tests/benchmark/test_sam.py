@@ -50,7 +50,7 @@ def test_the_benchmark_runs_on_sam(real_data: Path) -> None:
     """The reduced config, all layers of which have a route."""
     from mmengine.config import Config
 
-    from mmgps.engine.config import set_data_root
+    from mmgps.engine.configs.config import set_data_root
 
     cfg = Config.fromfile(ROOT / 'configs/sam/gps_sam-mini_kvasir-128.py')
     set_data_root(cfg, str(real_data / 'kvasir_seg_352'))

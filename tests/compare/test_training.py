@@ -15,7 +15,7 @@ import mmgps.engine.hooks.before_after_hook as before_after_hook
 from mmgps.compare import parse_candidate
 from mmgps.compare.child import has_checkpoint, train
 from mmgps.compare.runs import Recipe, Run
-from mmgps.engine.whole_checkpoints import DivergedError
+from mmgps.engine.resuming.checkpoints import DivergedError
 
 HEAD = 8 * 16 * 9 + 2 * 8 + (8 + 1) * 2
 NEURONS = 240

@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from tiny import assert_same_bits, state_of, stop_workers
 
 from mmgps.engine import TuneHook, find_backbone
-from mmgps.engine.config import set_data_root
+from mmgps.engine.configs.config import set_data_root
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).resolve().parents[2]

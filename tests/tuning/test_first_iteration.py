@@ -239,7 +239,9 @@ def test_a_result_that_nothing_uses_is_not_cut_off(method: str, path: Callable, 
 def test_what_a_layer_in_a_way_of_its_own_gives_is_detached(method: str, path: Callable) -> None:
     model = frozen_at_first(path)
     model.backbone.middle = Standardised(WIDTH, WIDTH)
-    with pytest.raises(UntrainedError, match=r"gradient in the first iteration: 'backbone\.middle\..*; .* are detached"):
+    with pytest.raises(
+        UntrainedError, match=r"gradient in the first iteration: 'backbone\.middle\..*; .* are detached"
+    ):
         Run(model, METHODS[method]()).iterate(0)
 
 

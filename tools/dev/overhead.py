@@ -21,8 +21,8 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from mmgps.delta import save_delta  # noqa: E402
-from mmgps.engine.config import set_data_root  # noqa: E402
-from mmgps.engine.hooks.delta_hook import DeltaHook  # noqa: E402
+from mmgps.engine.configs.config import set_data_root  # noqa: E402
+from mmgps.engine.deltas.delta_hook import DeltaHook  # noqa: E402
 
 #: Called in a run, in or between its iterations; the last one has both what mmengine and what mmgps do.
 POINTS = ('before_train_iter', 'after_train_iter', 'before_save_checkpoint', 'after_train_epoch')

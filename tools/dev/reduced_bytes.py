@@ -21,7 +21,7 @@ from mmengine.hooks import Hook  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from mmgps.engine import set_work_dir  # noqa: E402
-from mmgps.engine.config import set_data_root  # noqa: E402
+from mmgps.engine.configs.config import set_data_root  # noqa: E402
 
 STEPS = 2
 

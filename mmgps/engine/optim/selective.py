@@ -1,4 +1,4 @@
-"""Optimizer wrappers that step only the selected connections."""
+"""Optimizer wrappers that step only the selected connections, and the edit of an optimizer's groups."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from mmgps.tuning import FirstIteration, kept_elsewhere
 
 
 class SelectiveStep:
-    """Mixin of an ``OptimWrapper``: mask, then (unscale, clip, step) as the wrapper does, then restore.
+    """Mixin for an ``OptimWrapper``: mask, then (unscale, clip, step) as the wrapper does, then restore.
 
-    Masking comes before unscaling, so that an overflow in a number that is not trained skips no step.
+    Masking comes before unscaling, so an overflow in a frozen number skips no step.
     """
 
     sparse: SparseTraining | None = None
     """Set by :class:`mmgps.engine.TuneHook`."""
     averaged: Sequence[nn.Parameter] = ()
-    """Parameters whose gradients nobody else averages over the processes, set by :func:`mmgps.engine.shard_base`."""
+    """Parameters whose gradients this wrapper averages over the processes, set by ``GPSFSDPStrategy``."""
 
     first: FirstIteration | None = None
-    """Asked about the loss of the first iteration, set by :func:`watch_losses`."""
+    """Check of the loss in the first iteration, set by :func:`watch_losses`."""
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         if self.first is not None:
@@ -56,7 +56,7 @@ class GPSAmpOptimWrapper(SelectiveStep, AmpOptimWrapper):
     """``AmpOptimWrapper`` for :class:`mmgps.engine.GPSHook`; takes the same arguments.
 
     Raises:
-        RuntimeError: Where mmengine has no mixed precision, which is on the CPU.
+        RuntimeError: On the CPU, where mmengine has no mixed precision.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -70,14 +70,14 @@ class GPSAmpOptimWrapper(SelectiveStep, AmpOptimWrapper):
 
 
 def wrappers_of(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[OptimWrapper]:
-    """The single wrappers within ``optim_wrapper``."""
+    """List the single wrappers in ``optim_wrapper``."""
     if isinstance(optim_wrapper, OptimWrapperDict):
         return [wrapper for part in optim_wrapper.values() for wrapper in wrappers_of(part)]
     return [optim_wrapper]
 
 
 def watch_losses(optim_wrapper: OptimWrapper | OptimWrapperDict, first: FirstIteration | None) -> None:
-    """Let selective wrappers ask ``first`` about each loss; None asks nobody."""
+    """Let selective wrappers check each loss by ``first``; None ends the checks."""
     for wrapper in wrappers_of(optim_wrapper):
         if isinstance(wrapper, SelectiveStep):
             wrapper.first = first
@@ -90,23 +90,22 @@ def hold_only_trained(
     needed: bool,
     added: Mapping[nn.Parameter, list[nn.Parameter]],
 ) -> None:
-    """Take frozen parameters out of the optimizers, new ones in, and tell each wrapper what to do at each step.
+    """Remove frozen parameters from the optimizers, add new ones, and connect each wrapper to the sparse training.
 
-    Parameter groups are edited in place: schedulers go on pointing at them.
+    Parameter groups are edited in place, so schedulers keep pointing at them.
 
     Args:
-        optim_wrapper: One or several, whose optimizers were built for all parameters.
-        frozen: What they shall not hold.
-        sparse: What trains the chosen connections.
-        needed: Whether there are chosen connections, which a plain wrapper cannot train.
-        added: Parameter to new ones, which join its group unless some group holds them already.
+        optim_wrapper: One wrapper or several, with optimizers that were built for all parameters.
+        frozen: Parameters to remove.
+        sparse: Training of the selected connections.
+        needed: True if connections are selected, which a plain wrapper cannot train.
+        added: Maps a parameter to new ones, which join its group unless a group holds them already.
 
     Raises:
         TypeError: For a plain wrapper where a selective one is needed.
-        ValueError: If no optimizer holds a parameter that a new one could join, if one keeps its parameters elsewhere
-            than in its groups, if one that makes its state at construction cannot be built anew for those that it
-            holds by now, or if one that holds a weight with chosen connections may not step these as it would step
-            the weight.
+        ValueError: If no optimizer holds the parameter that a new one should join; if an optimizer keeps its
+            parameters outside of its groups; if one that creates its state at construction cannot be rebuilt for its
+            new parameters; or if one would step selected connections otherwise than their full weight.
     """
     wrappers = wrappers_of(optim_wrapper)
     for wrapper in wrappers:
@@ -140,7 +139,7 @@ def _refusal(wrapper: OptimWrapper) -> str:
 
 
 def _check_groups(optimizer: Optimizer, followed: set[int]) -> None:
-    """Refuse an optimizer that would not notice who follows the parameters of these ids in its groups."""
+    """Refuse an optimizer that would not notice new parameters in place of those with the ids ``followed``."""
     kept = kept_elsewhere(optimizer)
     if kept and any(id(value) in followed for group in optimizer.param_groups for value in group['params']):
         raise ValueError(
@@ -154,7 +153,7 @@ def _check_groups(optimizer: Optimizer, followed: set[int]) -> None:
 def _new_members(
     groups: Sequence[Mapping[str, Any]], added: Mapping[nn.Parameter, list[nn.Parameter]]
 ) -> dict[int, list[nn.Parameter]]:
-    """What joins the group of each parameter, by its id: those of ``added`` that no group holds."""
+    """Map the id of each parameter to the members of ``added`` that no group holds yet."""
     held = {id(value) for group in groups for value in group['params']}
     heirs = {id(weight): [value for value in new if id(value) not in held] for weight, new in added.items()}
     lost = {at: new for at, new in heirs.items() if new and at not in held}
@@ -177,7 +176,7 @@ def _kept(
 
 
 def _renew_state(optimizer: Optimizer) -> None:
-    """Give an optimizer that makes its state at construction, as Adagrad does, the state of what it holds by now."""
+    """Rebuild the state of an optimizer that creates it at construction, as Adagrad does."""
     if not optimizer.state:
         return
     kind = type(optimizer)
@@ -185,8 +184,8 @@ def _renew_state(optimizer: Optimizer) -> None:
         anew = kind([dict(group) for group in optimizer.param_groups], **optimizer.defaults)
     except TypeError as error:
         raise ValueError(
-            f'{kind.__name__} makes its state at construction, before it is known what is trained, and cannot be built '
-            f'anew with its defaults ({error}); choose one that makes it at the first step, such as AdamW'
+            f'{kind.__name__} creates its state at construction, before the trained parameters are known, and cannot '
+            f'be rebuilt with its defaults ({error}); choose one that creates it at the first step, such as AdamW'
         ) from error
     optimizer.state.clear()
     optimizer.state.update(anew.state)

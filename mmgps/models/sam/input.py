@@ -17,7 +17,7 @@ class SAMWeights:
     """The file that ``init_cfg`` of the config's model names. Nothing, where the model starts from elsewhere."""
 
     def provide(self, cfg: Config) -> None:
-        """Fetch and check it; see :class:`mmgps.engine.inputs.Input`."""
+        """Fetch and check it; see :class:`mmgps.engine.configs.inputs.Input`."""
         start = cfg.model.get('init_cfg') or {}
         if start.get('type') != INITIALIZER:
             return

@@ -10,7 +10,7 @@ from mmengine.model import update_init_info
 from torch import Tensor, nn
 
 from mmgps.delta.base import injected_names
-from mmgps.engine.checkpoints import load_plain
+from mmgps.engine.safe_loading import load_plain
 from mmgps.registry import WEIGHT_INITIALIZERS
 from mmgps.utils.names import nearest
 

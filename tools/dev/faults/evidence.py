@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mmgps.engine.checkpoints import load_plain
+from mmgps.engine.safe_loading import load_plain
 from mmgps.selection import load_selection
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.fileio import LocalBackend
 
 import mmgps.selection.checked_safetensors as sealed
-from mmgps.engine.selection_batches import SelectionBatches
+from mmgps.engine.selecting.selection_batches import SelectionBatches
 
 TOUCHES = {'open': 'before opening', 'os.rename': 'before moving', 'os.remove': 'before removing'}
 

@@ -17,10 +17,10 @@ HELPERS = {
     'download',
     'lock',
     'partial_file',
-    'plain_text',
     'progress',
     'requirements',
     'torchvision_ops',
+    'utils',
     'whole_file',
 }
 TORCH = {'torch', 'numpy', 'safetensors'}
@@ -51,7 +51,7 @@ OUTSIDE = {
     'engine': {*TORCH, *ENGINE},
     'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib', 'segment_anything'},
     'compare': {*TORCH, *ENGINE, 'matplotlib'},
-    'report': {*TORCH, *ENGINE, 'matplotlib'},
+    'report': {*TORCH, *ENGINE, 'matplotlib', 'jinja2'},
     **{layer: {*PLAIN, *MM, 'py_sod_metrics', 'mat4py'} for layer in TOP},
 }
 

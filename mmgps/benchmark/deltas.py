@@ -17,8 +17,9 @@ from torch import nn
 from mmgps.delta import Base, Delta, DeltaBank, extract, save_delta
 from mmgps.engine import METHOD_NAMES, build_base, build_method, find_backbone
 from mmgps.tuning import TuningMethod, eject
+from mmgps.utils.text import text_table
 
-from .machine import machine_header
+from .measurements import machine_header
 from .timing import Clock, timed
 
 MEGA = 1e6
@@ -26,7 +27,7 @@ MEGA = 1e6
 
 @dataclass(frozen=True)
 class DeltaCost:
-    """Figures of one method.
+    """Measurements of one method.
 
     Args:
         method: By its short name.
@@ -71,17 +72,21 @@ def measure_deltas(
 def format_deltas(costs: Sequence[DeltaCost]) -> str:
     """The table that is printed."""
     header = machine_header('cpu')
-    lines = [f'{header["machine"]}, threads {header["threads"]}, load {header["load"]}, commit {header["commit"]}']
-    lines.append(
-        f'{"method":<14}{"MB":>8}{"of it head":>12}{"extract, s":>12}{"add, ms":>9}{"switch, ms":>12}{"slowest":>9}'
-    )
-    for cost in costs:
-        median, slowest = 1e3 * statistics.median(cost.switch_s), 1e3 * max(cost.switch_s)
-        lines.append(
-            f'{cost.method:<14}{cost.file_bytes / MEGA:>8.3f}{cost.head_bytes / MEGA:>12.3f}{cost.extract_s:>12.2f}'
-            f'{1e3 * cost.add_s:>9.1f}{median:>12.1f}{slowest:>9.1f}'
-        )
-    return '\n'.join(lines)
+    title = f'{header["machine"]}, threads {header["threads"]}, load {header["load"]}, commit {header["commit"]}'
+    rows = [
+        [
+            cost.method,
+            f'{cost.file_bytes / MEGA:.3f}',
+            f'{cost.head_bytes / MEGA:.3f}',
+            f'{cost.extract_s:.2f}',
+            f'{1e3 * cost.add_s:.1f}',
+            f'{1e3 * statistics.median(cost.switch_s):.1f}',
+            f'{1e3 * max(cost.switch_s):.1f}',
+        ]
+        for cost in costs
+    ]
+    table = text_table(['method', 'MB', 'of it head', 'extract, s', 'add, ms', 'switch, ms', 'slowest'], rows)
+    return f'{title}\n{table}'
 
 
 def _measure(

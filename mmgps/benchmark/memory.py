@@ -4,25 +4,46 @@ from __future__ import annotations
 
 import copy
 import gc
+import multiprocessing
 import resource
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from mmgps.sparse import saved_bytes
 
-from .child import in_child
 from .lora import LeftOutError, import_peft
 from .recipes import Recipe
-from .rigs import Rig
-from .setup import Setup
+from .setup import Rig, Setup
 
 STATUS = Path('/proc/self/status')
+
+Result = TypeVar('Result')
+
+
+def in_child(what: str, measure: Callable[..., Result], *args: Any) -> Result:
+    """``measure(*args)`` in a fresh process, with as many threads as this one.
+
+    Args:
+        what: For the error.
+        measure: A function of a module, since it is found again by its name.
+        args: What it gets.
+
+    Raises:
+        RuntimeError: If the process failed.
+    """
+    threads, context = torch.get_num_threads(), multiprocessing.get_context('spawn')
+    try:
+        with ProcessPoolExecutor(1, context, torch.set_num_threads, (threads,)) as pool:
+            return pool.submit(measure, *args).result()
+    except Exception as error:
+        raise RuntimeError(f'the process that measures {what} failed: {type(error).__name__}: {error}') from error
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:

@@ -25,7 +25,9 @@ from mmgps.engine.selection_batches import selection_batches
 from mmgps.engine.selection_loss import TrainingLoss
 from mmgps.engine.selection_pass import loss_scale
 from mmgps.selection import sum_gradients
-from mmgps.tuning import GPS
+from mmgps.tuning import GPS, count_parts, freeze_unselected
+
+from .recipes import Recipe
 
 LEARNING_RATE = 1e-4
 
@@ -131,3 +133,34 @@ def _checkpoint(part: Any) -> str | None:
     starts = part.get('init_cfg') or ()
     named = [start.get('checkpoint') for start in (starts if isinstance(starts, list | tuple) else [starts])]
     return next(filter(None, [*named, part.get('pretrained'), *map(_checkpoint, part.values())]), None)
+
+
+class Rig:
+    """One method applied to a model, with its optimizer, as :class:`mmgps.engine.TuneHook` applies it.
+
+    Args:
+        setup: Where it comes from.
+        model: A model for this rig alone.
+        recipe: The method.
+    """
+
+    def __init__(self, setup: Setup, model: nn.Module, recipe: Recipe) -> None:
+        self.model: Any = model
+        backbone = find_backbone(model, setup.target)
+        selection = recipe.apply(backbone)
+        sparse = recipe.training(backbone, selection)
+        freeze_unselected(backbone, selection)
+        replaced = sparse.replacements()
+        self.values = [replaced.get(value, value) for value in model.parameters() if value.requires_grad]
+        """What the optimizer holds; its gradients are what processes exchange."""
+        self.trained = sum(part.trained for part in count_parts(model, setup.target, selection))
+        """Numbers that move."""
+        self.wrapper = setup.optimize(self.values)
+        self.wrapper.sparse = self.sparse = sparse
+        self.loss = TrainingLoss(model, self.wrapper)
+        """Of a batch, with its graph; for the accounting of what a forward keeps."""
+        sparse.start()
+
+    def step(self, batch: Any) -> None:
+        """Forward of the model's loss, backward, optimizer step, zeroing of the gradients; may change ``batch``."""
+        self.model.train_step(batch, optim_wrapper=self.wrapper)

@@ -7,9 +7,13 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from mmengine.logging import print_log
+
+from mmgps.lock import held
 
 from .runs import Run
 
@@ -71,7 +75,7 @@ def start(run: Run, threads: int, lock: int) -> subprocess.Popen:
     with run.log.open('a') as log:
         return subprocess.Popen(
             [sys.executable, *CHILD, str(run.folder)],
-            stdin=subprocess.PIPE,  # see lifeline.py: the process ends when this end is gone
+            stdin=subprocess.PIPE,  # the watchdog of the child ends it when this end is gone
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -91,3 +95,30 @@ def _failure(run: Run, code: int) -> str | None:
 def say(message: str) -> None:
     """Tell the user how it goes."""
     print_log(message, logger='current')
+
+
+PATIENCE_S = 30.0
+
+
+@contextmanager
+def locked(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[int]:
+    """Hold the lock of ``folder``; yields the file descriptor that holds it.
+
+    The processes that train inherit it. So after a kill it is free once the last of them has ended too, which takes a
+    moment.
+
+    Args:
+        folder: Made if it is not there.
+        patience_s: Seconds to wait.
+
+    Raises:
+        RuntimeError: If another comparison still runs in the folder then.
+    """
+    with ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(held(folder / 'lock', patience_s))
+        except TimeoutError as error:
+            raise RuntimeError(
+                f'another comparison runs in {folder}; wait for its end, or give another --work-dir'
+            ) from error
+        yield descriptor

@@ -16,14 +16,13 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from mmgps.benchmark.machine import machine_header
+from mmgps.benchmark.measurements import machine_header
 from mmgps.benchmark.memory import peak_resident
 from mmgps.engine import TuneHook, find_backbone
 from mmgps.engine.selection_pass import unwrapped
 from mmgps.selection import Selection
 from mmgps.tuning.report import count_backbone, count_parts, count_whole
-
-from .files import write_json
+from mmgps.whole_file import write_json
 
 CHECKPOINT_KEY = 'mmgps_cost'
 LIBRARIES = ('mmseg', 'mmpretrain')

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mmgps.whole_file import write_whole
+from mmgps.whole_file import write_json, write_whole
 
 from .chart import draw_comparison
-from .collect import collect
-from .files import write_json
-from .lock import locked
 from .markdown import text_of
 from .metrics import leading
-from .processes import RunFailedError, run_all, say
-from .runs import Run
-from .settings import Settings
-from .table import Comparison
+from .processes import RunFailedError, locked, run_all, say
+from .runs import Run, Settings
+from .table import Comparison, collect
 
 
 def run_comparison(settings: Settings) -> Comparison:
@@ -28,9 +24,10 @@ def run_comparison(settings: Settings) -> Comparison:
         ValueError: For a config that cannot be compared on.
     """
     _check(settings)
-    recipe = settings.recipe()
     with locked(settings.work_dir) as lock:
-        trials = {c.label: [recipe.trial(c, lr) for lr in settings.grids.get(c.label, ())] for c in settings.candidates}
+        trials = {
+            c.label: [settings.trial(c, lr) for lr in settings.grids.get(c.label, ())] for c in settings.candidates
+        }
         failures = run_all(
             [run for runs in trials.values() for run in runs],
             settings.jobs,
@@ -43,7 +40,7 @@ def run_comparison(settings: Settings) -> Comparison:
         failures += [_diverged(label, complete.pop(label)) for label in lost]
         rates = {**settings.fixed, **{label: best_rate(runs) for label, runs in complete.items()}}
         finals = [
-            recipe.final(c, rates[c.label], seed)
+            settings.final(c, rates[c.label], seed)
             for seed in settings.seeds
             for c in settings.candidates
             if c.label in rates

@@ -6,7 +6,8 @@ import copy
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,13 @@ from mmengine.config import Config
 
 from mmgps.engine import tune_config
 from mmgps.engine.config import type_name
+from mmgps.whole_file import read_json, write_json
 
 from .candidates import Candidate
-from .files import read_json, write_json
-from .holdout import hold_out, positions, split
 from .rates import ON_THE_HEAD, set_rate
-from .schedule import score_at_the_end, shorten
+from .trials import hold_out, positions, score_at_the_end, shorten, split
 
 FORMAT = 1
-KEPT_CHECKPOINTS = 2
-"""mmengine deletes the oldest checkpoint before it writes the next: with one, a kill in between would leave none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,31 +102,49 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How the configs of all runs follow from one.
+class Settings:
+    """What to compare, and how.
 
     Args:
-        cfg: Of the comparison.
-        top: Folder of all runs.
+        cfg: What every run starts from.
+        name: Of the config.
+        candidates: The methods.
+        seeds: Of the runs that count.
+        grids: Label of a method to the rates to try.
+        fixed: Label of a method to a rate that is not searched.
+        work_dir: Where runs and tables go.
         share: Of the training images that trials hold out.
         trial_share: Of the epochs or iterations that trials take.
         split_seed: Of the choice of held-out images, and of the trials.
         on_holdout: Whether the runs that count, too, train without those images and are scored on them.
+        jobs: Runs at a time.
+        threads: Of each run.
+        costs: Label to ``step_s`` and ``peak_bytes`` measured apart; None for those of the runs.
+        stated: Printed with the results, such as options that changed the config.
     """
 
     cfg: Config
-    top: Path
+    name: str
+    candidates: Sequence[Candidate]
+    seeds: Sequence[int]
+    grids: Mapping[str, Sequence[float]]
+    fixed: Mapping[str, float]
+    work_dir: Path
     share: float = 0.125
     trial_share: float = 1.0
     split_seed: int = 0
     on_holdout: bool = False
+    jobs: int = 1
+    threads: int = 1
+    costs: Mapping[str, Mapping[str, float]] | None = None
+    stated: Mapping[str, Any] = field(default_factory=dict)
 
     def trial(self, candidate: Candidate, lr: float) -> Run:
         """A run on a part of the training images, scored on the rest of them."""
         cfg, target = self._tuned(candidate, lr, self.split_seed)
         self._hold_out(cfg, self.trial_share)
         score_at_the_end(cfg)
-        return Run(candidate, lr, self.split_seed, True, cfg, target, self.top)
+        return Run(candidate, lr, self.split_seed, True, cfg, target, self._top)
 
     def final(self, candidate: Candidate, lr: float, seed: int) -> Run:
         """A run on all training images, whose last step is scored on the validation set; see ``on_holdout``."""
@@ -136,7 +152,7 @@ class Recipe:
         if self.on_holdout:
             self._hold_out(cfg, 1.0)
         score_at_the_end(cfg)
-        return Run(candidate, lr, seed, False, cfg, target, self.top)
+        return Run(candidate, lr, seed, False, cfg, target, self._top)
 
     def _hold_out(self, cfg: Config, share: float) -> None:
         """Train on a part of the training images for ``share`` of the steps, and score on the rest of them."""
@@ -157,12 +173,23 @@ class Recipe:
         hooks['checkpoint'] = {
             'type': 'CheckpointHook',
             **(hooks.get('checkpoint') or {}),
-            'max_keep_ckpts': KEPT_CHECKPOINTS,
+            'max_keep_ckpts': 1,  # enough, since the next one is written before this one is removed
         }
         return cfg, target
+
+    @property
+    def _top(self) -> Path:
+        # Absolute, since the note of the last checkpoint is read by another process.
+        return Path(os.path.abspath(self.work_dir)) / 'runs'
 
 
 def _target(cfg: Config) -> str:
     """Path of the backbone, as the hook of :func:`mmgps.engine.tune_config` has it."""
     [hook] = [h for h in cfg.custom_hooks if type_name(h) == 'mmgps.TuneHook']
     return str(hook.get('target', 'backbone'))
+
+
+def stated_options(options: Mapping[str, Any]) -> dict[str, str]:
+    """Options that changed the config, for the results: a path is cut down to its last part."""
+    values = {key: value.rpartition('/')[2] if isinstance(value, str) else value for key, value in options.items()}
+    return {'cfg_options': ' '.join(f'{key}={value}' for key, value in values.items())} if options else {}

@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from mmgps.benchmark.report import table
+from mmgps.utils.text import markdown_table
+from mmgps.whole_file import read_json
 
-from .files import read_json
 from .metrics import METRICS
 
 SUITES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -101,7 +101,7 @@ def suite_table(columns: Sequence[Column]) -> str:
     counts = sorted({seeds for column in columns for seeds in column.seeds.values()})
     seeds = ' to '.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     note = f'Top-1 in percent, mean over seeds ({seeds} a method and set); trained: share of the base, head included.'
-    return f'{table(head, rows)}\n\n{note}\n'
+    return f'{markdown_table(head, rows)}\n\n{note}\n'
 
 
 def _groups(names: Sequence[str]) -> dict[str, list[str]]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from .metrics import Metric
+from .candidates import Candidate
+from .metrics import METRICS, Metric, leading, present
+from .runs import Run, Settings
 
 
 @dataclass(frozen=True)
-class Summary:
+class MethodResult:
     """A method over its seeds.
 
     Args:
@@ -63,13 +67,116 @@ class Comparison:
         """For the JSON file."""
         return dict(settings=self.settings, rows=list(self.rows), trials=list(self.trials), costs=self.costs)
 
-    def summaries(self) -> list[Summary]:
+    def summaries(self) -> list[MethodResult]:
         """A summary for each method that has a row."""
         labels = dict.fromkeys(row['method'] for row in self.rows)
         return [self._summary(label, [row for row in self.rows if row['method'] == label]) for label in labels]
 
-    def _summary(self, label: str, rows: Sequence[Mapping[str, Any]]) -> Summary:
+    def _summary(self, label: str, rows: Sequence[Mapping[str, Any]]) -> MethodResult:
         if self.costs is not None:
-            return Summary(label, rows, self.costs.get(label, {}))
+            return MethodResult(label, rows, self.costs.get(label, {}))
         found = {cost: [row[cost] for row in rows if row[cost]] for cost in ('step_s', 'peak_bytes')}
-        return Summary(label, rows, {cost: mean(values) for cost, values in found.items() if values})
+        return MethodResult(label, rows, {cost: mean(values) for cost, values in found.items() if values})
+
+
+KEPT = ('trained', 'total', 'backbone_trained', 'backbone_total', 'step_s', 'peak_bytes', 'iterations')
+CIRCUMSTANCES = ('machine', 'device', 'threads', 'commit', 'python', 'torch', 'mmengine', 'mmcv', 'mmseg', 'mmpretrain')
+
+
+def collect(settings: Settings, trials: Mapping[str, Sequence[Run]], finals: Sequence[Run]) -> Comparison:
+    """The results that are there.
+
+    Args:
+        settings: Of the comparison.
+        trials: Labels to their trials.
+        finals: The runs that count.
+    """
+    tried = [(run, found) for runs in trials.values() for run in runs if (found := run.result())]
+    done = [(run, found) for run in finals if (found := run.result())]
+    results = [found['metrics'] for _, found in [*done, *tried]]
+    chosen_by = leading(results) if results else None
+    order = [candidate.label for candidate in settings.candidates]
+    rows = sorted((_row(run, found) for run, found in done), key=lambda row: order.index(row['method']))
+    return Comparison(
+        _stated(settings, [found for _, found in done], chosen_by),
+        rows,
+        [_trial(run, found, chosen_by) for run, found in tried],
+        present(found['metrics'] for _, found in done),
+        settings.costs,
+    )
+
+
+def _trial(run: Run, found: Mapping[str, Any], metric: Metric | None) -> dict[str, Any]:
+    return dict(method=run.candidate.label, lr=run.lr, score=metric.of(found['metrics']) if metric else None)
+
+
+def _row(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
+    scores = {metric.key: metric.of(found['metrics']) for metric in METRICS}
+    return dict(
+        method=run.candidate.label,
+        seed=run.seed,
+        **{key: score for key, score in scores.items() if score is not None},
+        **{key: found[key] for key in KEPT},
+        lr=run.lr,
+        **{key: found.get(key) for key in ('machine', 'commit', 'load')},
+    )
+
+
+def _stated(settings: Settings, results: Sequence[Mapping[str, Any]], chosen_by: Metric | None) -> dict[str, Any]:
+    """What a reader needs to know, without paths or the name of a host."""
+    circumstances = {key: sorted({str(found[key]) for found in results if found.get(key)}) for key in CIRCUMSTANCES}
+    return dict(
+        config=settings.name,
+        **settings.stated,
+        seeds=list(settings.seeds),
+        grids={label: list(grid) for label, grid in settings.grids.items()},
+        fixed_rates=dict(settings.fixed),
+        holdout=settings.share,
+        holdout_seed=settings.split_seed,
+        trial_share=settings.trial_share,
+        scored_on='held-out training images' if settings.on_holdout else 'validation set',
+        chosen_by=chosen_by.title if chosen_by else None,
+        jobs=settings.jobs,
+        **{key: '; '.join(values) for key, values in circumstances.items() if values},
+    )
+
+
+COSTS = ('step_s', 'peak_bytes')
+
+
+def read_costs(path: str | Path, candidates: Sequence[Candidate]) -> dict[str, dict[str, float]]:
+    """The costs of those candidates that the file has.
+
+    Args:
+        path: Written by ``tools/benchmark.py --json``.
+        candidates: What is compared.
+
+    Returns:
+        Labels to ``step_s`` and ``peak_bytes``; the latter is missing if it was not measured.
+
+    Raises:
+        ValueError: If the file has none of them, or is no such file.
+    """
+    methods = json.loads(Path(path).read_text()).get('methods')
+    if not isinstance(methods, dict):
+        raise ValueError(f'{path} has no "methods"; give the file that tools/benchmark.py --json wrote')
+    found = {}
+    for candidate in candidates:
+        name = next((name for name in _names(candidate) if name in methods), None)
+        if name is not None:
+            found[candidate.label] = {cost: methods[name][cost] for cost in COSTS if methods[name].get(cost)}
+    if not found:
+        raise ValueError(f'{path} has costs of {", ".join(methods)}, and of none of the methods compared')
+    return found
+
+
+def _names(candidate: Candidate) -> Iterator[str]:
+    """What the benchmark may call the candidate."""
+    options = dict(candidate.options)
+    yield candidate.label
+    if candidate.name == 'gps' and options.keys() <= {'k'}:
+        yield f'gps-compact-k{options.get("k", 1)}'
+    elif candidate.name == 'lora' and options.keys() <= {'rank'}:
+        yield f'lora-r{options.get("rank", 8)}'
+    elif not options:
+        yield candidate.name

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mmgps.plain_text import printable
 from mmgps.selection import NeuronLayout, bits
+from mmgps.utils.text import printable
 
 from .combine import check_same_base
 from .delta import Delta

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmgps.delta import Delta, diff, format_diff, load_delta, save_delta, union
 from mmgps.delta.diff import total
-from mmgps.plain_text import printable
+from mmgps.utils.text import printable
 from mmgps.whole_file import check_apart
 
 from .command_line import add_config_arguments, read_config

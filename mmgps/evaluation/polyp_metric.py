@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from mmgps.registry import METRICS
 
 from .foreground import IGNORE_INDEX
-from .image_score import ImageScore, average, score_image
-from .score_table import write_score_table
+from .image_score import ImageScore, average, score_image, write_score_table
 
 LOWEST_SHOWN = 3
 CLASSES = 2

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmgps.selection import Connections, Quantiles, Selection
+from mmgps.selection import Connections, Quantiles, Selection, SelectionMismatchError
 from mmgps.sparse import CompactTraining, Route
 from mmgps.tuning import count_roles
 from mmgps.tuning.sites import find_sites
@@ -158,3 +158,61 @@ def _layer(name: str, part: str, item: Connections, size: int, routes: Mapping[s
     kind = route.kind if route else 'masked'
     columns = int((counts > 0).sum())
     return LayerFacts(name, part, item.neurons, item.fan_in, len(item), columns, busiest, kind, kept, saved)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Connections of one weight that two selections share.
+
+    Args:
+        name: Of the weight.
+        first: Connections that the first chose.
+        second: That the second chose.
+        shared: That both chose.
+        by_chance: Shared ones that are to be expected if each neuron had chosen as many at random.
+    """
+
+    name: str
+    first: int
+    second: int
+    shared: int
+    by_chance: float
+
+    @property
+    def share(self) -> float:
+        """Shared connections as a part of those that any of the two chose."""
+        return self.shared / max(1, self.first + self.second - self.shared)
+
+    @property
+    def chance_share(self) -> float:
+        """The same for choices at random."""
+        return self.by_chance / max(1.0, self.first + self.second - self.by_chance)
+
+
+def overlaps(first: Selection, second: Selection) -> list[Overlap]:
+    """Weight by weight, for those of which both have connections, in the order of the first.
+
+    Raises:
+        SelectionMismatchError: If they were made for different architectures.
+    """
+    if first.architecture != second.architecture:
+        raise SelectionMismatchError(
+            f'the selections were made for different architectures, {first.architecture[:12]} and '
+            f'{second.architecture[:12]}: they have no connections in common'
+        )
+    both = [name for name in first.connections if name in second.connections]
+    found = [_overlap(name, first.connections[name], second.connections[name]) for name in both]
+    return [entry for entry in found if entry.first and entry.second]
+
+
+def in_all(parts: list[Overlap]) -> Overlap:
+    """The sum over all weights."""
+    sums = {key: sum(getattr(part, key) for part in parts) for key in ('first', 'second', 'shared', 'by_chance')}
+    return Overlap('all', **sums)
+
+
+def _overlap(name: str, mine: Connections, its: Connections) -> Overlap:
+    shared = int(torch.isin(mine.positions, its.positions).sum())
+    counts = [torch.bincount(item.rows, minlength=item.neurons).double() for item in (mine, its)]
+    by_chance = float((counts[0] * counts[1]).sum()) / mine.fan_in
+    return Overlap(name, len(mine), len(its), shared, by_chance)

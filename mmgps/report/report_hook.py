@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,18 +9,16 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmgps.delta import load_delta
 from mmgps.engine import find_backbone
 from mmgps.engine.hooks import find_tune_hook
 from mmgps.engine.last_checkpoint import resumed
 from mmgps.engine.selection_pass import unwrapped
 from mmgps.registry import HOOKS
-from mmgps.selection import Selection, load_selection
 from mmgps.sparse import CompactTraining
 from mmgps.whole_file import skipped_if_unwritable
 
-from .figure import as_pixels
-from .write import SelectionReport
+from .charts import as_pixels
+from .selection_report import SelectionReport, read_selection
 
 
 @HOOKS.register_module()
@@ -67,19 +64,3 @@ def log_report(runner: Runner, report: SelectionReport) -> None:
     for layer in facts.layers:
         scalars[f'selection/column_share/{layer.name}'] = layer.column_share
     runner.visualizer.add_scalars(scalars)
-
-
-def read_selection(path: str | os.PathLike[str]) -> Selection:
-    """The selection of a selection file or of a delta file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is neither.
-    """
-    try:
-        return load_selection(path)
-    except ValueError as first:
-        try:
-            return load_delta(path).selection
-        except ValueError as second:
-            raise ValueError(f'expected a selection or a delta; {first}; {second}') from second

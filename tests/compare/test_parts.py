@@ -7,11 +7,10 @@ import pytest
 from mmengine.config import Config
 
 from mmgps.compare import grids_of, parse_assignments, parse_candidate, read_costs
-from mmgps.compare.holdout import hold_out, positions, split
 from mmgps.compare.metrics import METRICS, leading, present
 from mmgps.compare.rates import set_rate
-from mmgps.compare.schedule import shorten
-from mmgps.compare.settings import stated_options
+from mmgps.compare.runs import stated_options
+from mmgps.compare.trials import hold_out, positions, shorten, split
 
 
 def test_a_candidate() -> None:

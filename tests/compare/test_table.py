@@ -10,8 +10,8 @@ import matplotlib.figure
 import pytest
 from mmengine.config import Config
 
-from mmgps.benchmark.report import table
 from mmgps.compare import draw_comparison, run_comparison
+from mmgps.utils.text import markdown_table
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ('full', 'linear', 'gps', 'gps:k=5')
@@ -114,7 +114,7 @@ def test_tool(config: Config, settings, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_cells_end_where_their_column_does() -> None:
-    lines = table(['method', 'a|b'], [['gps:whole=x|y', '\x1b[1m5'], ['full', '1\n2']]).splitlines()
+    lines = markdown_table(['method', 'a|b'], [['gps:whole=x|y', '\x1b[1m5'], ['full', '1\n2']]).splitlines()
     assert len(lines) == 4
     assert {len(re.findall(r'(?<!\\)\|', line)) for line in lines} == {3}
     assert '\x1b' not in ''.join(lines)

@@ -23,7 +23,7 @@ from mmgps.delta.base import Base
 from mmgps.engine import CheckpointFileError, build_base, build_runner, init_bank, init_model, tune_config, weights_only
 from mmgps.engine.checkpoints import FORCE, TRUST, load_plain
 from mmgps.models import SAMPretrained
-from mmgps.models.extract_backbone import extract_backbone
+from mmgps.models.convert import extract_backbone
 from mmgps.tuning import BiasTuning
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,7 +135,7 @@ def _flexible(s: Scene, cfg: Config) -> None:
 
 def _compare_child(s: Scene) -> None:
     from mmgps.compare.child import train as train_child
-    from mmgps.compare.files import write_json
+    from mmgps.whole_file import write_json
 
     folder = s.folder / 'trial'
     folder.mkdir()

@@ -19,13 +19,14 @@ from support.file_server import FileServer
 from support.polyp_files import kvasir, write_zip
 from tiny_sam import TINY, build_sam
 
-import mmgps.datasets.images as images
+import mmgps.datasets.polyp as images
 import mmgps.models.sam.weights as weights
 from mmgps.checksum import Checksum
-from mmgps.datasets.prepare import get_source, run
+from mmgps.datasets.prepare import convert as run
+from mmgps.datasets.prepare import get_source
 from mmgps.engine import MissingInputsError, provide_inputs
 from mmgps.models.sam import FILES
-from mmgps.models.sam.pretrained import PARTS
+from mmgps.models.sam.weights import PARTS
 from mmgps.registry import INPUTS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,17 +2,94 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from mmgps.datasets.prepare.errors import CountError, EmptyMasksError, SizeMismatchError
-from mmgps.datasets.prepare.files import Files, open_files
-from mmgps.datasets.prepare.images import decode_image, decode_mask, encode_png
-from mmgps.datasets.prepare.pairs import Pair, find_layout, find_pairs
-from mmgps.datasets.prepare.sources import PolypSource
-from mmgps.datasets.prepare.split import val_ids
-from mmgps.datasets.prepare.summary import Summary
-from mmgps.datasets.prepare.target import building
+import cv2
+import numpy as np
+
 from mmgps.download import Progress
+from mmgps.progress import ProgressLine
+
+from .archives import Files, open_files
+from .errors import CountError, EmptyMasksError, SizeMismatchError, UnreadableImageError
+from .pairs import Pair, find_layout, find_pairs, val_ids
+from .sources import PolypSource, fetch, get_source
+from .target import building, check_replaceable
+
+
+@dataclass
+class Summary:
+    """Counts, sizes and foreground shares, gathered image by image.
+
+    Attributes:
+        source: The set.
+        out: Where it was written.
+        counts: Images per split.
+        sizes: ``(width, height)`` of each image in pixels.
+        shares: Foreground pixels / pixels of each mask.
+    """
+
+    source: PolypSource
+    out: Path
+    counts: dict[str, int] = field(default_factory=dict)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+
+    def add(self, split: str, mask: np.ndarray) -> None:
+        """Count one image with its ``mask``, ``(H, W)`` of 0 and 1."""
+        self.counts[split] = self.counts.get(split, 0) + 1
+        self.sizes.append((mask.shape[1], mask.shape[0]))
+        self.shares.append(float(mask.mean()))
+
+    def __str__(self) -> str:
+        counts = ', '.join(f'{count} {split}' for split, count in sorted(self.counts.items()))
+        small, large = (extreme(self.sizes, key=lambda size: size[0] * size[1]) for extreme in (min, max))
+        return (
+            f'{self.source.title} in {self.out}: {counts}\n'
+            f'sizes: {small[0]}x{small[1]} to {large[0]}x{large[1]} pixels, {len(set(self.sizes))} different\n'
+            f'foreground: {np.mean(self.shares):.1%} of an image on average, {min(self.shares):.1%} to '
+            f'{max(self.shares):.1%}, {self.shares.count(0.0)} masks empty\n'
+            f'cite: {self.source.cite}'
+        )
+
+
+THRESHOLD = 127
+"""Grey levels above it are foreground: JPEG leaves a band of grey around what was black and white."""
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Decode an image to ``(H, W, 3)`` uint8, BGR, turned as its EXIF data say.
+
+    Raises:
+        UnreadableImageError: If it is cut off or no image.
+    """
+    return _decode(data, name, cv2.IMREAD_COLOR)
+
+
+def decode_mask(data: bytes, name: str) -> np.ndarray:
+    """Decode a mask and threshold it: ``(H, W)`` uint8 of 0 and 1.
+
+    Raises:
+        UnreadableImageError: If it is cut off or no image.
+    """
+    return (_decode(data, name, cv2.IMREAD_GRAYSCALE) > THRESHOLD).astype(np.uint8)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """Encode ``image`` without loss."""
+    return cv2.imencode('.png', image)[1].tobytes()
+
+
+def _decode(data: bytes, name: str, flag: int) -> np.ndarray:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    except cv2.error:  # raised for empty data, and for sizes beyond OpenCV's limit
+        image = None
+    if image is None:
+        raise UnreadableImageError(f'{name} ({len(data)} bytes) is cut off or no image: fetch the set again')
+    return image
+
 
 JPEG = frozenset({'.jpg', '.jpeg'})
 
@@ -107,3 +184,37 @@ def _write(path: Path, data: bytes) -> None:
 
 def _suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
+
+
+def prepare(
+    name: str,
+    out: str | Path | None = None,
+    *,
+    at: str | Path | None = None,
+    download_dir: str | Path | None = None,
+    split_file: str | Path | None = None,
+    allow_partial: bool = False,
+    force: bool = False,
+) -> Summary:
+    """Prepare the set called ``name``, with progress on standard error.
+
+    Args:
+        name: A name in ``mmgps.datasets.prepare.SOURCES``.
+        out: Folder to make; ``data/NAME`` by default, with underscores.
+        at: Zip or folder at hand; downloaded by default.
+        download_dir: Where a downloaded zip is kept; beside ``out`` by default.
+        split_file: As for ``convert``.
+        allow_partial: As for ``convert``.
+        force: As for ``convert``.
+
+    Raises:
+        ValueError: If no set is called so.
+        PrepareError: One of the classes in ``mmgps.datasets.prepare.errors``; ``out`` is then as it was before.
+    """
+    source = get_source(name)
+    out = Path(out or Path('data', name.replace('-', '_')))
+    check_replaceable(out, force)  # before a download that would be in vain
+    if at is None:
+        at = fetch(source, download_dir or out.parent, ProgressLine(f'downloading {source.title}', 'MB', 1e6))
+    progress = ProgressLine(f'converting {source.title}', 'images')
+    return convert(source, at, out, split_file=split_file, allow_partial=allow_partial, force=force, progress=progress)

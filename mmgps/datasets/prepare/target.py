@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmgps.datasets.prepare.errors import TargetError, listing
-from mmgps.datasets.prepare.files import JUNK
+from .archives import JUNK
+from .errors import TargetError, listing
 
 MARKER = '.mmgps_prepared.json'
 """Lies in every prepared set and lists its files."""

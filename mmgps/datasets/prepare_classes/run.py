@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from mmgps.datasets.prepare.target import building, check_replaceable
-from mmgps.datasets.prepare_classes.archives import copy, unpack
-from mmgps.datasets.prepare_classes.count import count
-from mmgps.datasets.prepare_classes.locate import at_hand, fetch_parts, unpacked_at
-from mmgps.datasets.prepare_classes.sets import ClassSet
+from mmengine.registry import DATASETS, init_default_scope
+
+from mmgps.checksum import ChecksumError
+from mmgps.download import DownloadError, download
 from mmgps.progress import ProgressLine
+from mmgps.requirements import require
+
+from ..prepare.archives import copy, unpack
+from ..prepare.errors import CountError, LayoutError, SourceUnavailableError, listing
+from ..prepare.target import building, check_replaceable
+from .sets import ClassSet, SourceFile, Split
 
 
 def prepare_set(
@@ -69,3 +76,119 @@ def _write(wanted: ClassSet, files: list[Path], made: Path, progress: ProgressLi
         else:
             holds = None if part.into else wanted.holds
             unpack(file, made / part.into, part.root, holds, progress)
+
+
+def unpacked_at(wanted: ClassSet, at: Path) -> Path | None:
+    """The folder within ``at`` that holds the set unpacked: everything that it is known by; None if there is none."""
+    folders = [at, *(path for path in sorted(at.iterdir()) if path.is_dir())] if at.is_dir() else []
+    return next((folder for folder in folders if all((folder / name).exists() for name in needed(wanted))), None)
+
+
+def needed(wanted: ClassSet) -> frozenset[str]:
+    """What a folder has to hold to be the set: all but what is written at the end."""
+    return wanted.holds - frozenset(wanted.written)
+
+
+def at_hand(wanted: ClassSet, at: Path) -> list[Path]:
+    """The files of the set in the folder ``at``, or ``at`` itself for a set of one file.
+
+    Raises:
+        SourceUnavailableError: If there is nothing at ``at``.
+        LayoutError: If files are missing; names them, and what is there.
+    """
+    if at.is_file() and len(wanted.parts) == 1:
+        return [at]
+    if not at.exists():
+        raise SourceUnavailableError(f'{at} does not exist: expected {_files(wanted)}')
+    folder = at if at.is_dir() else at.parent
+    missing = [part.name for part in wanted.parts if not (folder / part.name).is_file()]
+    if missing:
+        there = listing(path.name for path in folder.iterdir()) or 'nothing'
+        raise LayoutError(
+            f'{folder} lacks {listing(missing)} of {wanted.title}: expected {_files(wanted)}, or a folder with '
+            f'{listing(needed(wanted))}; found {there}. It comes from {wanted.where}'
+        )
+    return [folder / part.name for part in wanted.parts]
+
+
+def fetch_parts(wanted: ClassSet, folder: Path, command: str) -> list[Path]:
+    """Download the files of the set into ``folder``, or find them there.
+
+    Args:
+        wanted: The set.
+        folder: Where the files are kept.
+        command: What the user ran, for the error.
+
+    Raises:
+        SourceUnavailableError: If one has no public address or could not be downloaded; says where the set comes from.
+    """
+    return [_fetched(wanted, part, folder, command) for part in wanted.parts]
+
+
+def _fetched(wanted: ClassSet, part: SourceFile, folder: Path, command: str) -> Path:
+    target = folder / part.name
+    try:
+        if part.url is None:
+            if target.is_file():
+                return target
+            raise DownloadError(f'{part.name} has no stable public address')
+        return download(part.url, target, part.checksum, progress=ProgressLine(f'downloading {part.name}', 'MB', 1e6))
+    except (DownloadError, ChecksumError) as error:
+        raise SourceUnavailableError(
+            f'{wanted.title} is missing and was not downloaded: {error}. It comes from {wanted.where}. Put '
+            f'{_files(wanted)} into a folder and add it to the command ({command}): --source FOLDER'
+        ) from error
+
+
+def _files(wanted: ClassSet) -> str:
+    return ', '.join(part.name for part in wanted.parts)
+
+
+def count(wanted: ClassSet, folder: Path, partial: bool) -> dict[str, int]:
+    """Images of each split, all of whose files are there.
+
+    Args:
+        wanted: The set.
+        folder: Where it was written.
+        partial: Accept other numbers than the published ones.
+
+    Raises:
+        LayoutError: If a list cannot be read, or names files that are not there.
+        CountError: If a split or the classes are not as many as published.
+    """
+    if any(not str(split.dataset['type']).startswith('mmgps.') for split in wanted.splits):
+        require('mmpretrain')
+        init_default_scope('mmpretrain')
+    found: dict[str, int] = {}
+    classes: set[int] = set()
+    for split in wanted.splits:
+        infos = _listed(wanted, split, folder)
+        found[split.name] = len(infos)
+        classes = classes or {info['gt_label'] for info in infos}
+        if len(infos) != split.images and not partial:
+            raise CountError(
+                f'{wanted.title} has {len(infos)} images in its split {split.name}, expected {split.images}: fetch it '
+                'again, or add --allow-partial to take what is there'
+            )
+    if wanted.classes is not None and len(classes) != wanted.classes and not partial:
+        raise CountError(f'{wanted.title} has {len(classes)} classes, expected {wanted.classes}: fetch it again')
+    return found
+
+
+def _listed(wanted: ClassSet, split: Split, folder: Path) -> list[Mapping[str, Any]]:
+    try:
+        dataset = DATASETS.build(dict(split.dataset, data_root=str(folder)))
+        infos = [dataset.get_data_info(at) for at in range(len(dataset))]
+    except (OSError, RuntimeError, AssertionError, ValueError, KeyError) as error:
+        raise LayoutError(
+            f'the lists of {wanted.title}, split {split.name}, cannot be read ({type(error).__name__}: {error}); '
+            f'expected {listing(wanted.holds)}'
+        ) from error
+    missing = [info['img_path'] for info in infos if not Path(info['img_path']).is_file()]
+    if missing:
+        names = listing(str(Path(path).relative_to(folder)) for path in missing)
+        raise LayoutError(
+            f'{len(missing)} of the {len(infos)} images of {wanted.title}, split {split.name}, are missing: {names}; '
+            'fetch the set again'
+        )
+    return infos

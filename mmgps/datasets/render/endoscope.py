@@ -6,10 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmgps.datasets.render.light import gloss, lambert, normals
-from mmgps.datasets.render.mucosa import Scene, draw_mucosa
-from mmgps.datasets.render.noise import Image, bgr, fractal_noise, plane, smoothstep
-from mmgps.datasets.render.polyp import draw_lesion, lay_over
+from .fields import Image, bgr, fractal_noise, gloss, lambert, normals, plane, smoothstep
+from .mucosa import Scene, draw_mucosa
+from .polyp import draw_lesion, lay_over
 
 
 def _light(rng: np.random.Generator, scene: Scene) -> Image:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmgps.datasets.render.noise import Field, Image, bgr, fractal_noise, plane, smooth_noise, smoothstep
+from .fields import Field, Image, bgr, fractal_noise, plane, smooth_noise, smoothstep
 
 
 @dataclass

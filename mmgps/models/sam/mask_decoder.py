@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import MLP, LayerNorm2d
+from .image_encoder import LayerNorm2d
 from .two_way import TwoWayTransformer
 
 MASKS = 4
 """One mask for what is not ambiguous, and three for what is."""
+
+
+class MLP(nn.Module):
+    """Three linear layers on ``[..., inputs]`` with ReLU in between."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        sizes = ((inputs, hidden), (hidden, hidden), (hidden, outputs))
+        self.layers = nn.ModuleList(nn.Linear(*size) for size in sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        *inner, last = self.layers
+        for layer in inner:
+            x = F.relu(layer(x))
+        return last(x)
 
 
 class MaskDecoder(nn.Module):

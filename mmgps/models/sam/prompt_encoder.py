@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .layers import LayerNorm2d
+from .image_encoder import LayerNorm2d
 
 POINTS = 4
 """Background point, foreground point, and the two corners of a box."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import MLPBlock
+from .image_encoder import MLPBlock
 
 
 class Attention(nn.Module):

@@ -12,8 +12,9 @@ from support.file_server import FileServer
 from support.polyp_files import kvasir, write_zip
 
 from mmgps.checksum import Checksum
+from mmgps.datasets.prepare import convert as run
 from mmgps.datasets.prepare import errors as e
-from mmgps.datasets.prepare import get_source, prepare, run
+from mmgps.datasets.prepare import get_source, prepare
 
 ROOT = Path(__file__).resolve().parents[3]
 IDS = ['a', 'b', sorted(get_source('kvasir-seg').official_val())[0]]

@@ -11,7 +11,10 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets import BaseSegDataset
 from numpy.typing import NDArray
 
-from mmgps.registry import TRANSFORMS
+from mmgps.registry import DATASETS, TRANSFORMS
+
+from .render.endoscope import render_polyp_frame
+from .render.solids import SHAPES, render_shapes
 
 Frame = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -83,3 +86,43 @@ class RenderFrame(BaseTransform):
         results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2], gt_seg_map=labels)
         results['seg_fields'].append('gt_seg_map')
         return results
+
+
+@DATASETS.register_module()
+class SyntheticPolypDataset(ProceduralDataset):
+    """Drawn frames of a bowel with polyps, for trying the software where no real data is at hand.
+
+    **Synthetic: no patient, no endoscope, no annotator.** A score on this set says that the code works and nothing
+    about clinical performance; for that use :class:`mmgps.datasets.PolypDataset` with a real set.
+
+    The frames vary in mucosa, vessels, folds, lumen, highlights, debris, focus, exposure and the endoscope's black
+    surround; the polyps in form (sessile, pedunculated, flat), size, colour and surface. Some frames show two polyps,
+    a few none. The mask is exact: it is drawn by the same inequality as the polyp.
+    """
+
+    METAINFO = {'classes': ('background', 'polyp'), 'palette': [[0, 0, 0], [0, 220, 120]]}
+    render = staticmethod(render_polyp_frame)
+
+
+@DATASETS.register_module()
+class SyntheticShapesDataset(ProceduralDataset):
+    """Textured solids, mounds, dents and flat stars in front of textured ground; synthetic.
+
+    Colour, texture and light are drawn apart from the class, so that form and shading have to be learnt. The demo's
+    base weights come from this set (``configs/demo/README.md``).
+    """
+
+    METAINFO = {
+        'classes': ('background', *SHAPES),
+        'palette': [
+            [0, 0, 0],
+            [230, 60, 60],
+            [60, 180, 75],
+            [0, 130, 200],
+            [245, 200, 50],
+            [145, 30, 180],
+            [70, 240, 240],
+            [240, 240, 240],
+        ],
+    }
+    render = staticmethod(render_shapes)

@@ -1,4 +1,4 @@
-"""What each fine-tuning method costs on a config: time, memory, and bytes to exchange, in one run."""
+"""Cost of each fine-tuning method on a config: step time, memory and bytes to exchange, measured in one run."""
 
 from mmgps.requirements import require
 

@@ -1,4 +1,4 @@
-"""How large deltas are, and how long a switch between two of them takes."""
+"""Size of deltas, and the time to switch between two of them."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ MEGA = 1e6
 
 @dataclass(frozen=True)
 class DeltaCost:
-    """Measurements of one method.
+    """Size and times of the deltas of one method.
 
     Args:
-        method: By its short name.
-        file_bytes: Of the delta file.
-        head_bytes: Of them, numbers of what lies outside the backbone.
-        extract_s: Seconds to take a delta out of a trained network.
-        add_s: Seconds to read a file, check it and have it at hand.
-        switch_s: Seconds of each switch from one delta to another, all timed ones.
+        method: Short name.
+        file_bytes: Bytes of the delta file.
+        head_bytes: Bytes of the file that hold parameters outside the backbone.
+        extract_s: Seconds to extract a delta from a trained network.
+        add_s: Seconds to read, check and register a file.
+        switch_s: Seconds of each timed switch from one delta to another.
     """
 
     method: str
@@ -58,11 +58,11 @@ def measure_deltas(
 
     Args:
         cfg: Any config of an mm library.
-        methods: Short names; those that choose by gradients are not among them, ``gps-random`` is as large as ``gps``.
+        methods: Short names, of methods that select without gradients; ``gps-random`` is as large as ``gps``.
         target: Path of the backbone within the model.
-        switches: Timed switches, after two that are not.
-        clock: Gives seconds; that of the process alone on a busy machine.
-        device: Where the network is.
+        switches: Timed switches, after two untimed ones.
+        clock: Returns seconds; ``time.process_time`` on a busy machine.
+        device: Device of the network.
     """
     model = build_base(cfg, target=target).to(device).eval()
     with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +70,7 @@ def measure_deltas(
 
 
 def format_deltas(costs: Sequence[DeltaCost]) -> str:
-    """The table that is printed."""
+    """Format the costs as the table that the tool prints."""
     header = machine_header('cpu')
     title = f'{header["machine"]}, threads {header["threads"]}, load {header["load"]}, commit {header["commit"]}'
     rows = [
@@ -108,9 +108,9 @@ def _measure(
 def made_up_delta(
     model: nn.Module, target: str, method: TuningMethod, seed: int, clock: Clock = time.perf_counter
 ) -> tuple[Delta, float]:
-    """A delta with random numbers for all that ``method`` trains, and the seconds that extracting it took.
+    """Make a delta with random numbers for everything that ``method`` trains, and time its extraction.
 
-    ``model`` is left with the numbers that it had.
+    ``model`` keeps its values.
     """
     backbone = find_backbone(model, target)
     selection = method.select(backbone, None)

@@ -1,4 +1,4 @@
-"""The measured numbers of a method."""
+"""Measured costs of a method, the bars they are compared with, and the machine they were measured on."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from torch import nn
 
 from .lora import is_plain_vit
 
+WIDE = 50_000_000
+"""Backbones of this many parameters have the bars of ViT-B (86 million), smaller ones those of DeiT-Tiny (5.5)."""
+
 
 @dataclass(frozen=True)
 class Measurements:
-    """What one method costs.
+    """Costs of one method.
 
     Args:
         step_s: Median seconds of a step.
         saved_bytes: Bytes that the forward pass keeps for its backward.
-        peak_bytes: Most memory in use; None where it was not measured.
-        optimizer_bytes: Bytes of the optimizer's state.
+        peak_bytes: Peak memory; None if it was not measured.
+        optimizer_bytes: Bytes of the optimizer state.
         reduced_bytes: Bytes of gradients that data-parallel processes exchange in a step.
-        trained: Numbers that move, of the whole model.
+        trained: Trained values of the whole model.
     """
 
     step_s: float
@@ -47,13 +50,13 @@ class Measurements:
 
 @dataclass(frozen=True)
 class SelectionCost:
-    """What choosing connections takes.
+    """Cost of choosing connections.
 
     Args:
-        batches: Of the pass.
+        batches: Batches of the selection pass.
         pass_s: Median seconds of the selection pass over them.
         plain_s: Median seconds of the forward and backward pass of full fine-tuning over the same batches.
-        choice_s: K to the seconds of choosing from the summed gradients.
+        choice_s: Seconds to choose from the summed gradients, by K.
     """
 
     batches: int
@@ -68,37 +71,35 @@ class SelectionCost:
         return self.pass_s / self.plain_s
 
 
-WIDE = 50_000_000
-"""Numbers of a backbone from which on it is measured by the bars for ViT-B (86 million), not DeiT-Tiny (5.5)."""
-
-
 @dataclass(frozen=True)
 class Bar:
-    """A ratio that shall not be exceeded.
+    """Upper limit of a ratio between two methods.
 
     Args:
-        figure: An attribute of :class:`Measurements`.
-        method: Whose figure.
-        reference: To whose.
-        limit: The largest ratio that is good enough.
-        aim: What would be good.
+        measurement: An attribute of :class:`Measurements`.
+        method: Method in the numerator.
+        reference: Method in the denominator.
+        limit: Largest acceptable ratio.
+        aim: Ratio to aim for.
     """
 
-    figure: str
+    measurement: str
     method: str
     reference: str
     limit: float
     aim: float
 
     def ratio(self, measurements: Mapping[str, Measurements]) -> float | None:
-        """The measured ratio; None where one of the two methods, or its figure, is missing."""
+        """The measured ratio; None if one of the two methods or its measurement is missing."""
         pair = [
-            getattr(measurements[name], self.figure) for name in (self.method, self.reference) if name in measurements
+            getattr(measurements[name], self.measurement)
+            for name in (self.method, self.reference)
+            if name in measurements
         ]
         return pair[0] / pair[1] if len(pair) == 2 and all(pair) else None
 
     def verdict(self, ratio: float | None) -> str:
-        """In words."""
+        """State in words how ``ratio`` compares with the limit and the aim."""
         if ratio is None:
             return 'not measured'
         if ratio > self.limit:
@@ -107,7 +108,7 @@ class Bar:
 
 
 def bars_for(backbone: nn.Module) -> list[Bar]:
-    """The bars for a plain ViT of the size of ``backbone``; none are set for other architectures."""
+    """Return the bars for a plain ViT of the size of ``backbone``; other architectures have none."""
     if not is_plain_vit(backbone):
         return []
     wide = sum(value.numel() for value in backbone.parameters()) >= WIDE
@@ -135,7 +136,7 @@ def bars_for(backbone: nn.Module) -> list[Bar]:
 
 
 def machine_name(device: str) -> str:
-    """Name of the CUDA device, else of the processor, and how many cores."""
+    """Name of the CUDA device, or of the processor with its number of cores."""
     if torch.device(device).type == 'cuda':
         return torch.cuda.get_device_name(device)
     info = Path('/proc/cpuinfo')

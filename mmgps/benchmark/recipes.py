@@ -1,4 +1,4 @@
-"""What a method does to a fresh backbone."""
+"""How each method changes a fresh backbone, and the names of the methods on the command line and in the results."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ from mmgps.tuning import BiasTuning, FullTuning, LinearProbe, TuningMethod
 from .lora import Lora, UnmergedLora
 
 SparseClass = Callable[[nn.Module, Selection], SparseTraining]
+DEFAULT = ('full', 'linear', 'bias', 'lora-r8')
+SPARSE: dict[str, SparseClass] = {'masked': MaskedTraining, 'compact': CompactTraining}
+GPS_NAME = re.compile(r'gps-(masked|compact)-k([1-9]\d*)')
 
 
 class Recipe(Protocol):
-    """One method of the benchmark. Travels to child processes."""
+    """One method of the benchmark. It is sent to child processes."""
 
     def apply(self, backbone: nn.Module) -> Selection:
-        """Change ``backbone`` as the method needs it, and say which of its numbers are trained."""
+        """Change ``backbone`` as the method requires, and return the selection of what it trains."""
         ...
 
     def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
-        """What trains the chosen connections."""
+        """Create the training of the chosen connections."""
         ...
 
 
@@ -62,7 +65,7 @@ class Selected:
     """A selection that was made before.
 
     Args:
-        selection: It.
+        selection: The selection.
         sparse: The class that trains it.
     """
 
@@ -78,11 +81,11 @@ class Selected:
 
 @dataclass(frozen=True)
 class Lean:
-    """A method with options that change how its network computes.
+    """A method combined with options that change how its network computes.
 
     Args:
-        recipe: The method.
-        options: Make the options.
+        recipe: Recipe of the method.
+        options: Creates the options.
     """
 
     recipe: Recipe
@@ -96,12 +99,12 @@ class Lean:
 
 
 class LeanTraining:
-    """What trains the connections, and starts the options after it.
+    """A training of the connections that also starts the options.
 
     Args:
-        training: What trains.
+        training: The training.
         backbone: The network.
-        options: For it.
+        options: Options for the network.
     """
 
     def __init__(self, training: SparseTraining, backbone: nn.Module, options: Sequence[LeanOption]) -> None:
@@ -134,8 +137,6 @@ FIXED: dict[str, Callable[[], Recipe]] = {
     'lora-r8': lambda: Lora(8),
     'lora-r8-unmerged': lambda: UnmergedLora(8),
 }
-DEFAULT = ('full', 'linear', 'bias', 'lora-r8')
-SPARSE: dict[str, SparseClass] = {'masked': MaskedTraining, 'compact': CompactTraining}
 
 
 def fused() -> list[LeanOption]:
@@ -151,21 +152,19 @@ def leaner() -> list[LeanOption]:
 
 
 LEAN: dict[str, Callable[[], Sequence[LeanOption]]] = {'fused': fused, 'lean': lean, 'leaner': leaner}
-"""What may follow the name of a method behind a plus, such as ``bias+lean``: the options that it stands for."""
-
-GPS_NAME = re.compile(r'gps-(masked|compact)-k([1-9]\d*)')
+"""Suffixes that may follow a method name after a plus sign, such as ``bias+lean``, with the options they stand for."""
 
 
 def default_names(ks: Sequence[int]) -> list[str]:
-    """What is measured if nothing else is said: GPS compact at every K of ``ks``, and masked at the first."""
+    """Methods measured by default: GPS compact at every K of ``ks``, and GPS masked at the first."""
     return [*DEFAULT, f'gps-masked-k{ks[0]}', *(f'gps-compact-k{k}' for k in ks)]
 
 
 def connections_per_neuron(names: Sequence[str]) -> list[int]:
-    """The values of K in ``names``.
+    """Collect the values of K in ``names``.
 
     Raises:
-        ValueError: For a name of no method.
+        ValueError: If a name is not the name of a method.
     """
     for name in names:
         method, _, options = name.partition('+')

@@ -1,4 +1,4 @@
-"""The results as text and as JSON."""
+"""Results of the benchmark as Markdown, as JSON and as a chart."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from .measurements import Bar, Measurements, SelectionCost
 MIB = 2**20
 STEP_REFERENCES = ('bias', 'full', 'lora-r8')
 SAVED_REFERENCES = ('bias', 'lora-r8')
+COLOURS = {'gps-compact': '#1b7f5c', 'gps-masked': '#b5651d', 'lora': '#7a5ea8', '': '#8a8f98'}
+REFERENCE = 'bias'
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a benchmark found.
+    """Results of a benchmark.
 
     Args:
         header: Machine, config, commit, torch, threads, seed and more, as JSON values.
-        measurements: Name of a method to its measurements.
-        times: Name of a method to the seconds of all its steps.
-        bars: What the measurements are held against.
+        measurements: Measurements by the name of the method.
+        times: Seconds of every step by the name of the method.
+        bars: Limits to compare the measurements with.
         left_out: A sentence for each method that could not be measured.
-        selection: What selecting cost, if that was measured.
+        selection: Cost of the selection, if it was measured.
     """
 
     header: Mapping[str, Any]
@@ -40,14 +42,14 @@ class Report:
     selection: SelectionCost | None = None
 
     def write_json(self, path: str | Path) -> None:
-        """Write the measurements under ``methods``, and the header beside them."""
+        """Write a JSON object of the header entries, with the measurements under ``methods``."""
         content = {**self.header, 'methods': {name: asdict(found) for name, found in self.measurements.items()}}
         if self.selection:
             content['selection_cost'] = asdict(self.selection)
         write_whole(path, (json.dumps(content, indent=2) + '\n').encode())
 
     def text(self) -> str:
-        """All of it, in Markdown."""
+        """Format all results in Markdown."""
         parts = ['; '.join(f'{key}: {value}' for key, value in self.header.items()), self._table()]
         parts += [*self.left_out]
         if self.bars:
@@ -75,8 +77,8 @@ class Report:
             *('-' if size is None else f'{size / MIB:.1f}' for size in sizes),
         ]
 
-    def _ratio(self, figure: str, name: str, other: str) -> str:
-        ratio = Bar(figure, name, other, 0, 0).ratio(self.measurements)
+    def _ratio(self, measurement: str, name: str, other: str) -> str:
+        ratio = Bar(measurement, name, other, 0, 0).ratio(self.measurements)
         return '-' if ratio is None else f'{ratio:.3f}'
 
     def _bars(self) -> str:
@@ -84,7 +86,7 @@ class Report:
         for bar in self.bars:
             ratio = bar.ratio(self.measurements)
             found = '-' if ratio is None else f'{ratio:.3f}'
-            label = f'{bar.figure.removesuffix("_s").replace("_", " ")}: {bar.method} / {bar.reference}'
+            label = f'{bar.measurement.removesuffix("_s").replace("_", " ")}: {bar.method} / {bar.reference}'
             rows.append([label, found, f'{bar.limit:.2f}', f'{bar.aim:.2f}', bar.verdict(ratio)])
         return markdown_table(['ratio', 'measured', 'bar', 'aim', ''], rows)
 
@@ -104,10 +106,6 @@ def spread(seconds: Sequence[float]) -> str:
         return '-'
     low, middle, high = quantiles(seconds, n=4, method='inclusive')
     return f'{(high - low) / middle:.0%}'
-
-
-COLOURS = {'gps-compact': '#1b7f5c', 'gps-masked': '#b5651d', 'lora': '#7a5ea8', '': '#8a8f98'}
-REFERENCE = 'bias'
 
 
 def draw_chart(report: Report, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""The whole benchmark."""
+"""Run the benchmark: select, time the methods in turns, and measure their memory."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ from .setup import Rig, Setup
 from .timing import Clock, interleaved
 
 PEAK_STEPS = 2
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure, and how long.
+    """Methods to measure and number of steps.
 
     Args:
-        methods: Their names; :func:`default_names` of ``ks`` if None.
+        methods: Names of the methods; :func:`default_names` of ``ks`` if None.
         ks: Connections per neuron.
         steps: Timed steps of each method.
-        warmup: Steps before them.
-        batch_size: That of the config if None.
+        warmup: Untimed steps before them.
+        batch_size: Batch size; the config's if None.
         selection_batches: Batches whose summed gradients decide the selections.
-        peak: Whether peak memory is measured, on the CPU by a process per method.
-        selection_cost: Whether to time the selection too.
-        clock: ``time.process_time`` leaves out what other programs take of the CPU, and what a GPU does.
+        peak: Measure peak memory; on the CPU this takes a process per method.
+        selection_cost: Also time the selection.
+        clock: Returns seconds; ``time.process_time`` ignores other programs on the CPU, and any work on a GPU.
     """
 
     methods: Sequence[str] | None = None
@@ -59,11 +60,11 @@ def run_benchmark(setup: Setup, options: Options, name: str) -> Report:
 
     Args:
         setup: Config, device and seed.
-        options: What to measure.
-        name: Of the config, for the header.
+        options: Methods and steps.
+        name: Name of the config, for the header.
 
     Raises:
-        ValueError: For an unknown method.
+        ValueError: If a method is unknown.
     """
     names = list(options.methods or default_names(options.ks))
     ks = connections_per_neuron(names)
@@ -107,7 +108,7 @@ def build_rigs(setup: Setup, model: nn.Module, recipes: Mapping[str, Recipe]) ->
 
 
 def measure(rig: Rig, seconds: Sequence[float], batch: Any) -> Measurements:
-    """Everything measured of a rig that has taken steps but its peak memory."""
+    """Measure a rig that has taken steps; its peak memory is measured separately."""
     return Measurements(
         step_s=median(seconds),
         saved_bytes=activation_bytes(rig, batch),
@@ -130,9 +131,6 @@ def _say(message: str) -> None:
     print_log(message, logger='current')
 
 
-ROUNDS = 3
-
-
 def selection_cost(
     setup: Setup,
     model: nn.Module,
@@ -144,12 +142,12 @@ def selection_cost(
     """Time the selection pass against a plain forward and backward pass over the same ``batches``, in turns.
 
     Args:
-        setup: Where ``model`` comes from.
-        model: Left as it is, but for BN statistics.
-        batches: Loaded before, so that neither way pays for loading.
-        gradients: Of the pass, to choose from.
+        setup: Setup that built ``model``.
+        model: Keeps its parameters; BN statistics change.
+        batches: Loaded batches, so that loading is not timed.
+        gradients: Gradients of the selection pass.
         ks: Connections per neuron to choose.
-        clock: Gives seconds.
+        clock: Returns seconds.
     """
     loss = TrainingLoss(model, setup.optimize(list(model.parameters())))
 

@@ -1,4 +1,4 @@
-"""SAM of mmgps beside that of its authors: what a step of full fine-tuning takes, each in a process of its own."""
+"""Cost of one step of full fine-tuning of SAM: mmgps beside the authors' code, each in its own process."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Logits = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Workload:
-    """What is measured.
+    """Workload to measure.
 
     Args:
         arch: ``'vit_b'``, ``'vit_l'`` or ``'vit_h'``.
         size: Side of the image in pixels; the authors' SAM takes 1024 only.
-        steps: Timed steps, after one that is not.
-        device: Where.
-        recompute: Whether mmgps keeps only the inputs of blocks (``with_cp``).
-        clock: ``time.process_time`` leaves out what other programs take of the CPU, and what a GPU does.
+        steps: Timed steps, after one untimed step.
+        device: Device to run on.
+        recompute: Let mmgps keep only the inputs of blocks (``with_cp``).
+        clock: Returns seconds; ``time.process_time`` ignores other programs on the CPU, and any work on a GPU.
     """
 
     arch: str = 'vit_b'
@@ -108,7 +108,7 @@ def _fresh(name: str, workload: Workload) -> StepCost:
 
 
 def measure(name: str, workload: Workload) -> StepCost:
-    """What a forward and a backward pass of the network called ``name`` take in this process."""
+    """Measure a forward and a backward pass of the network called ``name`` in this process."""
     model, logits = BUILDERS[name](workload)
     model.to(workload.device).train()
     image = torch.randn(1, 3, workload.size, workload.size, device=workload.device)

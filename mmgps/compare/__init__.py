@@ -1,4 +1,4 @@
-"""Every fine-tuning method on one config: a process for each run, rates chosen on training images, one table."""
+"""Compare fine-tuning methods on one config: one process per run, rates chosen on training images, one table."""
 
 from mmgps.requirements import require
 

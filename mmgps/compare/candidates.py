@@ -11,15 +11,17 @@ from typing import Any
 
 from mmgps.engine.components import METHOD_NAMES, build_method, check_method_name
 
+OPENING, CLOSING, QUOTES = '([{', ')]}', '\'"'
+
 
 @dataclass(frozen=True)
 class Candidate:
     """A method with its options.
 
     Args:
-        label: As it was asked for, such as ``gps:k=5``; names its row.
-        name: Out of ``METHOD_NAMES``.
-        options: Its arguments, as pairs.
+        label: Text that named it, such as ``gps:k=5``; the label of its row.
+        name: Key of ``METHOD_NAMES``.
+        options: Names and values of its arguments.
     """
 
     label: str
@@ -28,7 +30,7 @@ class Candidate:
 
     @property
     def folder(self) -> str:
-        """The label as the name of a folder."""
+        """Folder name made from the label."""
         return re.sub(r'[^\w.=,-]+', '_', self.label)
 
 
@@ -36,9 +38,8 @@ def parse_candidate(text: str) -> Candidate:
     """Read ``NAME`` or ``NAME:KEY=VALUE,KEY=VALUE``; see :func:`parse_options` for the values.
 
     Raises:
-        ValueError: For an unknown name, with the nearest, for an option without a value, or with a value that the
-            method refuses.
-        TypeError: For an option that the method does not have.
+        ValueError: If the name is unknown (names the nearest), an option has no value, or the method refuses a value.
+        TypeError: If the method does not have an option.
     """
     name, _, options = text.partition(':')
     check_method_name(name)
@@ -51,14 +52,14 @@ def parse_assignments(texts: Iterable[str], candidates: Sequence[Candidate]) -> 
     """Read ``METHOD=a,b,c``: the label of a candidate, or a name that stands for all candidates of that name.
 
     Args:
-        texts: As on the command line. What names a label counts more than what names its method.
-        candidates: What is compared.
+        texts: Assignments from the command line. A label takes precedence over the name of its method.
+        candidates: Methods of the comparison.
 
     Returns:
-        Labels to numbers.
+        Rates by label.
 
     Raises:
-        ValueError: For a method that is not compared, or for numbers that are not positive.
+        ValueError: If a method is not compared, or a rate is not a positive number.
     """
     given = dict(map(_assignment, texts))
     known = {part for candidate in candidates for part in (candidate.label, candidate.name)}
@@ -81,21 +82,18 @@ def _assignment(text: str) -> tuple[str, tuple[float, ...]]:
     return label, rates
 
 
-OPENING, CLOSING, QUOTES = '([{', ')]}', '\'"'
-
-
 def parse_options(text: str) -> tuple[tuple[str, Any], ...]:
     """Read ``KEY=VALUE,KEY=VALUE``.
 
-    A value is what Python reads it as, else a string: ``5``, ``1e-3``, ``qkv``, ``()``. Several values stand in
-    brackets, with or without quotes, or one after the other: ``parts=[qkv,proj]`` and ``parts=qkv,proj`` are
-    ``('qkv', 'proj')``. So a part without ``=`` is a further value of the option before it.
+    Values are read as Python literals, or else as strings: ``5``, ``1e-3``, ``qkv``, ``()``. Several values are written
+    in brackets, with or without quotes, or as a plain list: ``parts=[qkv,proj]`` and ``parts=qkv,proj`` both mean
+    ``('qkv', 'proj')``. A part without ``=`` is therefore one more value of the option before it.
 
     Returns:
-        Keys with values; several values are a tuple.
+        Pairs of key and value; several values form a tuple.
 
     Raises:
-        ValueError: For a value without a key, or for brackets or quotes that do not close.
+        ValueError: If a value has no key, or brackets or quotes do not close.
     """
     found: list[tuple[str, list[Any]]] = []
     for part in filter(None, split_outside(text)):
@@ -110,7 +108,7 @@ def parse_options(text: str) -> tuple[tuple[str, Any], ...]:
 
 
 def parse_value(text: str) -> Any:
-    """``text`` as Python reads it, else a string or, in brackets, a tuple of strings. A list becomes a tuple."""
+    """Read a Python literal, else a bracketed tuple of strings, else a string. A list becomes a tuple."""
     try:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError):
@@ -121,10 +119,10 @@ def parse_value(text: str) -> Any:
 
 
 def split_outside(text: str) -> list[str]:
-    """Split at the commas that stand in no brackets and no quotes.
+    """Split at the commas outside brackets and quotes.
 
     Raises:
-        ValueError: For brackets or quotes that do not close.
+        ValueError: If brackets or quotes do not close.
     """
     parts, open_, quote = [''], '', ''
     for sign in text:

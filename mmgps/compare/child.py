@@ -1,6 +1,6 @@
 """The process of one run: ``python -m mmgps.compare.child FOLDER``.
 
-It goes on from the last checkpoint in the folder, and ends as soon as the process that started it is gone.
+It resumes from the last checkpoint in the folder, and ends as soon as the process that started it is gone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _watch_parent() -> None:
 def train(folder: Path) -> None:
     """Train the config in ``folder``, from its last checkpoint if it has one, and write its result.
 
-    A trial that diverges has a result too, without scores: its rate is too high, and would be again.
+    A trial that diverges writes a result without scores: its rate is too high, and would be again.
     """
     # Imported here, so that the watchdog runs before what takes seconds to load.
     from mmengine.config import Config
@@ -59,7 +59,7 @@ def train(folder: Path) -> None:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether the file that mmengine writes after each checkpoint names one that is there."""
+    """Tell whether the note that mmengine writes after each checkpoint names an existing file."""
     note = folder / 'last_checkpoint'
     return note.is_file() and bool(name := note.read_text().strip()) and Path(name).is_file()
 

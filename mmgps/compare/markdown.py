@@ -1,4 +1,4 @@
-"""The results as a page of Markdown."""
+"""Results of a comparison as a Markdown page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MILLION = 1e6
 
 
 def text_of(found: Comparison) -> str:
-    """The table, how the rates were chosen, and under which settings."""
+    """Format the table, the choice of rates, and the settings."""
     parts = [_scores(found), _notes(found)]
     if found.trials:
         parts += ['Rates tried, and the score on the held-out training images (the best in bold):', _rates(found)]

@@ -1,4 +1,4 @@
-"""The whole comparison: choose rates on training images, then train by them."""
+"""Run a comparison: choose learning rates on training images, then train with them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .table import Comparison, collect
 
 
 def run_comparison(settings: Settings) -> Comparison:
-    """Run what has no result yet in the work dir, and write ``table.md``, ``table.json`` and ``table.png`` there.
+    """Train the runs that have no result in the work dir yet, and write ``table.md``, ``table.json`` and ``table.png``.
 
-    The tables are written anew after each run that counts. Trials see training images only.
+    The tables are rewritten after each final run. Trials see training images only.
 
     Raises:
-        RunFailedError: After all others have ended, if a run failed. The tables then lack it.
-        ValueError: For a config that cannot be compared on.
+        RunFailedError: If a run failed, after all others have ended. The tables then lack it.
+        ValueError: If no comparison can run on the config.
     """
     _check(settings)
     with locked(settings.work_dir) as lock:
@@ -58,7 +58,7 @@ def run_comparison(settings: Settings) -> Comparison:
 
 
 def best_rate(trials: Sequence[Run]) -> float:
-    """The rate with the highest score on the held-out images; of equal ones the lowest."""
+    """Rate with the highest score on the held-out images; the lowest of equal ones."""
     results = {run.lr: run.result() for run in trials}
     metric = leading(found['metrics'] for found in results.values() if found)
     scores = {lr: metric.of(found['metrics']) for lr, found in sorted(results.items()) if found}

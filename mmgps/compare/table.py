@@ -1,4 +1,4 @@
-"""The results of a comparison, by run and by method."""
+"""Results of a comparison by run and by method, collected from finished runs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from .candidates import Candidate
 from .metrics import METRICS, Metric, leading, present
 from .runs import Run, Settings
 
+KEPT = ('trained', 'total', 'backbone_trained', 'backbone_total', 'step_s', 'peak_bytes', 'iterations')
+CIRCUMSTANCES = ('machine', 'device', 'threads', 'commit', 'python', 'torch', 'mmengine', 'mmcv', 'mmseg', 'mmpretrain')
+COSTS = ('step_s', 'peak_bytes')
+
 
 @dataclass(frozen=True)
 class MethodResult:
-    """A method over its seeds.
+    """Results of a method over its seeds.
 
     Args:
-        label: Of the method.
-        rows: Its runs.
-        costs: Its mean ``step_s`` and ``peak_bytes``.
+        label: Label of the method.
+        rows: Results of its runs.
+        costs: Mean ``step_s`` and ``peak_bytes``.
     """
 
     label: str
@@ -29,16 +33,16 @@ class MethodResult:
     costs: Mapping[str, float]
 
     def scores(self, metric: Metric) -> list[float]:
-        """The scores of the runs that have one."""
+        """Scores of the runs that have one."""
         return [row[metric.key] for row in self.rows if row.get(metric.key) is not None]
 
     def deviation(self, metric: Metric) -> float | None:
-        """Standard deviation over seeds, with n - 1; None for a single one."""
+        """Standard deviation over seeds, with n - 1; None for a single seed."""
         scores = self.scores(metric)
         return stdev(scores) if len(scores) > 1 else None
 
     def score(self, metric: Metric) -> str:
-        """Mean and deviation, in words."""
+        """Format mean and standard deviation."""
         scores, deviation = self.scores(metric), self.deviation(metric)
         if not scores:
             return '-'
@@ -47,14 +51,14 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found so far.
+    """Results so far.
 
     Args:
-        settings: As JSON values.
-        rows: A mapping for each run that counts, methods in the order they were asked for.
+        settings: Settings as JSON values.
+        rows: A mapping for each final run, methods in the requested order.
         trials: A mapping for each trial.
-        metrics: The scores that the rows have.
-        costs: Label to costs measured apart; None if they are those of the runs.
+        metrics: Metrics that occur in the rows.
+        costs: Costs measured separately, by label; None to use those of the runs.
     """
 
     settings: Mapping[str, Any]
@@ -64,11 +68,11 @@ class Comparison:
     costs: Mapping[str, Mapping[str, float]] | None = None
 
     def content(self) -> dict[str, Any]:
-        """For the JSON file."""
+        """Content of the JSON file."""
         return dict(settings=self.settings, rows=list(self.rows), trials=list(self.trials), costs=self.costs)
 
     def summaries(self) -> list[MethodResult]:
-        """A summary for each method that has a row."""
+        """Results of each method that has a row."""
         labels = dict.fromkeys(row['method'] for row in self.rows)
         return [self._summary(label, [row for row in self.rows if row['method'] == label]) for label in labels]
 
@@ -79,17 +83,13 @@ class Comparison:
         return MethodResult(label, rows, {cost: mean(values) for cost, values in found.items() if values})
 
 
-KEPT = ('trained', 'total', 'backbone_trained', 'backbone_total', 'step_s', 'peak_bytes', 'iterations')
-CIRCUMSTANCES = ('machine', 'device', 'threads', 'commit', 'python', 'torch', 'mmengine', 'mmcv', 'mmseg', 'mmpretrain')
-
-
 def collect(settings: Settings, trials: Mapping[str, Sequence[Run]], finals: Sequence[Run]) -> Comparison:
-    """The results that are there.
+    """Collect the results of the runs that have finished.
 
     Args:
-        settings: Of the comparison.
-        trials: Labels to their trials.
-        finals: The runs that count.
+        settings: Settings of the comparison.
+        trials: Trials by label.
+        finals: Final runs.
     """
     tried = [(run, found) for runs in trials.values() for run in runs if (found := run.result())]
     done = [(run, found) for run in finals if (found := run.result())]
@@ -123,7 +123,7 @@ def _row(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stated(settings: Settings, results: Sequence[Mapping[str, Any]], chosen_by: Metric | None) -> dict[str, Any]:
-    """What a reader needs to know, without paths or the name of a host."""
+    """Settings and circumstances for the reader, without paths or host names."""
     circumstances = {key: sorted({str(found[key]) for found in results if found.get(key)}) for key in CIRCUMSTANCES}
     return dict(
         config=settings.name,
@@ -141,28 +141,25 @@ def _stated(settings: Settings, results: Sequence[Mapping[str, Any]], chosen_by:
     )
 
 
-COSTS = ('step_s', 'peak_bytes')
-
-
 def read_costs(path: str | Path, candidates: Sequence[Candidate]) -> dict[str, dict[str, float]]:
-    """The costs of those candidates that the file has.
+    """Read the costs of the candidates that occur in a file.
 
     Args:
-        path: Written by ``tools/benchmark.py --json``.
-        candidates: What is compared.
+        path: File written by ``tools/benchmark.py --json``.
+        candidates: Methods of the comparison.
 
     Returns:
-        Labels to ``step_s`` and ``peak_bytes``; the latter is missing if it was not measured.
+        ``step_s`` and ``peak_bytes`` by label; the latter is missing if it was not measured.
 
     Raises:
-        ValueError: If the file has none of them, or is no such file.
+        ValueError: If the file has none of them, or was not written by that tool.
     """
     methods = json.loads(Path(path).read_text()).get('methods')
     if not isinstance(methods, dict):
         raise ValueError(f'{path} has no "methods"; give the file that tools/benchmark.py --json wrote')
     found = {}
     for candidate in candidates:
-        name = next((name for name in _names(candidate) if name in methods), None)
+        name = next((name for name in _benchmark_names(candidate) if name in methods), None)
         if name is not None:
             found[candidate.label] = {cost: methods[name][cost] for cost in COSTS if methods[name].get(cost)}
     if not found:
@@ -170,8 +167,8 @@ def read_costs(path: str | Path, candidates: Sequence[Candidate]) -> dict[str, d
     return found
 
 
-def _names(candidate: Candidate) -> Iterator[str]:
-    """What the benchmark may call the candidate."""
+def _benchmark_names(candidate: Candidate) -> Iterator[str]:
+    """Names that the benchmark may use for the candidate."""
     options = dict(candidate.options)
     yield candidate.label
     if candidate.name == 'gps' and options.keys() <= {'k'}:

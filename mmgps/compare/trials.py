@@ -1,4 +1,4 @@
-"""A part of the training images that trials are scored on, and are not trained on."""
+"""Make a trial out of a config: hold out training images to score on, and shorten the schedule."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from mmgps.engine import BeforeAfterHook
 
+LENGTHS = ('begin', 'end', 'T_max', 'milestones', 'step_size', 'total_steps')
+LENGTH_KEYS = ('max_epochs', 'max_iters')
+
 
 def split(length: int, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Positions ``0..length-1`` to train on and to hold out, both ascending.
+    """Split the positions ``0..length-1`` into those to train on and those to hold out, both ascending.
 
     Raises:
         ValueError: If one of the two parts would be empty.
@@ -31,12 +34,12 @@ def split(length: int, share: float, seed: int) -> tuple[list[int], list[int]]:
 def hold_out(cfg: Config, parts: tuple[list[int], list[int]]) -> None:
     """Make ``cfg`` train on the first part of its training images and be scored on the second, in place.
 
-    The second part goes through the pipeline of the validation set. Nothing of the configured validation and test
-    sets is left in the config.
+    The second part goes through the pipeline of the validation set. The configured validation and test sets are removed
+    from the config.
 
     Args:
         cfg: A config with a training and a validation set.
-        parts: From :func:`split`.
+        parts: Positions from :func:`split`.
     """
     kept, held = parts
     data = innermost(cfg.train_dataloader.dataset)
@@ -48,10 +51,10 @@ def hold_out(cfg: Config, parts: tuple[list[int], list[int]]) -> None:
 
 
 def positions(cfg: Config) -> list[int]:
-    """Positions in the whole training set of what the config trains on.
+    """Positions within the whole training set that the config trains on.
 
     Raises:
-        ValueError: For a set that is made of several.
+        ValueError: If the training set consists of several sets.
     """
     data = {**innermost(cfg.train_dataloader.dataset)}
     chosen = data.pop('indices', None)
@@ -65,26 +68,22 @@ def positions(cfg: Config) -> list[int]:
 
 
 def innermost(dataset: Any) -> Any:
-    """The data set within wrappers such as ``RepeatDataset``.
+    """Unwrap a data set from wrappers such as ``RepeatDataset``.
 
     Raises:
-        ValueError: For several sets in one.
+        ValueError: If it consists of several sets.
     """
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     if 'datasets' in dataset or isinstance(dataset, list | tuple):
         raise ValueError(
-            'the training set of the config is made of several, of which no part can be held out; compare on one set'
+            'the training set of the config consists of several sets, so no part can be held out; compare on one set'
         )
     return dataset
 
 
-LENGTHS = ('begin', 'end', 'T_max', 'milestones', 'step_size', 'total_steps')
-LENGTH_KEYS = ('max_epochs', 'max_iters')
-
-
 def score_at_the_end(cfg: Config) -> None:
-    """Validate once, after the last step, and not before the first, which would count as memory of training."""
+    """Validate only after the last step; a validation before the first would count as memory of training."""
     cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if not _scores_before(hook)]
     hooks = cfg.get('default_hooks') or {}
     for name in [name for name, hook in hooks.items() if _scores_before(hook)]:
@@ -95,18 +94,18 @@ def score_at_the_end(cfg: Config) -> None:
 
 
 def shorten(cfg: Config, share: float, kept: float) -> None:
-    """Train for ``share`` of the steps, in place: warm-up and decay keep their part of the whole.
+    """Reduce training to ``share`` of the steps, in place; warm-up and decay keep their proportions.
 
     Args:
         cfg: A config whose loop is counted in epochs or iterations.
-        share: Of the epochs or iterations.
-        kept: Share of the training images that is left, so of the iterations of an epoch.
+        share: Share of the epochs or iterations.
+        kept: Share of the training images that is left, and so of the iterations of an epoch.
 
     Raises:
-        ValueError: For a ``share`` outside (0, 1], or a loop of neither kind.
+        ValueError: If ``share`` is outside (0, 1], or the loop counts neither.
     """
     if not 0 < share <= 1:
-        raise ValueError(f'the share of a trial is to lie in (0, 1], got {share}; set --trial-share')
+        raise ValueError(f'the share of a trial must lie in (0, 1], got {share}; set --trial-share')
     key = length_key(cfg)
     before = cfg.train_cfg[key]
     after = cfg.train_cfg[key] = max(1, round(before * share))
@@ -126,10 +125,10 @@ def shorten(cfg: Config, share: float, kept: float) -> None:
 
 
 def length_key(cfg: Config) -> str:
-    """The entry of ``train_cfg`` that counts the steps.
+    """Key of ``train_cfg`` that sets the length of training.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If there is none.
     """
     found = [key for key in LENGTH_KEYS if key in cfg.train_cfg]
     if not found:

@@ -19,6 +19,7 @@ from mmgps.registry import DATASETS, INPUTS
 from .prepare import PolypSource, PrepareError, get_source, prepare
 
 SUFFIXES = ('.jpg', '.png')
+DATASET = 'mmgps.PolypDataset'
 
 
 class PolypDataError(FileNotFoundError):
@@ -126,9 +127,6 @@ class PolypDataset(BaseSegDataset):
             f'(polyp): images/{{train,val}} and annotations/{{train,val}} in {root}. To make it: '
             f'python tools/prepare_polyp.py kvasir-seg {there} (--help lists the other sets)'
         )
-
-
-DATASET = 'mmgps.PolypDataset'
 
 
 @INPUTS.register_module()

@@ -16,6 +16,9 @@ from mmgps.whole_file import write_whole
 from .foreground import IGNORE_INDEX, check_same_source, dice_iou, foreground_probability, split_truth, two_class_mask
 from .structure import StructureScores, structure_scores
 
+COLUMNS = ('image', 'Dice', 'IoU', 'foreground')
+STRUCTURE_COLUMNS = ('Sm', 'wFm', 'meanEm', 'MAE')
+
 
 @dataclass(frozen=True)
 class ImageScore:
@@ -117,10 +120,6 @@ def _structure_means(scores: Sequence[StructureScores]) -> dict[str, float]:
 
 def _size(array: np.ndarray) -> str:
     return 'x'.join(map(str, array.shape))
-
-
-COLUMNS = ('image', 'Dice', 'IoU', 'foreground')
-STRUCTURE_COLUMNS = ('Sm', 'wFm', 'meanEm', 'MAE')
 
 
 def write_score_table(path: str | os.PathLike[str], scores: Sequence[ImageScore]) -> None:

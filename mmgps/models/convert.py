@@ -13,6 +13,14 @@ from torch import Tensor
 from mmgps.engine.checkpoints import load_plain, write_plain
 from mmgps.whole_file import check_apart
 
+RENAMED = {
+    '.attn.attn.in_proj_weight': '.attn.qkv.weight',
+    '.attn.attn.in_proj_bias': '.attn.qkv.bias',
+    '.attn.attn.out_proj.': '.attn.proj.',
+}
+"""What mmseg's ``VisionTransformer``, which has ``nn.MultiheadAttention`` within, calls the layers of its attention,
+and what mmpretrain's calls them. Both stack query, key and value in this order; all other names are equal."""
+
 
 def strip_prefix(state: Mapping[str, Tensor], prefix: str = 'backbone.') -> dict[str, Tensor]:
     """Keep the entries whose names begin with ``prefix`` and take it off.
@@ -54,15 +62,6 @@ def extract_backbone(
     cast = {k: v.to(dtype) if dtype and v.is_floating_point() else v.clone() for k, v in weights.items()}
     write_plain(out, cast)
     return cast
-
-
-RENAMED = {
-    '.attn.attn.in_proj_weight': '.attn.qkv.weight',
-    '.attn.attn.in_proj_bias': '.attn.qkv.bias',
-    '.attn.attn.out_proj.': '.attn.proj.',
-}
-"""What mmseg's ``VisionTransformer``, which has ``nn.MultiheadAttention`` within, calls the layers of its attention,
-and what mmpretrain's calls them. Both stack query, key and value in this order; all other names are equal."""
 
 
 def convert_vit(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict[str, Tensor]:

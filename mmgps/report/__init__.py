@@ -1,4 +1,4 @@
-"""What a selection chose, as a page, pictures and figures."""
+"""Report of what a selection chose: a page, pictures and numbers."""
 
 from mmgps.requirements import require
 

@@ -1,4 +1,4 @@
-"""A picture of what was chosen, along the layers."""
+"""Charts of a selection. Matplotlib is imported when something is drawn, not before."""
 
 from __future__ import annotations
 
@@ -39,10 +39,19 @@ LABELS = {
     'other': 'other layers',
 }
 DPI = 110
+QUIET = '#b9bec6'
+PANELS = {
+    Part.QKV: 'into query, key and value',
+    Part.FC1: 'into the MLP',
+    Part.PROJ: 'out of the attention',
+    Part.FC2: 'out of the MLP',
+}
+BINS = 192
+"""Cells of a row; in a layer with more inputs, neighbours share a cell."""
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A figure that belongs to no window."""
+    """Create a figure without a window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -52,25 +61,22 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def as_png(figure: Any) -> bytes:
-    """The figure as a PNG file."""
+    """Render the figure as a PNG file."""
     content = io.BytesIO()
     figure.savefig(content, format='png', dpi=DPI)
     return content.getvalue()
 
 
 def as_pixels(figure: Any) -> npt.NDArray[np.uint8]:
-    """The figure as ``[H, W, 3]`` RGB."""
+    """Render the figure as ``[H, W, 3]`` RGB."""
     figure.canvas.draw()
     return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
 
 
-QUIET = '#b9bec6'
-
-
 def draw_layers(facts: SelectionFacts) -> Any:
-    """How far the choice gathers on few inputs, how much is trained, and which gradients the chosen have.
+    """Draw how the choice concentrates on few inputs, the trained share, and the gradients of chosen connections.
 
-    Layers stand from left to right in the order of the network, one colour for each part of a block.
+    Layers run from left to right in the order of the network, with one colour for each part of a block.
     """
     figure = new_figure(12, 7.6)
     axes = figure.subplots(2, 2)
@@ -98,7 +104,7 @@ def _series(axes: Any, facts: SelectionFacts, value: Callable[[LayerFacts], floa
 
 
 def _gradients(axes: Any, facts: SelectionFacts) -> None:
-    """Medians, and bands that hold nine of ten."""
+    """Plot medians, and bands that hold 90 % of the values."""
     axes.set_title('gradients that the choice was made by', fontsize=10.5, loc='left')
     known = [(number, layer.gradients) for number, layer in enumerate(facts.layers, 1) if layer.gradients]
     if not known:
@@ -126,24 +132,14 @@ def _tidy(axes: Any) -> None:
     axes.spines[['top', 'right']].set_visible(False)
 
 
-PANELS = {
-    Part.QKV: 'into query, key and value',
-    Part.FC1: 'into the MLP',
-    Part.PROJ: 'out of the attention',
-    Part.FC2: 'out of the MLP',
-}
-BINS = 192
-"""Cells of a row; of a layer with more inputs, neighbours share one."""
-
-
 def draw_map(backbone: nn.Module, selection: Selection) -> Any | None:
-    """For each block a row, for each input a cell: how many neurons chose that input.
+    """Draw the number of neurons that chose each input: a row for each block, a cell for each input.
 
-    Bright columns through many rows are features of the residual stream that the task reads again and again.
+    Bright columns across many rows are features of the residual stream that the task reads repeatedly.
 
     Args:
-        backbone: What ``selection`` was made for.
-        selection: What was chosen.
+        backbone: Backbone that ``selection`` was made for.
+        selection: The selection.
 
     Returns:
         The figure; None for a network without attention and MLPs, or without chosen connections in them.
@@ -175,7 +171,7 @@ def _rows(backbone: nn.Module, selection: Selection, part: Part) -> list[Connect
 
 
 def _cells(rows: list[Connections]) -> npt.NDArray[np.float64]:
-    """Share of its chosen connections that each row has in each cell, in percent; NaN where it has no such input."""
+    """Share of the chosen connections of each row by cell, in percent; NaN beyond the inputs of a row."""
     widest = max(item.fan_in for item in rows)
     step = -(-widest // BINS)
     cells = np.full((len(rows), -(-widest // step)), np.nan)
@@ -205,11 +201,11 @@ def _panel(axes: Any, title: str, rows: list[Connections], cells: npt.NDArray[np
 
 
 def draw_overlap(parts: list[Overlap], kinds: Mapping[str, str], first: str, second: str) -> Any:
-    """Shared connections of each layer, beside what choices at random would share.
+    """Draw the shared connections of each layer, beside the expected share of random choices.
 
     Args:
-        parts: Layer by layer, in the order of the network.
-        kinds: Weight to what its layer is, as :class:`LayerFacts` has it.
+        parts: Overlap of each layer, in the order of the network.
+        kinds: Role of the layer by the name of the weight, as in :class:`LayerFacts`.
         first: Name of the first task.
         second: Name of the second.
     """
@@ -231,8 +227,6 @@ def draw_overlap(parts: list[Overlap], kinds: Mapping[str, str], first: str, sec
     axes.set_ylabel('% of the chosen connections')
     axes.set_xlabel('layer, from the picture to the head')
     figure.legend(*axes.get_legend_handles_labels(), loc='outside lower center', ncols=6, frameon=False)
-    axes.grid(axis='y', color='#e6e6e6', linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[['top', 'right']].set_visible(False)
+    _tidy(axes)
     axes.margins(x=0.01)
     return figure

@@ -1,4 +1,4 @@
-"""A report of what a run chose."""
+"""Hook that reports the selection of a run."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .selection_report import SelectionReport, read_selection
 
 @HOOKS.register_module()
 class SelectionReportHook(Hook):
-    """Write ``<work_dir>/selection_report`` when training starts, and hand it to the visualizer.
+    """Write ``<work_dir>/selection_report`` when training starts, and pass it to the visualizer.
 
-    So the pictures and figures stand wherever the run logs to: files, TensorBoard and the like. A resumed run keeps the
+    The pictures and numbers thus appear wherever the run logs to, such as files or TensorBoard. A resumed run keeps the
     report of its start. Without chosen connections, as under full tuning, there is nothing to report.
 
     Args:
         other: A selection or delta of another task on the same base, to see what both share.
-        names: Of this task and the other.
+        names: Names of this task and of the other.
     """
 
     # After the hook that selects.
@@ -56,7 +56,7 @@ class SelectionReportHook(Hook):
 
 
 def log_report(runner: Runner, report: SelectionReport) -> None:
-    """Give pictures and figures to the visualizer of ``runner``."""
+    """Pass pictures and numbers to the visualizer of ``runner``."""
     for name, figure in report.figures.items():
         runner.visualizer.add_image(f'selection_{name}', as_pixels(figure))
     facts = report.facts

@@ -36,13 +36,14 @@ COLUMNS = {
     'input kept': lambda x: f'{x.kept_inputs:.0%}',
     'saved, MiB': lambda x: f'{x.bytes_saved / MIB:.2f}',
 }
+HEADINGS = {'layers': 'Along the layers', 'map': 'Where it sits', 'overlap': 'Beside another task'}
 
 
 def html_page(facts: SelectionFacts, pictures: Mapping[str, bytes]) -> str:
     """Fill in ``page.html.j2``.
 
     Args:
-        facts: Of the selection.
+        facts: Facts about the selection.
         pictures: PNG files, by a heading for each.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -65,19 +66,16 @@ def _medians(layer: LayerFacts) -> str:
     return f'{layer.gradients.of_chosen[2]:.2g} / {layer.gradients.of_all[2]:.2g}'
 
 
-HEADINGS = {'layers': 'Along the layers', 'map': 'Where it sits', 'overlap': 'Beside another task'}
-
-
 class SelectionReport:
-    """A report of one selection, or of two tasks' beside each other.
+    """Report of one selection, or of the selections of two tasks side by side.
 
     Args:
-        backbone: What the selection was made for.
-        selection: What was chosen.
+        backbone: Backbone that the selection was made for.
+        selection: The selection.
         gradients: See :func:`selection_facts`.
         routes: See :func:`selection_facts`.
-        other: The selection of another task on the same architecture.
-        names: Of the two tasks.
+        other: Selection of another task on the same architecture.
+        names: Names of the two tasks.
     """
 
     def __init__(
@@ -104,7 +102,7 @@ class SelectionReport:
             self.figures['overlap'] = draw_overlap(self.overlaps, {x.name: x.part for x in self.facts.layers}, *names)
 
     def as_json(self) -> dict[str, Any]:
-        """The figures of all pictures and tables."""
+        """Numbers of all pictures and tables as JSON values."""
         found = self.facts.as_json()
         if self.overlaps:
             found['overlap'] = [
@@ -135,14 +133,14 @@ def report_of_file(
     other: str | os.PathLike[str] | None = None,
     names: Sequence[str] = ('this task', 'the other task'),
 ) -> SelectionReport:
-    """Report what a file selects. The weights do not matter, so none are loaded.
+    """Make the report of a selection file or delta. The weights do not matter, so none are loaded.
 
     Args:
-        cfg: Config of the run, of which the architecture is used.
+        cfg: Config of the run; only its architecture is used.
         path: A selection or a delta.
         target: Path of the backbone within the model.
         other: Selection or delta of another task.
-        names: Of the two tasks.
+        names: Names of the two tasks.
 
     Raises:
         SelectionMismatchError: If it was made for another architecture.
@@ -156,10 +154,10 @@ def report_of_file(
 
 
 def read_selection(path: str | os.PathLike[str]) -> Selection:
-    """The selection of a selection file or of a delta file.
+    """Read the selection from a selection file or a delta file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is neither.
     """
     try:

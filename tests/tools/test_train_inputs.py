@@ -19,11 +19,10 @@ from support.file_server import FileServer
 from support.polyp_files import kvasir, write_zip
 from tiny_sam import TINY, build_sam
 
-import mmgps.datasets.polyp as images
+import mmgps.datasets.polyp as polyp
 import mmgps.models.sam.weights as weights
 from mmgps.checksum import Checksum
-from mmgps.datasets.prepare import convert as run
-from mmgps.datasets.prepare import get_source
+from mmgps.datasets.prepare import conversion, get_source
 from mmgps.engine import MissingInputsError, provide_inputs
 from mmgps.models.sam import FILES
 from mmgps.models.sam.weights import PARTS
@@ -89,7 +88,7 @@ def redirect(monkeypatch, zip_url: str, zipped: bytes, weights_url: str, content
     changes = dict(url=zip_url, checksum=checksum, layouts=(layout,))
     source = dataclasses.replace(get_source('kvasir-seg'), **changes)
     source = type('Small', (type(source),), {'official_val': lambda self: frozenset(IDS[3:])})(**vars(source))
-    for module in (images, run):
+    for module in (polyp, conversion):
         monkeypatch.setattr(module, 'get_source', lambda name: source)
     own = dataclasses.replace(FILE, sha256=hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(type(own), 'url', property(lambda self: weights_url))

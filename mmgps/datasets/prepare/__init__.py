@@ -1,6 +1,6 @@
 """From the published polyp sets to the layout that ``PolypDataset`` reads."""
 
-from .convert import Summary, convert, prepare
+from .conversion import Summary, convert, prepare
 from .errors import PrepareError
 from .sources import SOURCES, Layout, PolypSource, fetch, get_source
 

@@ -21,6 +21,7 @@ JUNK = frozenset({'__MACOSX', '.DS_Store', 'Thumbs.db'})
 
 EXPANSION, ALLOWANCE = 100, 64 * 2**20
 """An archive of images may unpack to so many times its size, and so many bytes besides; pictures hardly shrink."""
+DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 def check_expansion(at: Path, size: int, unpacked: int) -> None:
@@ -127,9 +128,6 @@ class ZipFiles:
             raise CorruptArchiveError(
                 f'{name} in {self.at} cannot be read: {error}; fetch the archive again'
             ) from error
-
-
-DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 def unpack(

@@ -13,6 +13,16 @@ from mmgps.checksum import Checksum
 
 from ..prepare.errors import LayoutError
 
+SIZES = {'test': 20, 'val': 20, 'train': 40}
+"""Images of each class, as in each of the three published splits."""
+FEW = 5
+FLOWERS = 'https://www.robots.ox.ac.uk/~vgg/data/flowers/102'
+DOGS = 'http://vision.stanford.edu/aditya86/ImageNetDogs'
+FLOWER_NAMES = (
+    'bluebell', 'buttercup', 'coltsfoot', 'cowslip', 'crocus', 'daffodil', 'daisy', 'dandelion', 'fritillary', 'iris',
+    'lily_valley', 'pansy', 'snowdrop', 'sunflower', 'tigerlily', 'tulip', 'windflower',
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -79,11 +89,6 @@ class ClassSet:
     finish: Callable[[Path], None] | None = field(default=None, compare=False)
 
 
-SIZES = {'test': 20, 'val': 20, 'train': 40}
-"""Images of each class, as in each of the three published splits."""
-FEW = 5
-
-
 def write_lists(folder: Path) -> None:
     """Write ``train.txt``, ``val.txt``, ``test.txt`` and ``train5.txt``: path and class from 0 of each image.
 
@@ -112,13 +117,6 @@ def write_lists(folder: Path) -> None:
     for split, lines in lists.items():
         (folder / f'{split}.txt').write_text('\n'.join(lines) + '\n')
 
-
-FLOWERS = 'https://www.robots.ox.ac.uk/~vgg/data/flowers/102'
-DOGS = 'http://vision.stanford.edu/aditya86/ImageNetDogs'
-FLOWER_NAMES = (
-    'bluebell', 'buttercup', 'coltsfoot', 'cowslip', 'crocus', 'daffodil', 'daisy', 'dandelion', 'fritillary', 'iris',
-    'lily_valley', 'pansy', 'snowdrop', 'sunflower', 'tigerlily', 'tulip', 'windflower',
-)  # fmt: skip
 
 SETS = (
     ClassSet(

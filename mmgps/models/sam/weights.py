@@ -25,6 +25,13 @@ from mmgps.registry import INPUTS, WEIGHT_INITIALIZERS
 from .sizes import FILES
 
 PUBLISHED = {file.name: file for file in FILES.values()}
+INITIALIZER = 'mmgps.SAMPretrained'
+PARTS = {
+    'image_encoder.': 'backbone.',
+    'mask_decoder.': 'decode_head.mask_decoder.',
+    'prompt_encoder.': 'decode_head.prompt_encoder.',
+}
+"""First parts of the names in a published file, and in a segmentor."""
 
 
 class WeightsUnavailableError(RuntimeError):
@@ -101,9 +108,6 @@ def _fetch(file: WeightsFile) -> Path:
     return download(file.url, file.target, file.checksum, progress=progress)
 
 
-INITIALIZER = 'mmgps.SAMPretrained'
-
-
 @INPUTS.register_module()
 class SAMWeights:
     """The file that ``init_cfg`` of the config's model names. Nothing, where the model starts from elsewhere."""
@@ -117,14 +121,6 @@ class SAMWeights:
             find_weights(start['checkpoint'], start.get('sha256'))
         except WeightsUnavailableError as error:
             raise InputMissingError(str(error)[0].upper() + str(error)[1:]) from error
-
-
-PARTS = {
-    'image_encoder.': 'backbone.',
-    'mask_decoder.': 'decode_head.mask_decoder.',
-    'prompt_encoder.': 'decode_head.prompt_encoder.',
-}
-"""First parts of the names in a published file, and in a segmentor."""
 
 
 class CheckpointKeysError(ValueError):

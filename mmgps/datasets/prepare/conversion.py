@@ -17,6 +17,10 @@ from .pairs import Pair, find_layout, find_pairs, val_ids
 from .sources import PolypSource, fetch, get_source
 from .target import building, check_replaceable
 
+THRESHOLD = 127
+"""Grey levels above it are foreground: JPEG leaves a band of grey around what was black and white."""
+JPEG = frozenset({'.jpg', '.jpeg'})
+
 
 @dataclass
 class Summary:
@@ -54,10 +58,6 @@ class Summary:
         )
 
 
-THRESHOLD = 127
-"""Grey levels above it are foreground: JPEG leaves a band of grey around what was black and white."""
-
-
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """Decode an image to ``(H, W, 3)`` uint8, BGR, turned as its EXIF data say.
 
@@ -89,9 +89,6 @@ def _decode(data: bytes, name: str, flag: int) -> np.ndarray:
     if image is None:
         raise UnreadableImageError(f'{name} ({len(data)} bytes) is cut off or no image: fetch the set again')
     return image
-
-
-JPEG = frozenset({'.jpg', '.jpeg'})
 
 
 def convert(

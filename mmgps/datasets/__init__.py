@@ -1,4 +1,4 @@
-"""Polyp sets in the form that mmseg reads, sets of images with a class, and sets that are drawn."""
+"""Polyp sets for mmseg, classification sets, and synthetic sets."""
 
 from mmgps.requirements import require
 

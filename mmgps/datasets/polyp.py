@@ -1,4 +1,4 @@
-"""Colonoscopy images with a mask of the polyp."""
+"""Colonoscopy images with polyp masks: the data set for mmseg, and its images as an input of a config."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DATASET = 'mmgps.PolypDataset'
 
 
 class PolypDataError(FileNotFoundError):
-    """The folders of a polyp set are not there, are empty, do not match or hold raw masks."""
+    """The folders of a polyp set are missing or empty, do not match, or hold raw masks."""
 
 
 @DATASETS.register_module()
@@ -131,22 +131,22 @@ class PolypDataset(BaseSegDataset):
 
 @INPUTS.register_module()
 class PolypImages:
-    """A published set, downloaded and prepared in every ``data_root`` that does not exist yet.
+    """Download and prepare a published set in every ``data_root`` that does not exist yet.
 
-    A folder that holds anything is left to :class:`PolypDataset`, which checks what it reads.
+    Folders that are not empty are left alone: :class:`PolypDataset` checks what it reads.
 
     Args:
-        name: A name in ``mmgps.datasets.prepare.SOURCES``.
+        name: Name of a set in ``mmgps.datasets.prepare.SOURCES``.
 
     Raises:
-        ValueError: If no set is called so.
+        ValueError: If no set has this name.
     """
 
     def __init__(self, name: str) -> None:
         self.source = get_source(name)
 
     def provide(self, cfg: Config) -> None:
-        """Make what is missing; see :class:`mmgps.engine.inputs.Input`."""
+        """Prepare the missing folders; see :class:`mmgps.engine.inputs.Input`."""
         roots = {Path(data['data_root']) for data in rooted_datasets(cfg) if data.get('type') == DATASET}
         for root in sorted(roots):
             if _is_empty(root):

@@ -1,4 +1,4 @@
-"""Data sets whose frames are drawn when they are asked for, and the transform that draws them."""
+"""Synthetic data sets, whose frames are drawn on request, and the transform that draws them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class ProceduralDataset(BaseSegDataset):
     """A segmentation set without files: frame ``i`` is a pure function of ``(seed, i, size)``.
 
     No global random state takes part, so neither the number of workers nor the order of loading changes a frame.
-    A subclass gives ``METAINFO`` and :attr:`render`.
+    A subclass defines ``METAINFO`` and :attr:`render`.
 
     Args:
         length: Number of frames.
         size: Side of the square frames in pixels.
-        seed: Names the world the frames are taken from. Different seeds share no frame.
+        seed: Seed of the frames. Different seeds share no frame.
         **kwargs: As for :class:`mmseg.datasets.BaseSegDataset`.
 
     Raises:
@@ -47,7 +47,7 @@ class ProceduralDataset(BaseSegDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """List the frames by their made-up paths; nothing is drawn yet."""
+        """List the frames under made-up paths; nothing is drawn yet."""
         return [
             {
                 'img_path': f'synthetic/{index:05d}.png',
@@ -62,7 +62,7 @@ class ProceduralDataset(BaseSegDataset):
 
 @TRANSFORMS.register_module()
 class RenderFrame(BaseTransform):
-    """Draw a frame of a :class:`ProceduralDataset`; stands where files are loaded otherwise.
+    """Draw a frame of a :class:`ProceduralDataset`, in place of the transforms that load files.
 
     Required keys: ``render``, ``seg_fields``, ``label_map``. Added keys: ``img`` (uint8 ``(H, W, 3)``, BGR),
     ``img_shape``, ``ori_shape``, ``gt_seg_map`` (uint8 ``(H, W)``); as ``LoadImageFromFile`` and ``LoadAnnotations``.
@@ -90,10 +90,10 @@ class RenderFrame(BaseTransform):
 
 @DATASETS.register_module()
 class SyntheticPolypDataset(ProceduralDataset):
-    """Drawn frames of a bowel with polyps, for trying the software where no real data is at hand.
+    """Drawn frames of a bowel with polyps, to try the software without real data.
 
-    **Synthetic: no patient, no endoscope, no annotator.** A score on this set says that the code works and nothing
-    about clinical performance; for that use :class:`mmgps.datasets.PolypDataset` with a real set.
+    **Synthetic: no patient, no endoscope, no annotator.** A score on this set shows that the code works and says
+    nothing about clinical performance; for that use :class:`mmgps.datasets.PolypDataset` with a real set.
 
     The frames vary in mucosa, vessels, folds, lumen, highlights, debris, focus, exposure and the endoscope's black
     surround; the polyps in form (sessile, pedunculated, flat), size, colour and surface. Some frames show two polyps,

@@ -1,4 +1,4 @@
-"""The scores of one image, and their average over a set."""
+"""Scores of one image, their average over a set, and the table of all images as a CSV file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STRUCTURE_COLUMNS = ('Sm', 'wFm', 'meanEm', 'MAE')
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What one image contributes; a few numbers, since every rank sends its own to the first.
+    """Scores of one image; only a few numbers, because every rank sends its own to the first.
 
     ``dice`` and ``iou`` are fractions; ``foreground``, ``labelled`` and ``pixels`` count pixels of the truth:
     foreground, not ignored, all.
@@ -48,13 +48,13 @@ def score_image(
     """Score one prediction at the size of its truth.
 
     Args:
-        name: For tables and messages.
+        name: Name of the image for tables and messages.
         truth: ``(H, W)`` of 0, 1 and ``ignore_index``.
         labels: ``(H, W)`` of 0 and 1, the predicted labels.
         scores: ``(1 or 2, H, W)``, mmseg's ``seg_logits``, for the structure measures. Without them these measure the
             labels as a map of zeros and ones.
-        structure: Whether to take the structure measures, which cost many times what Dice and IoU do.
-        ignore_index: The label of pixels that do not count.
+        structure: Also compute the structure measures, which cost many times as much as Dice and IoU.
+        ignore_index: Label of pixels that do not count.
 
     Raises:
         ValueError: If sizes differ, a value is not among those above, or ``labels`` do not come from ``scores``.

@@ -1,4 +1,4 @@
-"""Take the backbone's weights out of a checkpoint, to start other runs from."""
+"""Convert weights: extract the backbone of a checkpoint, and rename a ViT of mmseg for mmpretrain."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ RENAMED = {
     '.attn.attn.in_proj_bias': '.attn.qkv.bias',
     '.attn.attn.out_proj.': '.attn.proj.',
 }
-"""What mmseg's ``VisionTransformer``, which has ``nn.MultiheadAttention`` within, calls the layers of its attention,
-and what mmpretrain's calls them. Both stack query, key and value in this order; all other names are equal."""
+"""Names of the attention layers in mmseg's ``VisionTransformer``, which uses ``nn.MultiheadAttention``, and in that of
+mmpretrain. Both stack query, key and value in this order; all other names are equal."""
 
 
 def strip_prefix(state: Mapping[str, Tensor], prefix: str = 'backbone.') -> dict[str, Tensor]:
-    """Keep the entries whose names begin with ``prefix`` and take it off.
+    """Keep the entries whose names begin with ``prefix``, and remove it from the names.
 
     Raises:
-        ValueError: If no name begins with ``prefix``; names the first parts that there are.
+        ValueError: If no name begins with ``prefix``; lists the first parts of the names.
     """
     kept = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     if not kept:
@@ -47,8 +47,8 @@ def extract_backbone(
     Args:
         checkpoint: A file written by mmengine, or a bare state dict.
         out: The file to write.
-        prefix: Where the backbone sits in the model.
-        dtype: Store floating point numbers in this type, for a smaller file; ``None`` keeps them as they are.
+        prefix: Path of the backbone in the model, with a dot at its end.
+        dtype: Type to store floating point numbers in, for a smaller file; ``None`` keeps their types.
 
     Raises:
         OSError: If ``out`` cannot be written; it is as it was then.
@@ -69,8 +69,8 @@ def convert_vit(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
 
     Raises:
         OSError: If ``target`` cannot be written; it is as it was then.
-        CheckpointFileError: If ``source`` is damaged or holds other things than weights.
-        ValueError: If ``target`` is ``source``, or no name is one of mmseg's attention.
+        CheckpointFileError: If ``source`` is damaged or holds more than weights.
+        ValueError: If ``target`` is ``source``, or no name belongs to mmseg's attention.
     """
     check_apart(target, source)
     loaded = load_plain(source)
@@ -86,7 +86,7 @@ def mmpretrain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state: Names of mmseg to tensors, with or without a prefix such as ``backbone.``.
 
     Raises:
-        ValueError: If no name is one of mmseg's attention.
+        ValueError: If no name belongs to mmseg's attention.
     """
     renamed = {_renamed(name): value for name, value in state.items()}
     if renamed.keys() == state.keys():

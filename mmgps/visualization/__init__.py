@@ -1,4 +1,4 @@
-"""Overlays of truth and prediction. They read mmseg's samples, but import nothing of mmseg."""
+"""Overlays of truth and prediction. They read mmseg's samples without importing mmseg."""
 
 from mmgps.requirements import require
 

@@ -1,4 +1,4 @@
-"""Sets of images with one class each, where mmpretrain has none for them."""
+"""Classification sets that mmpretrain does not have."""
 
 from .fgvc import NABirds, StanfordDogs
 from .labelled import ClassDataError, LabelledImages

@@ -1,4 +1,4 @@
-"""NABirds (Van Horn et al., CVPR 2015)."""
+"""Sets of fine-grained classes: NABirds (Van Horn et al., CVPR 2015) and Stanford Dogs (Khosla et al., CVPRW 2011)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NABirds(LabelledImages):
           train_test_split.txt    ID 1 to train on, ID 0 to test on
           classes.txt             category name, also of those above the 555 in the hierarchy
 
-    The categories that images have are numbered from 0 in ascending order.
+    The categories of the images are numbered from 0 in ascending order.
     """
 
     SPLITS = ('train', 'test')
@@ -89,7 +89,7 @@ def _read_mat(path: Path) -> dict[str, Any]:
 
 
 def _flat(values: Any) -> Iterator[Any]:
-    """The items of nested lists, as cell arrays of MATLAB are read."""
+    """Iterate over the items of nested lists, which is how cell arrays of MATLAB are read."""
     if isinstance(values, list | tuple):
         for value in values:
             yield from _flat(value)

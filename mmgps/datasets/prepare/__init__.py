@@ -1,4 +1,4 @@
-"""From the published polyp sets to the layout that ``PolypDataset`` reads."""
+"""Convert published polyp sets to the layout that ``PolypDataset`` reads."""
 
 from .conversion import Summary, convert, prepare
 from .errors import PrepareError

@@ -20,20 +20,20 @@ JUNK = frozenset({'__MACOSX', '.DS_Store', 'Thumbs.db'})
 
 
 EXPANSION, ALLOWANCE = 100, 64 * 2**20
-"""An archive of images may unpack to so many times its size, and so many bytes besides; pictures hardly shrink."""
+"""An archive of images may unpack to this multiple of its size plus this many bytes, since images hardly shrink."""
 DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 def check_expansion(at: Path, size: int, unpacked: int) -> None:
-    """Make sure that an archive does not unpack to more than images can: nothing of that size is read or written.
+    """Check that an archive does not unpack to more than images can take, before that much is read or written.
 
     Args:
-        at: The archive.
-        size: Its bytes.
-        unpacked: Bytes that its content takes by what it says, as far as it was read.
+        at: Path of the archive.
+        size: Size of the archive in bytes.
+        unpacked: Declared size of its content in bytes, as far as it was read.
 
     Raises:
-        UnsafeArchiveError: If it would.
+        UnsafeArchiveError: If it unpacks to more.
     """
     if unpacked > EXPANSION * size + ALLOWANCE:
         raise UnsafeArchiveError(
@@ -47,14 +47,14 @@ class Files(Protocol):
 
     Attributes:
         at: The zip or the folder.
-        names: Paths from the root, written with ``/``, of all files but those that operating systems strew.
+        names: Paths of all files from the root, written with ``/``, without the junk of operating systems.
     """
 
     at: Path
     names: list[str]
 
     def read(self, name: str) -> bytes:
-        """Content of the file called ``name``."""
+        """Read the file called ``name``."""
 
 
 @contextmanager
@@ -62,8 +62,8 @@ def open_files(at: str | Path) -> Iterator[Files]:
     """Open a zip file or a folder for reading.
 
     Raises:
-        SourceUnavailableError: If there is nothing at ``at``.
-        CorruptArchiveError: If it is a file and not a whole zip.
+        SourceUnavailableError: If ``at`` does not exist.
+        CorruptArchiveError: If it is a file but not a complete zip.
         UnsafeArchiveError: If a name in the zip points outside of it, or if it unpacks to more than images can.
     """
     at = Path(at)
@@ -91,9 +91,10 @@ def _remedy(at: Path) -> str:
     return 'expected a zip; unpack another kind of archive yourself and give the folder'
 
 
-def _wanted(name: str) -> bool:
+def is_junk(name: str) -> bool:
+    """Tell whether an operating system left the file called ``name``."""
     parts = PurePosixPath(name).parts
-    return not JUNK.intersection(parts) and not parts[-1].startswith('._')
+    return bool(JUNK.intersection(parts)) or parts[-1].startswith('._')
 
 
 class FolderFiles:
@@ -102,14 +103,14 @@ class FolderFiles:
     def __init__(self, at: Path) -> None:
         self.at = at
         found = (path.relative_to(at).as_posix() for path in at.rglob('*') if path.is_file())
-        self.names = sorted(name for name in found if _wanted(name))
+        self.names = sorted(name for name in found if not is_junk(name))
 
     def read(self, name: str) -> bytes:
         return (self.at / name).read_bytes()
 
 
 class ZipFiles:
-    """The files in a zip, none of them under a name that leads outside of it."""
+    """The files in a zip, none of which has a name that leads outside."""
 
     def __init__(self, at: Path, archive: zipfile.ZipFile) -> None:
         self.at = at
@@ -119,7 +120,7 @@ class ZipFiles:
         for name in found:
             if name.startswith('/') or '\\' in name or ':' in name or '..' in name.split('/'):
                 raise UnsafeArchiveError(f'{at} holds the name {name!r}, which leads outside: do not use this file')
-        self.names = sorted(name for name in found if _wanted(name))
+        self.names = sorted(name for name in found if not is_junk(name))
 
     def read(self, name: str) -> bytes:
         try:
@@ -135,14 +136,14 @@ def unpack(
 ) -> int:
     """Write the files of ``at`` into the folder ``into``.
 
-    Of a tar only regular files are taken: its links and devices are left out.
+    Only regular files of a tar are taken; its links and devices are left out.
 
     Args:
         at: A zip, a tar with any compression, or a folder.
-        into: Made where missing.
+        into: Folder to write to; created if missing.
         root: Folder within ``at`` whose content is taken; the rest is left out.
-        holds: Names directly below ``root`` that are taken; None for all.
-        progress: Called with the files done.
+        holds: Names directly below ``root`` to take; None for all.
+        progress: Called with the number of files done.
 
     Returns:
         Number of files.
@@ -166,7 +167,7 @@ def unpack(
 
 
 def copy(at: Path, into: Path) -> None:
-    """Copy one file into a folder, which is made where missing."""
+    """Copy one file into a folder, which is created if missing."""
     into.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(at, into / at.name)
 
@@ -210,8 +211,7 @@ def _check_inside(at: Path, name: str) -> None:
 
 
 def _below(name: str, root: str) -> PurePosixPath | None:
-    """The path of ``name`` from ``root``; None for what is not below it, and for what operating systems strew."""
+    """Path of ``name`` from ``root``; None if it is not below ``root`` or is junk of operating systems."""
     path = PurePosixPath(name)
-    if JUNK.intersection(path.parts) or path.name.startswith('._'):
-        return None
-    return path.relative_to(root) if path.is_relative_to(root) and path != PurePosixPath(root) else None
+    inside = path.is_relative_to(root) and path != PurePosixPath(root)
+    return path.relative_to(root) if inside and not is_junk(name) else None

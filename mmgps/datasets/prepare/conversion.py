@@ -1,9 +1,9 @@
-"""Turn a published polyp set into the layout that ``PolypDataset`` reads."""
+"""Convert a published polyp set into the layout that ``PolypDataset`` reads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,22 +13,22 @@ from mmgps.progress import ProgressLine
 
 from .archives import Files, open_files
 from .errors import CountError, EmptyMasksError, SizeMismatchError, UnreadableImageError
-from .pairs import Pair, find_layout, find_pairs, val_ids
+from .pairs import Pair, find_layout, find_pairs, suffix_of, val_ids
 from .sources import PolypSource, fetch, get_source
 from .target import building, check_replaceable
 
 THRESHOLD = 127
-"""Grey levels above it are foreground: JPEG leaves a band of grey around what was black and white."""
+"""Grey levels above it are foreground: JPEG leaves a grey band around black and white regions."""
 JPEG = frozenset({'.jpg', '.jpeg'})
 
 
 @dataclass
 class Summary:
-    """Counts, sizes and foreground shares, gathered image by image.
+    """Counts, sizes and foreground shares of a prepared set, collected image by image.
 
     Attributes:
-        source: The set.
-        out: Where it was written.
+        source: The published set.
+        out: Folder it was written to.
         counts: Images per split.
         sizes: ``(width, height)`` of each image in pixels.
         shares: Foreground pixels / pixels of each mask.
@@ -59,10 +59,10 @@ class Summary:
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Decode an image to ``(H, W, 3)`` uint8, BGR, turned as its EXIF data say.
+    """Decode an image to ``(H, W, 3)`` uint8, BGR, rotated according to its EXIF data.
 
     Raises:
-        UnreadableImageError: If it is cut off or no image.
+        UnreadableImageError: If it is truncated or not an image.
     """
     return _decode(data, name, cv2.IMREAD_COLOR)
 
@@ -71,7 +71,7 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
     """Decode a mask and threshold it: ``(H, W)`` uint8 of 0 and 1.
 
     Raises:
-        UnreadableImageError: If it is cut off or no image.
+        UnreadableImageError: If it is truncated or not an image.
     """
     return (_decode(data, name, cv2.IMREAD_GRAYSCALE) > THRESHOLD).astype(np.uint8)
 
@@ -103,22 +103,22 @@ def convert(
 ) -> Summary:
     """Write the set in the zip or folder ``at`` to ``out``.
 
-    There, ``images/{train,val}/ID.jpg`` (``.png`` unless all images of the set are JPEG; neither is encoded anew) go
-    with ``annotations/{train,val}/ID.png``, ``(H, W)`` uint8 with 1 where the grey level is above 127 and else 0, and
-    ``train.txt`` and ``val.txt`` list the ids. ``out`` appears only when all of it is written.
+    The result has ``images/{train,val}/ID.jpg`` (``.png`` unless all images of the set are JPEG; neither is encoded
+    again) and ``annotations/{train,val}/ID.png``, ``(H, W)`` uint8 with 1 where the grey level exceeds 127 and else 0.
+    ``train.txt`` and ``val.txt`` list the ids. ``out`` appears only when everything is written.
 
     Args:
-        source: Which set it is.
-        at: A zip as published, or a folder with the same content.
-        out: Folder to make.
-        split_file: Text file with the ids for validation; the rest is for training. By default the official split, and
-            for sets without one, which are for testing, everything in ``val``.
-        allow_partial: Accept a number of images other than the published one, and an official split that names more.
+        source: The published set.
+        at: Published zip, or a folder with the same content.
+        out: Folder to create.
+        split_file: Text file with the ids for validation; the rest is for training. By default the official split; sets
+            without one are for testing, so all their images go to ``val``.
+        allow_partial: Accept another number of images than published, and an official split that names missing images.
         force: Replace a prepared set at ``out``.
-        progress: Called with the images done and their number.
+        progress: Called with the number of images done and the total.
 
     Returns:
-        What was written.
+        Summary of the prepared set.
 
     Raises:
         PrepareError: One of the classes in ``mmgps.datasets.prepare.errors``; ``out`` is then as it was before.
@@ -127,7 +127,7 @@ def convert(
     with open_files(at) as files, building(Path(out), force) as folder:
         pairs = _checked_pairs(source, files, allow_partial)
         held_out = val_ids(source, {pair.id for pair in pairs}, split_file, allow_partial)
-        suffix = '.jpg' if all(_suffix(pair.image) in JPEG for pair in pairs) else '.png'
+        suffix = '.jpg' if all(suffix_of(pair.image) in JPEG for pair in pairs) else '.png'
         for done, pair in enumerate(pairs, start=1):
             _write_pair(pair, files, folder, 'val' if pair.id in held_out else 'train', suffix, summary)
             if progress:
@@ -161,7 +161,7 @@ def _write_pair(pair: Pair, files: Files, folder: Path, split: str, suffix: str,
             f'{pair.image} is {image.shape[1]}x{image.shape[0]} and its mask {pair.mask} is '
             f'{mask.shape[1]}x{mask.shape[0]} (width x height): they cannot belong together; fetch the set again'
         )
-    same = suffix == '.jpg' or _suffix(pair.image) == suffix
+    same = suffix == '.jpg' or suffix_of(pair.image) == suffix
     _write(folder / 'images' / split / f'{pair.id}{suffix}', data if same else encode_png(image))
     _write(folder / 'annotations' / split / f'{pair.id}.png', encode_png(mask))
     summary.add(split, mask)
@@ -179,10 +179,6 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
-
-
 def prepare(
     name: str,
     out: str | Path | None = None,
@@ -196,16 +192,16 @@ def prepare(
     """Prepare the set called ``name``, with progress on standard error.
 
     Args:
-        name: A name in ``mmgps.datasets.prepare.SOURCES``.
+        name: Name of a set in ``mmgps.datasets.prepare.SOURCES``.
         out: Folder to make; ``data/NAME`` by default, with underscores.
-        at: Zip or folder at hand; downloaded by default.
-        download_dir: Where a downloaded zip is kept; beside ``out`` by default.
+        at: Existing zip or folder; downloaded by default.
+        download_dir: Folder that keeps a downloaded zip; beside ``out`` by default.
         split_file: As for ``convert``.
         allow_partial: As for ``convert``.
         force: As for ``convert``.
 
     Raises:
-        ValueError: If no set is called so.
+        ValueError: If no set has this name.
         PrepareError: One of the classes in ``mmgps.datasets.prepare.errors``; ``out`` is then as it was before.
     """
     source = get_source(name)

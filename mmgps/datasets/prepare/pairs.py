@@ -1,4 +1,4 @@
-"""Find the images of a set and the mask of each."""
+"""Pair the images of a set with their masks, and choose the images for validation."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Pair:
 
 
 def find_layout(source: PolypSource, files: Files) -> tuple[Layout, str]:
-    """The first layout of ``source`` whose two folders are there, and the folder that both lie in.
+    """Find the first layout of ``source`` whose two folders exist, and the folder that contains both.
 
     Raises:
         LayoutError: If no layout fits, or one fits in several places.
     """
-    folders = {_folder(name) for name in files.names if _suffix(name) in SUFFIXES}
+    folders = {_folder(name) for name in files.names if suffix_of(name) in SUFFIXES}
     for layout in source.layouts:
         roots = [root for root in _roots(layout.images, folders) if _join(root, layout.masks) in folders]
         if len(roots) > 1:
@@ -45,10 +45,10 @@ def find_layout(source: PolypSource, files: Files) -> tuple[Layout, str]:
 
 
 def find_pairs(layout: Layout, root: str, files: Files) -> list[Pair]:
-    """Pairs in the order of their ids.
+    """Pair images and masks, in the order of their ids.
 
     Raises:
-        UnpairedError: If an image or a mask is alone, or two files of a kind differ in their suffix only.
+        UnpairedError: If an image or a mask is alone, or two files of a kind differ only in their suffix.
     """
     images = _by_id(layout.image_name, '', _join(root, layout.images), files)
     masks = _by_id(layout.image_name, layout.mask_prefix, _join(root, layout.masks), files)
@@ -65,7 +65,7 @@ def _by_id(image_name: str, prefix: str, folder: str, files: Files) -> dict[str,
     found: dict[str, str] = {}
     for name in files.names:
         match = re.fullmatch(f'{re.escape(prefix)}({image_name})', PurePosixPath(name).stem)
-        if _folder(name) == folder and _suffix(name) in SUFFIXES and match:
+        if _folder(name) == folder and suffix_of(name) in SUFFIXES and match:
             if match[1] in found:
                 raise UnpairedError(f'in {files.at}, {found[match[1]]} and {name} claim the same id: remove one')
             found[match[1]] = name
@@ -73,7 +73,7 @@ def _by_id(image_name: str, prefix: str, folder: str, files: Files) -> dict[str,
 
 
 def _roots(tail: str, folders: Iterable[str]) -> list[str]:
-    """Folders that ``tail`` lies in."""
+    """Folders that contain ``tail``."""
     return sorted(f[: -len(tail)].rstrip('/') for f in folders if f'/{f}'.endswith(f'/{tail}'))
 
 
@@ -85,15 +85,16 @@ def _folder(name: str) -> str:
     return name.rpartition('/')[0]
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
+    """Suffix of a file name in lower case, with the dot."""
     return PurePosixPath(name).suffix.lower()
 
 
 def read_ids(path: str | Path) -> frozenset[str]:
-    """Ids listed in a text file, one per line; folders and image suffixes are dropped, empty lines skipped.
+    """Read ids from a text file, one per line; folders and image suffixes are dropped, empty lines skipped.
 
     Raises:
-        SplitError: If there is no such file, or no id in it.
+        SplitError: If the file does not exist or holds no id.
     """
     path = Path(path)
     if not path.is_file():
@@ -105,16 +106,16 @@ def read_ids(path: str | Path) -> frozenset[str]:
 
 
 def val_ids(source: PolypSource, ids: Collection[str], split_file: str | Path | None, partial: bool) -> frozenset[str]:
-    """Those of ``ids`` that are for validation: as ``split_file`` says, else the official split, else all.
+    """Select the validation ids: those of ``split_file``, else the official split, else all.
 
     Args:
-        source: The set.
-        ids: Ids of all images there are.
-        split_file: List of the validation ids, or ``None``.
-        partial: Whether ids of the official split may be missing among ``ids``; those of ``split_file`` never may.
+        source: The published set.
+        ids: Ids of all images.
+        split_file: File with the validation ids, or ``None``.
+        partial: Accept an official split with ids that are not in ``ids``; a ``split_file`` must always match.
 
     Raises:
-        SplitError: If the list names ids that are not there, or none that is.
+        SplitError: If the list names missing ids, or only missing ids.
     """
     listed = read_ids(split_file) if split_file else source.official_val()
     if listed is None:

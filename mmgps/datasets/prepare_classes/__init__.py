@@ -1,4 +1,4 @@
-"""From published archives of images with a class each to the layout that their data sets read."""
+"""Convert published classification sets to the layout that their data sets read."""
 
 from .run import prepare_set
 from .sets import FGVC, ClassSet, SourceFile, Split

@@ -1,4 +1,4 @@
-"""From published files to a prepared set."""
+"""Prepare a classification set: find or download its files, unpack them, and count the result."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def prepare_set(
     allow_partial: bool = False,
     force: bool = False,
 ) -> str:
-    """Make ``out`` from the files of a set, with progress on standard error.
+    """Create ``out`` from the files of a set, with progress on standard error.
 
-    ``out`` appears only when all of it is written, and its splits are read and counted by the data sets that train on
-    it. After an error everything is as it was before.
+    ``out`` appears only when everything is written and its splits were read and counted by the data sets that train on
+    them. After an error everything is as it was before.
 
     Args:
         wanted: The set.
-        out: Folder to make.
-        command: What the user ran, for errors.
-        at: Folder with the published files, or one that holds the set unpacked; downloaded by default.
-        download_dir: Where downloaded files are kept; beside ``out`` by default.
-        allow_partial: Accept numbers of images other than the published ones.
+        out: Folder to create.
+        command: Command that the user ran, for error messages.
+        at: Folder with the published files or with the unpacked set; downloaded by default.
+        download_dir: Folder that keeps downloaded files; beside ``out`` by default.
+        allow_partial: Accept other numbers of images than published.
         force: Replace a set that was prepared before.
 
     Returns:
-        What was made, in words.
+        Description of the prepared set.
 
     Raises:
         PrepareError: One of the classes in ``mmgps.datasets.prepare.errors``.
@@ -79,22 +79,22 @@ def _write(wanted: ClassSet, files: list[Path], made: Path, progress: ProgressLi
 
 
 def unpacked_at(wanted: ClassSet, at: Path) -> Path | None:
-    """The folder within ``at`` that holds the set unpacked: everything that it is known by; None if there is none."""
+    """Find the folder at or within ``at`` that holds the unpacked set; None if there is none."""
     folders = [at, *(path for path in sorted(at.iterdir()) if path.is_dir())] if at.is_dir() else []
     return next((folder for folder in folders if all((folder / name).exists() for name in needed(wanted))), None)
 
 
 def needed(wanted: ClassSet) -> frozenset[str]:
-    """What a folder has to hold to be the set: all but what is written at the end."""
+    """Names that a folder must hold to be the set, without the files that are written at the end."""
     return wanted.holds - frozenset(wanted.written)
 
 
 def at_hand(wanted: ClassSet, at: Path) -> list[Path]:
-    """The files of the set in the folder ``at``, or ``at`` itself for a set of one file.
+    """Find the files of the set in the folder ``at``; ``at`` may itself be the file of a set with only one.
 
     Raises:
-        SourceUnavailableError: If there is nothing at ``at``.
-        LayoutError: If files are missing; names them, and what is there.
+        SourceUnavailableError: If ``at`` does not exist.
+        LayoutError: If files are missing; names them and the existing ones.
     """
     if at.is_file() and len(wanted.parts) == 1:
         return [at]
@@ -116,11 +116,11 @@ def fetch_parts(wanted: ClassSet, folder: Path, command: str) -> list[Path]:
 
     Args:
         wanted: The set.
-        folder: Where the files are kept.
-        command: What the user ran, for the error.
+        folder: Folder that keeps the files.
+        command: Command that the user ran, for the error message.
 
     Raises:
-        SourceUnavailableError: If one has no public address or could not be downloaded; says where the set comes from.
+        SourceUnavailableError: If a file has no public address or could not be downloaded; names the origin of the set.
     """
     return [_fetched(wanted, part, folder, command) for part in wanted.parts]
 
@@ -145,12 +145,12 @@ def _files(wanted: ClassSet) -> str:
 
 
 def count(wanted: ClassSet, folder: Path, partial: bool) -> dict[str, int]:
-    """Images of each split, all of whose files are there.
+    """Count the images of each split with the data sets that read them, and check that all files exist.
 
     Args:
         wanted: The set.
-        folder: Where it was written.
-        partial: Accept other numbers than the published ones.
+        folder: Folder of the prepared set.
+        partial: Accept other numbers than published.
 
     Raises:
         LayoutError: If a list cannot be read, or names files that are not there.

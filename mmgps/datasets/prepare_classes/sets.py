@@ -1,4 +1,4 @@
-"""The five sets of fine-grained classification that the paper trains on, and Oxford-17 Flowers."""
+"""Published classification sets: the five fine-grained sets of the paper, and Oxford-17 Flowers."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class SourceFile:
     """One published file of a set.
 
     Args:
-        name: Of the file.
-        root: Folder within an archive whose content is taken; empty for all of it.
-        into: Folder of the set that it goes to; empty for its top.
-        url: A stable public address, or None where there is none.
-        checksum: What the file at ``url`` hashes to, where that is known.
-        plain: Whether the file is copied as it is, not unpacked.
+        name: Name of the file.
+        root: Folder within an archive whose content is taken; empty for everything.
+        into: Folder of the set that receives the content; empty for its top.
+        url: Stable public address, or None.
+        checksum: Checksum of the file at ``url``, if known.
+        plain: Copy the file instead of unpacking it.
     """
 
     name: str
@@ -47,11 +47,11 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Split:
-    """A part of a set that a data set reads.
+    """Part of a set that one data set reads.
 
     Args:
-        name: Of the split.
-        images: Number of images that it is published with.
+        name: Name of the split.
+        images: Published number of images.
         dataset: Config of the data set, without ``data_root``.
     """
 
@@ -62,19 +62,19 @@ class Split:
 
 @dataclass(frozen=True)
 class ClassSet:
-    """A published set.
+    """A published classification set.
 
     Args:
         name: Its name on the command line.
         title: Its published name.
         holds: Names at the top of the finished folder; nothing else is unpacked.
-        parts: Its files. Any of them may be missing where a folder has its content unpacked.
-        splits: What is counted at the end.
-        where: Where to get it, in words.
+        parts: Its files. Any of them may be missing if a folder has its content unpacked.
+        splits: Splits to count at the end.
+        where: Description of its origin.
         cite: The publication to cite.
-        classes: Number of classes, which the first split has to have all; None where no single number is published.
-        written: Those of ``holds`` that ``finish`` writes.
-        finish: Called with the folder before it is counted, to write what the archives do not hold.
+        classes: Number of classes, all of which the first split must have; None if no single number is published.
+        written: Names in ``holds`` that ``finish`` writes.
+        finish: Called with the folder before the count, to write files that the archives lack.
     """
 
     name: str
@@ -92,15 +92,15 @@ class ClassSet:
 def write_lists(folder: Path) -> None:
     """Write ``train.txt``, ``val.txt``, ``test.txt`` and ``train5.txt``: path and class from 0 of each image.
 
-    The images of a class are put in the order of the SHA-256 of their paths, which no order of publication shapes: the
-    first 20 are for testing, the next 20 for choosing, the rest for training. ``train5.txt`` has the first five of the
-    rest.
+    The images of a class are sorted by the SHA-256 of their paths, which is independent of the order of publication.
+    The first 20 are for testing, the next 20 for validation, and the rest for training. ``train5.txt`` has the first
+    five of the rest.
 
     Args:
-        folder: With ``labels.csv``, whose lines are the path of an image and its class.
+        folder: Folder with ``labels.csv``, whose lines are the path of an image and its class.
 
     Raises:
-        LayoutError: If a line of it is something else.
+        LayoutError: If a line has another form.
     """
     members: dict[str, list[str]] = {}
     for row in csv.reader((folder / 'labels.csv').read_text().splitlines()):
@@ -236,4 +236,4 @@ SETS = (
 )
 
 FGVC = {entry.name: entry for entry in SETS}
-"""Name on the command line to set."""
+"""Sets by their names on the command line."""

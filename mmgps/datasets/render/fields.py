@@ -1,4 +1,4 @@
-"""Smooth random fields, the raw material of every procedural texture here."""
+"""Smooth random fields, from which all textures are made, and the light on a height field."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from .sizes import size_of
 
 
 def to_windows(x: Tensor, side: int) -> Tensor:
-    """Cut ``[B, H, W, C]`` into windows, with zeros to the right and below where it does not come out even.
+    """Cut ``[B, H, W, C]`` into windows, padded with zeros on the right and below to a multiple of ``side``.
 
     Returns:
         ``[B * windows, side, side, C]``.
@@ -27,7 +27,7 @@ def to_windows(x: Tensor, side: int) -> Tensor:
 
 
 def from_windows(windows: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The inverse of :func:`to_windows`: ``[B, *grid, C]``, without what was padded."""
+    """Invert :func:`to_windows`: return ``[B, *grid, C]`` without the padding."""
     side, channels = windows.shape[1], windows.shape[3]
     rows, columns = (-(-length // side) for length in grid)
     x = windows.reshape(-1, rows, columns, side, side, channels).transpose(2, 3)

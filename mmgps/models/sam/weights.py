@@ -1,4 +1,4 @@
-"""Start a segmentor from a published file of SAM, as it is."""
+"""Published weights of SAM: find or download the file, check it, and load it into a segmentor."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ PARTS = {
     'mask_decoder.': 'decode_head.mask_decoder.',
     'prompt_encoder.': 'decode_head.prompt_encoder.',
 }
-"""First parts of the names in a published file, and in a segmentor."""
+"""Prefixes of names in a published file, and the prefixes they have in a segmentor."""
 
 
 class WeightsUnavailableError(RuntimeError):
-    """The weights are not at hand and could not be fetched; the message says where they come from and belong."""
+    """The weights are missing and could not be downloaded; the message names their origin and the expected place."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Where weights are kept, where they come from, and what they hash to.
+    """Location, origin and checksum of a weights file.
 
     Args:
-        target: The file.
-        url: Its address; None where it has to be there.
-        checksum: None where any content will do.
+        target: Path of the file.
+        url: Address to download it from; None if it must exist.
+        checksum: Expected checksum; None to accept any content.
     """
 
     target: Path
@@ -54,10 +54,10 @@ class WeightsFile:
 
 
 def locate(checkpoint: str | Path, sha256: str | None = None) -> WeightsFile:
-    """What is known of ``checkpoint``, a path or an address.
+    """Determine location, origin and checksum of ``checkpoint``, a path or an address.
 
-    A file that bears the name of one that the authors of SAM published comes from them and must be theirs. The files
-    of other addresses are kept with those of ``torch.hub``.
+    A file with the name of one that the authors of SAM published is downloaded from them and must be theirs. Files of
+    other addresses are kept with those of ``torch.hub``.
     """
     given = str(checkpoint)
     is_address = re.match('https?://', given) is not None
@@ -69,16 +69,16 @@ def locate(checkpoint: str | Path, sha256: str | None = None) -> WeightsFile:
 
 
 def find_weights(checkpoint: str | Path, sha256: str | None = None) -> Path:
-    """The file of ``checkpoint``, fetched if it is not there, and checked in any case.
+    """Return the file of ``checkpoint``, downloaded if it is missing, and checked in any case.
 
-    Progress goes to standard error. What an earlier attempt got is kept and gone on from.
+    Progress goes to standard error. A partial download of an earlier attempt is continued.
 
     Args:
         checkpoint: A path or an address, see :func:`locate`.
-        sha256: What the file must hash to, for one that the authors of SAM did not publish.
+        sha256: Expected SHA-256, for a file that the authors of SAM did not publish.
 
     Raises:
-        WeightsUnavailableError: If it is not there and could not be fetched, or is damaged.
+        WeightsUnavailableError: If it is missing and could not be downloaded, or is damaged.
     """
     file = locate(checkpoint, sha256)
     try:
@@ -110,10 +110,10 @@ def _fetch(file: WeightsFile) -> Path:
 
 @INPUTS.register_module()
 class SAMWeights:
-    """The file that ``init_cfg`` of the config's model names. Nothing, where the model starts from elsewhere."""
+    """Input of a config: the file that ``init_cfg`` of its model names. Models with other weights need nothing."""
 
     def provide(self, cfg: Config) -> None:
-        """Fetch and check it; see :class:`mmgps.engine.inputs.Input`."""
+        """Download and check it; see :class:`mmgps.engine.inputs.Input`."""
         start = cfg.model.get('init_cfg') or {}
         if start.get('type') != INITIALIZER:
             return
@@ -124,18 +124,18 @@ class SAMWeights:
 
 
 class CheckpointKeysError(ValueError):
-    """A file holds other tensors than the segmentor has."""
+    """The tensors of a file do not match the segmentor."""
 
 
 @WEIGHT_INITIALIZERS.register_module()
 class SAMPretrained:
-    """Load a published file of SAM into a segmentor, whole: for the ``init_cfg`` of the segmentor itself.
+    """Load a published file of SAM into a whole segmentor: for the ``init_cfg`` of the segmentor itself.
 
-    The file is fetched where it is not there, see :func:`find_weights`. It loads as plain tensors, without code.
+    A missing file is downloaded, see :func:`find_weights`. It loads as plain tensors, without code.
 
     Args:
         checkpoint: A path or an address.
-        sha256: What the file must hash to, where it is none that the authors of SAM published.
+        sha256: Expected SHA-256, for a file that the authors of SAM did not publish.
     """
 
     def __init__(self, checkpoint: str, sha256: str | None = None) -> None:
@@ -152,15 +152,15 @@ class SAMPretrained:
 def load_published(segmentor: nn.Module, state: Mapping[str, Tensor], origin: str | Path) -> None:
     """Load the tensors of a published file into the encoder and the head of ``segmentor``.
 
-    What a method put beside them keeps its numbers.
+    Parameters that a method injected keep their values.
 
     Args:
         segmentor: With a :class:`SAMImageEncoder` as ``backbone`` and a :class:`SAMMaskHead` as ``decode_head``.
-        state: Names of the published file to tensors.
-        origin: Where they come from, for the error.
+        state: Tensors by the names of the published file.
+        origin: Origin of the tensors, for the error message.
 
     Raises:
-        CheckpointKeysError: If a tensor is missing, is not known, or has another shape; lists them, and loads nothing.
+        CheckpointKeysError: If a tensor is missing, unknown or of another shape; lists them, and loads nothing.
     """
     injected, ours = injected_names(segmentor), tuple(PARTS.values())
     own = {

@@ -127,7 +127,7 @@ def test_hold_out_within_a_wrapper(config: Config) -> None:
     assert [step.type for step in config.val_dataloader.dataset.pipeline] == ['DrawTiny', 'PackSegInputs']
     assert config.train_dataloader.dataset.dataset.pipeline[1].type == 'RandomFlip'
     config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[])
-    with pytest.raises(ValueError, match='made of several'):
+    with pytest.raises(ValueError, match='consists of several sets'):
         positions(config)
 
 

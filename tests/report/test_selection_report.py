@@ -58,7 +58,7 @@ def test_facts_counted_by_hand() -> None:
     assert first.bytes_saved == 3 * 4 * (80 - 4)
     assert (first.route, first.kept_inputs) == ('columns', 2 / 20)
     assert (facts.trained, facts.total) == (3 + 4 + 4, 80 + 4 + 12 + 3)
-    assert 'gps, K=1: 11 of 99 numbers' in facts.title
+    assert 'gps, K=1: 11 of 99 parameters' in facts.title
     spread = selection_facts(net, selection_of(net, _0=[0, 21, 42, 63, 64, 65, 66]))
     assert spread.layers[0].busiest == 5 / 7
     assert all(value.requires_grad for value in net.parameters())

@@ -83,7 +83,7 @@ def run_benchmark(setup: Setup, options: Options, name: str) -> Report:
     _say(f'timing {", ".join(rigs)}: {options.warmup} + {options.steps} rounds')
     steps = {method: rig.step for method, rig in rigs.items()}
     times = interleaved(steps, batches, options.steps, options.warmup, setup.device, setup.seed, options.clock)
-    found = {method: measure(rig, times[method], batches[0]) for method, rig in rigs.items()}
+    found = {method: measure_rig(rig, times[method], batches[0]) for method, rig in rigs.items()}
     rigs.clear()
     steps.clear()
     if options.peak:
@@ -107,7 +107,7 @@ def build_rigs(setup: Setup, model: nn.Module, recipes: Mapping[str, Recipe]) ->
     return rigs, left_out
 
 
-def measure(rig: Rig, seconds: Sequence[float], batch: Any) -> Measurements:
+def measure_rig(rig: Rig, seconds: Sequence[float], batch: Any) -> Measurements:
     """Measure a rig that has taken steps; its peak memory is measured separately."""
     return Measurements(
         step_s=median(seconds),

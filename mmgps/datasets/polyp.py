@@ -146,7 +146,7 @@ class PolypImages:
         self.source = get_source(name)
 
     def provide(self, cfg: Config) -> None:
-        """Prepare the missing folders; see :class:`mmgps.engine.inputs.Input`."""
+        """Prepare the missing folders."""
         roots = {Path(data['data_root']) for data in rooted_datasets(cfg) if data.get('type') == DATASET}
         for root in sorted(roots):
             if _is_empty(root):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mmgps.datasets.classes.labelled import LabelledImages
+from mmgps.datasets.classes.vtab_tasks import get_task
 from mmgps.registry import DATASETS
-
-from .labelled import LabelledImages
-from .vtab_tasks import get_task
 
 
 @DATASETS.register_module()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..classes import TASKS, VTAB, get_task
-from .sets import ClassSet, SourceFile, Split
+from mmgps.datasets.classes import TASKS, VTAB, get_task
+from mmgps.datasets.prepare_classes.sets import ClassSet, SourceFile, Split
 
 TRAIN = {'train800': 800, 'val200': 200, 'train800val200': 1000}
 

@@ -113,7 +113,7 @@ class SAMWeights:
     """Input of a config: the file that ``init_cfg`` of its model names. Models with other weights need nothing."""
 
     def provide(self, cfg: Config) -> None:
-        """Download and check it; see :class:`mmgps.engine.inputs.Input`."""
+        """Download and check it."""
         start = cfg.model.get('init_cfg') or {}
         if start.get('type') != INITIALIZER:
             return

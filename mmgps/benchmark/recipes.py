@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Protocol
 
 from torch import nn
@@ -22,6 +21,7 @@ from mmgps.sparse import (
     start_options,
 )
 from mmgps.tuning import BiasTuning, FullTuning, LinearProbe, TuningMethod
+from mmgps.utils.names import nearest
 
 from .lora import Lora, UnmergedLora
 
@@ -171,7 +171,7 @@ def connections_per_neuron(names: Sequence[str]) -> list[int]:
         if (method not in FIXED and not GPS_NAME.fullmatch(method)) or ('+' in name and options not in LEAN):
             known = [*FIXED, 'gps-masked-k1', 'gps-compact-k1']
             ends = [f'+{end}' for end in LEAN]
-            near = get_close_matches(name, [*known, *(one + end for one in known for end in ends)], 1, 0.0)[0]
+            near = nearest(name, [*known, *(one + end for one in known for end in ends)], 1)
             raise ValueError(
                 f'unknown method {name!r}, expected one of {", ".join(known)}, with any K, and perhaps one of '
                 f'{", ".join(ends)} behind it; nearest: {near}'

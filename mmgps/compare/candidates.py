@@ -6,10 +6,10 @@ import ast
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from mmgps.engine.components import METHOD_NAMES, build_method, check_method_name
+from mmgps.utils.names import nearest
 
 OPENING, CLOSING, QUOTES = '([{', ')]}', '\'"'
 
@@ -64,9 +64,8 @@ def parse_assignments(texts: Iterable[str], candidates: Sequence[Candidate]) -> 
     given = dict(map(_assignment, texts))
     known = {part for candidate in candidates for part in (candidate.label, candidate.name)}
     for label in given.keys() - known:
-        near = get_close_matches(label, known, 1)
-        hint = f'; did you mean {near[0]!r}?' if near else ''
-        raise ValueError(f'a rate is given for {label!r}, which is not among the methods compared{hint}')
+        near = nearest(label, known, 1)
+        raise ValueError(f'a rate is given for {label!r}, which is not among the methods compared; nearest: {near}')
     found = {c.label: given.get(c.label, given.get(c.name)) for c in candidates}
     return {label: values for label, values in found.items() if values}
 

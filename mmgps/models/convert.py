@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mmgps.engine.checkpoints import load_plain, write_plain
+from mmgps.utils.names import nearest
 from mmgps.whole_file import check_apart
 
 RENAMED = {
@@ -31,9 +31,8 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str = 'backbone.') -> dict
     kept = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     if not kept:
         parts = sorted({name.split('.')[0] + '.' for name in state})
-        near = get_close_matches(prefix, parts, 1)
-        hint = f'; did you mean {near[0]!r}?' if near else ''
-        raise ValueError(f'no weight begins with {prefix!r}; the checkpoint has {", ".join(parts) or "none"}{hint}')
+        known = f'{", ".join(parts)}; nearest: {nearest(prefix, parts, 1)}' if parts else 'none'
+        raise ValueError(f'no weight begins with {prefix!r}; the checkpoint has {known}')
     return kept
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from mmgps.checksum import Checksum, ChecksumError
 from mmgps.download import DownloadError, Progress, download
+from mmgps.utils.names import nearest
 
 from .errors import SourceUnavailableError
 
@@ -142,9 +142,8 @@ def get_source(name: str) -> PolypSource:
     """
     by_name = {source.name: source for source in SOURCES}
     if name not in by_name:
-        near = difflib.get_close_matches(name, by_name, n=1)
-        hint = f'; nearest: {near[0]}' if near else ''
-        raise ValueError(f'no polyp set is called {name!r}{hint}; there are {", ".join(by_name)}')
+        known = ', '.join(by_name)
+        raise ValueError(f'no polyp set is called {name!r}; nearest: {nearest(name, by_name, 1)}; there are {known}')
     return by_name[name]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ from mmgps.engine import InputMissingError
 from mmgps.engine.checkpoints import load_plain
 from mmgps.progress import ProgressLine
 from mmgps.registry import INPUTS, WEIGHT_INITIALIZERS
+from mmgps.utils.names import nearest
 
 from .sizes import FILES
 
@@ -190,7 +190,8 @@ def _faults(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[s
         for name, value in wanted.items()
         if name in state and state[name].shape != value.shape
     ]
-    nearest = [f'{name} (nearest: {near[0]})' for name in surplus if (near := get_close_matches(name, missing, 1))]
-    rest = [name for name in surplus if not get_close_matches(name, missing, 1)]
-    kinds = {'missing': missing, 'surplus': nearest + rest, 'of another shape': shapes}
+    near = {name: nearest(name, missing, 1, alike=0.6) for name in surplus}
+    surplus.sort(key=lambda name: not near[name])  # stable: first those that look like a wrong name
+    surplus = [f'{name} (nearest: {near[name]})' if near[name] else name for name in surplus]
+    kinds = {'missing': missing, 'surplus': surplus, 'of another shape': shapes}
     return [f'{len(names)} {kind}: {", ".join(names)}' for kind, names in kinds.items() if names]

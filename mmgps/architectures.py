@@ -150,7 +150,7 @@ KEEPING_PARAMETRIZATIONS = {
 # Norms of maps [B, C, H, W] that do not derive from such a class of torch, and of rows of channels.
 MAP_NORMS = {
     'mmcv.ops.sync_bn.SyncBatchNorm',
-    'mmgps.models.sam.layers.LayerNorm2d',
+    'mmgps.models.sam.image_encoder.LayerNorm2d',
     'mmpretrain.models.utils.norm.LayerNorm2d',
     'mmpretrain.models.utils.sparse_modules.SparseLayerNorm2D',
     'mmseg.models.utils.san_layers.LayerNorm2d',

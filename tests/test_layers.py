@@ -42,7 +42,7 @@ OUTSIDE = {
     'engine': {*TORCH, *ENGINE},
     'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib', 'segment_anything'},
     'compare': {*TORCH, *ENGINE, 'matplotlib'},
-    'report': {*TORCH, *ENGINE, 'matplotlib'},
+    'report': {*TORCH, *ENGINE, 'matplotlib', 'jinja2'},
     **{layer: {*PLAIN, *MM, 'py_sod_metrics', 'mat4py'} for layer in TOP},
 }
 

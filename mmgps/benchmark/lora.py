@@ -27,7 +27,7 @@ class Lora:
     """LoRA as ``peft`` does it.
 
     Args:
-        rank: Of the factors.
+        rank: Rank of the factors.
     """
 
     name = 'lora'
@@ -85,7 +85,7 @@ def import_peft() -> Any:
 
 
 def is_plain_vit(backbone: nn.Module) -> bool:
-    """Whether all weights of layers are linear but that of one convolution, the patch embedding."""
+    """Tell whether every layer is linear except one convolution, the patch embedding."""
     owners = [entry.owner for entry in describe(backbone).values() if entry.role is Role.CONNECTION]
     convolutions = [owner for owner in owners if isinstance(owner, (*CONVOLUTIONS, *TRANSPOSED))]
     attention = any(isinstance(owner, nn.MultiheadAttention) for owner in owners)
@@ -94,7 +94,7 @@ def is_plain_vit(backbone: nn.Module) -> bool:
 
 
 def linear_layers(backbone: nn.Module) -> list[str]:
-    """Paths of what holds the linear maps; the projections of an attention are reached through it."""
+    """Paths of the modules with linear maps; an attention stands for its projections."""
     attentions = {n: m for n, m in backbone.named_modules() if isinstance(m, nn.MultiheadAttention)}
     inner = {id(part) for module in attentions.values() for part in module.modules()}
     linear = [n for n, m in backbone.named_modules() if isinstance(m, nn.Linear) and id(m) not in inner]

@@ -1,4 +1,4 @@
-"""The results as a page of Markdown."""
+"""Results of a comparison as a Markdown page."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from mmgps.utils.text import markdown_table, printable
 
-from .table import Comparison, Summary
+from .table import Comparison, MethodResult
 
 REFERENCE = 'full'
 MILLION = 1e6
 
 
 def text_of(found: Comparison) -> str:
-    """The table, how the rates were chosen, and under which settings."""
+    """Format the table, the choice of rates, and the settings."""
     parts = [_scores(found), _notes(found)]
     if found.trials:
         parts += ['Rates tried, and the score on the held-out training images (the best in bold):', _rates(found)]
@@ -31,7 +31,7 @@ def _scores(found: Comparison) -> str:
     return markdown_table(head, [_row(found, summary, reference, base) for summary in summaries])
 
 
-def _row(found: Comparison, own: Summary, reference: Summary | None, base: Mapping[str, int]) -> list[str]:
+def _row(found: Comparison, own: MethodResult, reference: MethodResult | None, base: Mapping[str, int]) -> list[str]:
     first = own.rows[0]
     return [
         own.label,
@@ -46,7 +46,7 @@ def _row(found: Comparison, own: Summary, reference: Summary | None, base: Mappi
     ]
 
 
-def _ratio(cost: str, own: Summary, reference: Summary | None) -> str:
+def _ratio(cost: str, own: MethodResult, reference: MethodResult | None) -> str:
     if reference is None or cost not in own.costs or cost not in reference.costs:
         return '-'
     return f'{own.costs[cost] / reference.costs[cost]:.2f}'

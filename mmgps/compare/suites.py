@@ -1,4 +1,4 @@
-"""Comparisons on several sets in one table, with the means of groups: as the paper's tables of FGVC and VTAB-1k."""
+"""One table for comparisons on several sets, with group means, like the paper's tables of FGVC and VTAB-1k."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SUITES: dict[str, dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One comparison.
+    """Comparison on one set, a column of the table.
 
     Args:
-        name: Of the set: what follows the first ``_`` in the name of its config.
-        scores: Label of a method to its score, in percent, the mean over its seeds.
-        shares: Label of a method to the share of the base that it trains, from 0 to 1.
-        seeds: Label of a method to the number of its seeds.
-        setting: What all comparisons of a table share: the model and the images it is scored on.
+        name: Name of the set: the part of the config name after the first ``_``.
+        scores: Mean score over seeds in percent, by the label of a method.
+        shares: Trained share of the base from 0 to 1, by the label of a method.
+        seeds: Number of seeds, by the label of a method.
+        setting: Model and scored images, which all comparisons of a table share.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Column:
 
 
 def read_column(path: str | Path, metric: str = 'top1') -> Column:
-    """The comparison that ``tools/compare.py`` wrote to ``path``, a ``table.json``.
+    """Read a ``table.json`` that ``tools/compare.py`` wrote.
 
     Raises:
-        ValueError: If it is no such file, or no run in it has the score ``metric``.
+        ValueError: If it is not such a file, or no run in it has the score ``metric``.
     """
     content = read_json(Path(path))
     if not isinstance(content, dict) or not {'settings', 'rows'} <= content.keys():
@@ -71,13 +71,13 @@ def read_column(path: str | Path, metric: str = 'top1') -> Column:
 
 
 def suite_table(columns: Sequence[Column]) -> str:
-    """The table of a suite in Markdown: a row for each method, a column for each set, then means.
+    """Format a suite in Markdown: a row for each method, a column for each set, then means.
 
-    A mean stands only where the method has a score on every set of its group that is compared. The mean over all is
-    that over sets, not over groups.
+    A mean is shown only if the method has a score on every compared set of the group. The overall mean is taken over
+    sets, not over groups.
 
     Raises:
-        ValueError: If a set is given twice, they are not all of one suite, or of different models.
+        ValueError: If a set is given twice, or the sets belong to different suites or models.
     """
     settings = sorted({column.setting for column in columns})
     if len(settings) > 1:
@@ -102,7 +102,7 @@ def suite_table(columns: Sequence[Column]) -> str:
 
 
 def _groups(names: Sequence[str]) -> dict[str, list[str]]:
-    """The groups of the suite that has all ``names``, with those of its sets that are among them."""
+    """Find the suite that has all ``names``, and return its groups with the sets that are among them."""
     for groups in SUITES.values():
         if set(names) <= {name for members in groups.values() for name in members}:
             found = {group: [name for name in members if name in names] for group, members in groups.items()}

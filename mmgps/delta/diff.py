@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmgps.selection import NeuronLayout, bits
-from mmgps.utils.text import printable
+from mmgps.utils.text import text_table
 
 from .combine import check_same_base
 from .delta import Delta
@@ -74,12 +74,11 @@ def format_diff(first: Delta, second: Delta) -> str:
     rows = diff(first, second)
     chosen = len({*first.values, *second.values})
     sums = [total('all connections', rows[:chosen]), total('all other tensors', rows[chosen:])]
-    lines = [f'{"tensor":<52}{"first":>10}{"second":>10}{"both":>10}{"differ":>10}{"largest":>12}']
-    lines += [
-        f'{printable(row.name):<52}{row.only_first:>10,}{row.only_second:>10,}{row.shared:>10,}{row.differing:>10,}{row.largest:>12.3g}'
-        for row in [*rows, *sums]
+    cells = [
+        [r.name, f'{r.only_first:,}', f'{r.only_second:,}', f'{r.shared:,}', f'{r.differing:,}', f'{r.largest:.3g}']
+        for r in [*rows, *sums]
     ]
-    return '\n'.join(lines)
+    return text_table(['tensor', 'first', 'second', 'both', 'differ', 'largest'], cells)
 
 
 def _of_connections(name: str, first: Delta, second: Delta) -> Difference:

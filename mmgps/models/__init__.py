@@ -1,4 +1,4 @@
-"""Models and losses for mmseg."""
+"""Models and losses for mmseg, with SAM."""
 
 from mmgps.utils.requirements import require
 

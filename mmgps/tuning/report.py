@@ -9,6 +9,7 @@ from torch import nn
 
 from mmgps.selection import Role, Selection, describe
 from mmgps.sparse import registered_in
+from mmgps.utils.text import text_table
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ def format_report(model: nn.Module, target: str, selection: Selection) -> str:
     whole, base = count_whole(counts), count_backbone(model, target, selection)
     inner = model.get_submodule(target)
     roles = count_roles(inner, selection)
-    lines = [f'{"part":<24}{"trained":>14}{"total":>14}{"density":>11}', '-' * 63]
-    lines += [f'{c.part:<24}{c.trained:>14,}{c.total:>14,}{c.density:>11.3%}' for c in [*counts, whole]]
+    rows = [[c.part, f'{c.trained:,}', f'{c.total:,}', f'{c.density:.3%}'] for c in [*counts, whole]]
+    lines = [text_table(['part', 'trained', 'total', 'density'], rows)]
     detail = ', '.join(f'{role.replace("_", " ")} {count:,}' for role, count in roles.items()) or 'nothing'
     neurons = sum(item.neurons for item in selection.connections.values())
     lines += [

@@ -1,4 +1,4 @@
-"""Several captioned images on one."""
+"""Contact sheet: several captioned images on one."""
 
 from __future__ import annotations
 

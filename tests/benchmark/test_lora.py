@@ -11,7 +11,7 @@ from torch import nn
 
 from mmgps.benchmark import Setup
 from mmgps.benchmark.lora import Lora, UnmergedLora, is_plain_vit
-from mmgps.benchmark.rigs import Rig
+from mmgps.benchmark.setup import Rig
 
 #: Rank 8 on two blocks, 16 wide, hidden 32: packed input projection, output projection, two linear layers.
 FACTORS = 2 * 8 * ((16 + 48) + (16 + 16) + (16 + 32) + (32 + 16))

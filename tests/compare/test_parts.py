@@ -7,11 +7,10 @@ import pytest
 from mmengine.config import Config
 
 from mmgps.compare import grids_of, parse_assignments, parse_candidate, read_costs
-from mmgps.compare.holdout import hold_out, positions, split
 from mmgps.compare.metrics import METRICS, leading, present
 from mmgps.compare.rates import set_rate
-from mmgps.compare.schedule import shorten
-from mmgps.compare.settings import stated_options
+from mmgps.compare.runs import stated_options
+from mmgps.compare.trials import hold_out, positions, shorten, split
 
 
 def test_a_candidate() -> None:
@@ -132,7 +131,7 @@ def test_hold_out_within_a_wrapper(config: Config) -> None:
     assert [step.type for step in config.val_dataloader.dataset.pipeline] == ['DrawTiny', 'PackSegInputs']
     assert config.train_dataloader.dataset.dataset.pipeline[1].type == 'RandomFlip'
     config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[])
-    with pytest.raises(ValueError, match='made of several'):
+    with pytest.raises(ValueError, match='consists of several sets'):
         positions(config)
 
 

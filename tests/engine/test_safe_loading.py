@@ -23,7 +23,7 @@ from mmgps.delta.base import BaseFingerprint
 from mmgps.engine import CheckpointFileError, build_base, build_runner, init_bank, init_model, tune_config, weights_only
 from mmgps.engine.safe_loading import FORCE, TRUST, load_plain
 from mmgps.models import SAMPretrained
-from mmgps.models.extract_backbone import extract_backbone
+from mmgps.models.convert import extract_backbone
 from mmgps.tuning import BiasTuning
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -126,7 +126,7 @@ def test_killed_and_resumed_is_uninterrupted(device: str, toy: bool, tmp_path: P
 def test_a_step_of_sam(device: str, toy: bool, method: str) -> None:
     from mmgps.benchmark import Setup
     from mmgps.benchmark.recipes import Selected, Tuned
-    from mmgps.benchmark.rigs import Rig
+    from mmgps.benchmark.setup import Rig
     from mmgps.sparse import CompactTraining
     from mmgps.tuning import GPS, BiasTuning, FullTuning
 

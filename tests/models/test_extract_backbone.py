@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmgps.models.extract_backbone import extract_backbone
+from mmgps.models.convert import extract_backbone
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from tiny import tiny_config, train
 from mmgps.delta import BaseFingerprint, extract, save_delta
 from mmgps.engine import build_plain
 from mmgps.report import SelectionReport, in_all, overlaps, report_of_file, selection_facts
-from mmgps.report.figure import COLOURS, LABELS
-from mmgps.report.map_chart import _cells, _rows
+from mmgps.report.charts import COLOURS, LABELS, _cells, _rows
 from mmgps.selection import (
     PROBABILITIES,
     Connections,
@@ -59,7 +58,7 @@ def test_facts_counted_by_hand() -> None:
     assert first.bytes_saved == 3 * 4 * (80 - 4)
     assert (first.route, first.kept_inputs) == ('columns', 2 / 20)
     assert (facts.trained, facts.total) == (3 + 4 + 4, 80 + 4 + 12 + 3)
-    assert 'gps, K=1: 11 of 99 numbers' in facts.title
+    assert 'gps, K=1: 11 of 99 parameters' in facts.title
     spread = selection_facts(net, selection_of(net, _0=[0, 21, 42, 63, 64, 65, 66]))
     assert spread.layers[0].busiest == 5 / 7
     assert all(value.requires_grad for value in net.parameters())
@@ -275,7 +274,7 @@ def test_a_report_that_cannot_be_written_ends_no_training(tmp_path: Path, monkey
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, f'No space left on device: {path} was not written')
 
-    monkeypatch.setattr('mmgps.report.write.write_atomically', full)
+    monkeypatch.setattr('mmgps.report.selection_report.write_atomically', full)
     hooks = [dict(type='mmgps.GPSHook', k=1), dict(type='mmgps.SelectionReportHook')]
     runner = train(tiny_config(tmp_path, max_iters=2, custom_hooks=hooks, log_level='WARNING'))
     assert runner.iter == 2

@@ -20,8 +20,7 @@ from tiny import assert_same_bits, tiny_config, train
 from mmgps.delta import AppliedDelta, Origin, load_delta, pack_delta, save_delta
 from mmgps.engine import init_model, tune_config
 from mmgps.engine.deltas.delta_hook import DELTA_KEY
-from mmgps.models.extract_backbone import extract_backbone
-from mmgps.models.rename_vit import convert_vit
+from mmgps.models.convert import convert_vit, extract_backbone
 from mmgps.selection import checked_safetensors as sealed
 from mmgps.utils.requirements import require
 

@@ -12,6 +12,7 @@ from mmengine.runner import BaseLoop, Runner
 
 from mmgps.registry import HOOKS
 from mmgps.selection import preserved
+from mmgps.utils.text import text_table
 
 from ..tuned_backbone import unwrapped
 
@@ -51,11 +52,10 @@ class BeforeAfterHook(Hook):
         self.after = scalars(metrics or {})
 
     def after_train(self, runner: Runner) -> None:
-        lines = [f'{"score":<12}{"before":>10}{"after":>10}']
-        for name, after in self.after.items():
-            before = f'{self.before[name]:.2f}' if self.before and name in self.before else '-'
-            lines.append(f'{name:<12}{before:>10}{after:>10.2f}')
-        runner.logger.info('validation set, before and after training\n' + '\n'.join(lines))
+        before = {name: f'{value:.2f}' for name, value in (self.before or {}).items()}
+        rows = [[name, before.get(name, '-'), f'{after:.2f}'] for name, after in self.after.items()]
+        table = text_table(['score', 'before', 'after'], rows)
+        runner.logger.info(f'validation set, before and after training\n{table}')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = self.before

@@ -16,8 +16,7 @@ from tiny_sam import TINY, build_sam
 
 from mmgps.engine import tune_config
 from mmgps.models.sam import FILES, CheckpointKeysError, WeightsUnavailableError, find_weights, load_published
-from mmgps.models.sam.pretrained import PARTS
-from mmgps.models.sam.weights import locate
+from mmgps.models.sam.weights import PARTS, locate
 from mmgps.utils.download import Checksum
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -26,7 +26,7 @@ from route_costs import route_costs  # noqa: E402
 from step_costs import ALL, LEAN, Bench, Network, clear, synchronize, with_ratios  # noqa: E402
 
 from mmgps.benchmark import measure_deltas  # noqa: E402
-from mmgps.benchmark.machine import machine_header  # noqa: E402
+from mmgps.benchmark.measurements import machine_header  # noqa: E402
 from mmgps.benchmark.sam import Workload  # noqa: E402
 from mmgps.benchmark.sam import compare as compare_sam  # noqa: E402
 from mmgps.engine.configs.config import set_data_root  # noqa: E402

@@ -18,7 +18,7 @@ from mmgps.benchmark import Setup
 from mmgps.benchmark.lora import UnmergedLora
 from mmgps.benchmark.memory import activation_bytes, peak_resident
 from mmgps.benchmark.recipes import Lean, Recipe, Selected, Tuned
-from mmgps.benchmark.rigs import Rig
+from mmgps.benchmark.setup import Rig
 from mmgps.engine import find_backbone
 from mmgps.selection import RandomScore, Selection
 from mmgps.sparse import CompactTraining, FusedAttention, LeanOption, MaskedTraining, Recomputation

@@ -1,4 +1,4 @@
-"""Losses of the overlap between the predicted and the true foreground."""
+"""Losses on the overlap of the predicted and the true foreground."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mmgps.registry import MODELS
 
 
 class OverlapLoss(nn.Module, ABC):
-    """Base of the losses that compare areas, image by image; the background earns nothing.
+    """Base of losses that compare areas image by image; the background earns nothing.
 
     Args:
-        loss_weight: Factor.
-        smooth: Added to both areas, so that an image without foreground is best predicted empty.
-        loss_name: Key among the losses; mmseg sums what begins with ``loss_``.
+        loss_weight: Factor of the loss.
+        smooth: Constant added to both areas, so that an empty prediction is best for an image without foreground.
+        loss_name: Key of the loss; mmseg sums the entries that begin with ``loss_``.
 
     Raises:
-        ValueError: When called, for logits of other than two channels.
+        ValueError: When called, if the logits do not have two channels.
     """
 
     def __init__(self, loss_weight: float = 1.0, smooth: float = 1.0, loss_name: str = 'loss_overlap') -> None:
@@ -29,13 +29,13 @@ class OverlapLoss(nn.Module, ABC):
     def forward(
         self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None, ignore_index: int = 255
     ) -> Tensor:
-        """The mean over the images of one minus their overlap.
+        """Compute the mean over the images of one minus their overlap.
 
         Args:
             cls_score: Logits ``[B, 2, H, W]`` of background and foreground.
             label: ``[B, H, W]`` of 0, 1 and ``ignore_index``.
-            weight: ``[B, H, W]``, factors of the pixels.
-            ignore_index: The label of pixels that do not count.
+            weight: ``[B, H, W]``, factor of each pixel.
+            ignore_index: Label of pixels that do not count.
         """
         if cls_score.shape[1] != 2:
             raise ValueError(
@@ -54,7 +54,7 @@ class OverlapLoss(nn.Module, ABC):
 
     @property
     def loss_name(self) -> str:
-        """Key among the losses."""
+        """Key of the loss."""
         return self._loss_name
 
 

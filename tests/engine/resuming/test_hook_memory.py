@@ -158,8 +158,7 @@ def test_what_is_remembered_comes_back_as_it_was(before: Any, after: Any, tmp_pa
 @pytest.mark.parametrize(
     'after',
     [{'a': deque([1], 3)}, [{1}], ({'b': np.ones(2)},), [object()], {'c': len}],
-    ids=str,
-    ids=lambda value: type(value).__name__,
+    ids=['deque in dict', 'set in list', 'array in dict', 'object', 'function'],
 )
 def test_what_would_come_back_as_something_else_is_refused(after: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='Adapting had changed thing'):

@@ -8,43 +8,30 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from torch import nn
-from torch.optim import Optimizer
 
 from mmgps.selection import Selection
-from mmgps.sparse import (
-    CompactTraining,
-    FusedAttention,
-    LeanOption,
-    MaskedTraining,
-    Recomputation,
-    SparseTraining,
-    start_options,
-)
+from mmgps.sparse import CompactTraining, FusedAttention, LeanOption, MaskedTraining, Recomputation
+from mmgps.tuned import TrainingFactory, Tuned, method_of
 from mmgps.tuning import BiasTuning, FullTuning, LinearProbe, TuningMethod
 from mmgps.utils.names import nearest
 
 from .lora import Lora, UnmergedLora
 
-SparseClass = Callable[[nn.Module, Selection], SparseTraining]
 DEFAULT = ('full', 'linear', 'bias', 'lora-r8')
-SPARSE: dict[str, SparseClass] = {'masked': MaskedTraining, 'compact': CompactTraining}
+SPARSE: dict[str, TrainingFactory] = {'masked': MaskedTraining, 'compact': CompactTraining}
 GPS_NAME = re.compile(r'gps-(masked|compact)-k([1-9]\d*)')
 
 
 class Recipe(Protocol):
     """One method of the benchmark. It is sent to child processes."""
 
-    def apply(self, backbone: nn.Module) -> Selection:
-        """Change ``backbone`` as the method requires, and return the selection of what it trains."""
-        ...
-
-    def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
-        """Create the training of the chosen connections."""
+    def tune(self, model: nn.Module, target: str) -> Tuned:
+        """Put the method to work on the backbone of a fresh ``model``."""
         ...
 
 
 @dataclass(frozen=True)
-class Tuned:
+class MethodRecipe:
     """A method that needs no gradient.
 
     Args:
@@ -53,11 +40,8 @@ class Tuned:
 
     method: TuningMethod
 
-    def apply(self, backbone: nn.Module) -> Selection:
-        return self.method.select(backbone, None)
-
-    def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
-        return CompactTraining(backbone, selection)
+    def tune(self, model: nn.Module, target: str) -> Tuned:
+        return Tuned(model, self.method.select(model.get_submodule(target), None), self.method, target)
 
 
 @dataclass(frozen=True)
@@ -70,13 +54,10 @@ class Selected:
     """
 
     selection: Selection
-    sparse: SparseClass
+    sparse: TrainingFactory
 
-    def apply(self, backbone: nn.Module) -> Selection:
-        return self.selection
-
-    def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
-        return self.sparse(backbone, selection)
+    def tune(self, model: nn.Module, target: str) -> Tuned:
+        return Tuned(model, self.selection, method_of(self.selection), target, self.sparse)
 
 
 @dataclass(frozen=True)
@@ -91,55 +72,16 @@ class Lean:
     recipe: Recipe
     options: Callable[[], Sequence[LeanOption]]
 
-    def apply(self, backbone: nn.Module) -> Selection:
-        return self.recipe.apply(backbone)
-
-    def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
-        return LeanTraining(self.recipe.training(backbone, selection), backbone, self.options())
-
-
-class LeanTraining:
-    """A training of the connections that also starts the options.
-
-    Args:
-        training: The training.
-        backbone: The network.
-        options: Options for the network.
-    """
-
-    def __init__(self, training: SparseTraining, backbone: nn.Module, options: Sequence[LeanOption]) -> None:
-        self._training, self._backbone, self._options = training, backbone, options
-
-    def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
-        return self._training.replacements()
-
-    def check_optimizer(self, optimizer: Optimizer) -> None:
-        self._training.check_optimizer(optimizer)
-
-    def start(self, registered: bool = True) -> None:
-        self._training.start(registered)
-        start_options(self._options, self._backbone)
-
-    def close(self) -> None:
-        self._training.close()
-
-    def watch_weights(self) -> None:
-        self._training.watch_weights()
-
-    def before_step(self) -> None:
-        self._training.before_step()
-
-    def after_step(self) -> None:
-        self._training.after_step()
-
-    def report(self) -> str:
-        return '\n'.join([self._training.report(), *(option.report() for option in self._options)])
+    def tune(self, model: nn.Module, target: str) -> Tuned:
+        tuned = self.recipe.tune(model, target)
+        tuned.lean = tuple(self.options())
+        return tuned
 
 
 FIXED: dict[str, Callable[[], Recipe]] = {
-    'full': lambda: Tuned(FullTuning()),
-    'linear': lambda: Tuned(LinearProbe()),
-    'bias': lambda: Tuned(BiasTuning()),
+    'full': lambda: MethodRecipe(FullTuning()),
+    'linear': lambda: MethodRecipe(LinearProbe()),
+    'bias': lambda: MethodRecipe(BiasTuning()),
     'lora-r8': lambda: Lora(8),
     'lora-r8-unmerged': lambda: UnmergedLora(8),
 }

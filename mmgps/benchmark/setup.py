@@ -25,7 +25,7 @@ from mmgps.engine.selecting.selection_batches import selection_batches
 from mmgps.engine.selecting.selection_loss import TrainingLoss
 from mmgps.engine.selecting.selection_pass import loss_scale
 from mmgps.selection import sum_gradients
-from mmgps.tuning import GPS, count_parts, freeze_unselected
+from mmgps.tuning import GPS, count_parts
 
 from .recipes import Recipe
 
@@ -146,20 +146,17 @@ class Rig:
 
     def __init__(self, setup: Setup, model: nn.Module, recipe: Recipe) -> None:
         self.model: Any = model
-        backbone = find_backbone(model, setup.target)
-        selection = recipe.apply(backbone)
-        sparse = recipe.training(backbone, selection)
-        freeze_unselected(backbone, selection)
-        replaced = sparse.replacements()
-        self.values = [replaced.get(value, value) for value in model.parameters() if value.requires_grad]
+        find_backbone(model, setup.target)
+        self.tuned = recipe.tune(model, setup.target)
+        self.values = self.tuned.parameters()
         """Parameters that the optimizer holds; processes exchange their gradients."""
-        self.trained = sum(part.trained for part in count_parts(model, setup.target, selection))
+        self.trained = sum(part.trained for part in count_parts(model, setup.target, self.tuned.selection))
         """Number of trained values."""
         self.wrapper = setup.optimize(self.values)
-        self.wrapper.sparse = self.sparse = sparse
+        self.wrapper.sparse = self.sparse = self.tuned.training
         self.loss = TrainingLoss(model, self.wrapper)
         """Loss of a batch with its graph, to account for what a forward pass keeps."""
-        sparse.start()
+        self.tuned.start(registered=False)
 
     def step(self, batch: Any) -> None:
         """Forward of the model's loss, backward, optimizer step, zeroing of the gradients; may change ``batch``."""

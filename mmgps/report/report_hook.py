@@ -42,13 +42,14 @@ class SelectionReportHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         tune = find_tune_hook(runner)
-        assert tune.selection is not None
-        if resumed(runner) or not is_main_process() or not tune.selection.connections:
+        assert tune.tuned is not None
+        selection, training = tune.tuned.selection, tune.tuned.training
+        if resumed(runner) or not is_main_process() or not selection.connections:
             return
         backbone = find_backbone(unwrapped(runner.model), tune.target)
-        routes = tune.training.routes() if isinstance(tune.training, CompactTraining) else {}
+        routes = training.routes() if isinstance(training, CompactTraining) else {}
         other = None if self.other is None else read_selection(self.other)
-        report = SelectionReport(backbone, tune.selection, tune.gradients, routes, other, self.names)
+        report = SelectionReport(backbone, selection, tune.gradients, routes, other, self.names)
         with skipped_if_unwritable(runner.logger.warning):
             page = report.write(Path(runner.work_dir) / 'selection_report')
             log_report(runner, report)

@@ -28,21 +28,20 @@ def take_over(
     training: SparseTraining,
     added: Mapping[nn.Parameter, list[nn.Parameter]],
 ) -> None:
-    """Take frozen parameters out of ``optimizers`` and let them hold what is trained.
+    """Remove frozen parameters from ``optimizers`` and add the trained ones.
 
-    Parameter groups are edited in place: schedulers go on pointing at them.
+    Parameter groups are edited in place, so schedulers keep pointing at them.
 
     Args:
-        optimizers: Built for all parameters of the model, before it was known what is trained.
-        frozen: Parameters that they shall not hold.
-        training: What trains the chosen connections.
-        added: Parameter to new ones, which join its group unless some group holds them already.
+        optimizers: Optimizers that were built for all parameters of the model.
+        frozen: Parameters to remove.
+        training: Training of the selected connections, whose parameters replace their weights.
+        added: Maps a parameter to new ones, which join its group unless a group holds them already.
 
     Raises:
-        ValueError: If no optimizer holds a parameter that a new one could join, if one keeps its parameters elsewhere
-            than in its groups, if one that makes its state at construction cannot be built anew for those that it
-            holds by now, or if one that holds a weight with chosen connections may not step these as it would step
-            the weight.
+        ValueError: If no optimizer holds the parameter that a new one should join; if an optimizer keeps its
+            parameters outside of its groups; if one that creates its state at construction cannot be rebuilt for its
+            new parameters; or if one would step selected connections otherwise than their full weight.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     heirs = _new_members(groups, added)
@@ -61,7 +60,7 @@ def take_over(
 
 
 def _check_groups(optimizer: Optimizer, followed: Collection[int]) -> None:
-    """Refuse an optimizer that would not notice who follows the parameters of these ids in its groups."""
+    """Refuse an optimizer that would not notice new parameters in place of those with the ids ``followed``."""
     kept = kept_elsewhere(optimizer)
     if kept and any(id(value) in followed for value in held_by(optimizer)):
         raise ValueError(
@@ -75,7 +74,7 @@ def _check_groups(optimizer: Optimizer, followed: Collection[int]) -> None:
 def _new_members(
     groups: Sequence[Mapping[str, Any]], added: Mapping[nn.Parameter, list[nn.Parameter]]
 ) -> dict[int, list[nn.Parameter]]:
-    """The parameters of ``added`` that no group holds, by the id of the parameter whose group they join."""
+    """Map the id of each parameter to the members of ``added`` that no group holds yet."""
     held = {id(value) for group in groups for value in group['params']}
     heirs = {id(weight): [value for value in new if id(value) not in held] for weight, new in added.items()}
     lost = {at: new for at, new in heirs.items() if new and at not in held}
@@ -98,7 +97,7 @@ def _kept(
 
 
 def _renew_state(optimizer: Optimizer) -> None:
-    """Give an optimizer that makes its state at construction, as Adagrad does, the state of what it holds by now."""
+    """Rebuild the state of an optimizer that creates it at construction, as Adagrad does."""
     if not optimizer.state:
         return
     kind = type(optimizer)
@@ -106,8 +105,8 @@ def _renew_state(optimizer: Optimizer) -> None:
         anew = kind([dict(group) for group in optimizer.param_groups], **optimizer.defaults)
     except TypeError as error:
         raise ValueError(
-            f'{kind.__name__} makes its state at construction, before it is known what is trained, and cannot be built '
-            f'anew with its defaults ({error}); choose one that makes it at the first step, such as AdamW'
+            f'{kind.__name__} creates its state at construction, before the trained parameters are known, and cannot '
+            f'be rebuilt with its defaults ({error}); choose one that creates it at the first step, such as AdamW'
         ) from error
     optimizer.state.clear()
     optimizer.state.update(anew.state)

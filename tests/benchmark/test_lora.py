@@ -36,15 +36,12 @@ def test_factors_on_every_linear_layer_move_and_nothing_else(kind, setup: Setup)
 
 
 def test_both_start_as_the_base(setup: Setup) -> None:
-    base = setup.build().backbone
-    base.eval()
+    base = setup.build().eval()
     x = torch.randn(2, 3, 32, 32)
-    expected = base(x)[0]
+    expected = base.backbone(x)[0]
     for kind in (Lora, UnmergedLora):
-        tuned = copy.deepcopy(base)
-        kind(8).apply(tuned)
-        tuned.eval()
-        assert torch.allclose(tuned(x)[0], expected, atol=1e-6)
+        tuned = kind(8).tune(copy.deepcopy(base), 'backbone')
+        assert torch.allclose(tuned.backbone.eval()(x)[0], expected, atol=1e-6)
 
 
 def test_what_is_a_plain_vit(setup: Setup) -> None:

@@ -12,7 +12,7 @@ import torch
 import mmgps.benchmark.setup
 from mmgps.benchmark import Options, Report, Setup, draw_chart, run_benchmark
 from mmgps.benchmark.memory import in_child, peak_bytes, peak_resident
-from mmgps.benchmark.recipes import Tuned, default_names
+from mmgps.benchmark.recipes import MethodRecipe, default_names
 from mmgps.tuning import GPS, FullTuning
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,7 +185,7 @@ def test_peak_memory_of_a_process_of_its_own(setup: Setup) -> None:
     """Not that of this process, although Linux hands the maximum of a parent down."""
     ballast = torch.ones(2**28)
     batches = setup.batches(1)
-    assert 2**26 < peak_bytes(setup, Tuned(FullTuning()), batches) < peak_resident()
+    assert 2**26 < peak_bytes(setup, MethodRecipe(FullTuning()), batches) < peak_resident()
     del ballast
 
 

@@ -12,7 +12,7 @@ from training_pair import random_selection
 
 from mmgps.sparse import CompactTraining, MaskedTraining
 from mmgps.sparse.routes import GradientKernel, LayerCost
-from mmgps.tuning import freeze_unselected
+from mmgps.tuned import Tuned, method_of
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ def gradients(kind: type, network: nn.Module, k: int, run: Callable[[nn.Module],
     """Of the chosen numbers, and of what is trained whole, at the start and after a step of descent."""
     network, found = copy.deepcopy(network), []
     selection = random_selection(network, k)
-    training = kind(network, selection)
-    freeze_unselected(network, selection)
+    training = Tuned(network, selection, method_of(selection), '', kind).training
     training.start()
     resolved = list(selection.resolve(network))
     held = [training.replacements().get(parameter.value, parameter.value) for parameter, _ in resolved]

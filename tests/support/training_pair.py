@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from mmgps.selection import RandomScore, Selection
 from mmgps.sparse import CompactTraining, MaskedTraining, SparseTraining
 from mmgps.sparse.routes import GradientKernel, LayerCost
-from mmgps.tuning import GPS, freeze_unselected
+from mmgps.tuned import Tuned, method_of
+from mmgps.tuning import GPS
 
 Loss = Callable[[nn.Module, int], Tensor]
 OPTIMIZERS = {
@@ -48,13 +49,11 @@ def take_routes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 def prepare(
     kind: type, backbone: nn.Module, selection: Selection, optimizer: str = 'adamw', registered: bool = True
 ) -> tuple[SparseTraining, torch.optim.Optimizer]:
-    """As the hook does it: build, freeze, start, and give the optimizer what it shall hold."""
-    training = kind(backbone, selection)
-    dropped = {id(value) for value in freeze_unselected(backbone, selection)}
-    replaced = {id(old): new for old, new in training.replacements().items()}
-    held = [replaced.get(id(value), value) for value in backbone.parameters() if id(value) not in dropped]
-    training.start(registered)
-    return training, OPTIMIZERS[optimizer](held)
+    """Start training of ``selection``, and build an optimizer of what it trains."""
+    tuned = Tuned(backbone, selection, method_of(selection), '', kind)
+    held = tuned.parameters()
+    tuned.training.start(registered)
+    return tuned.training, OPTIMIZERS[optimizer](held)
 
 
 def train(

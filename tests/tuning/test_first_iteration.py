@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmgps.selection import sum_gradients
-from mmgps.sparse import CompactTraining
+from mmgps.tuned import Tuned
 from mmgps.tuning import (
     GPS,
     BiasTuning,
@@ -19,10 +19,7 @@ from mmgps.tuning import (
     FullTuning,
     LoRA,
     UntrainedError,
-    beside,
     check_held,
-    freeze_unselected,
-    trained_tensors,
 )
 
 WIDTH = 8
@@ -139,11 +136,10 @@ class Run:
             values = {name: entry.value for name, entry in method.candidates(backbone).items()}
             gradients = sum_gradients(model, values, [pictures()], model)
         selection = method.select(backbone, gradients)
-        method.inject_selected(backbone, selection)
-        self.training = CompactTraining(backbone, selection)
-        freeze_unselected(backbone, selection)
+        tuned = Tuned(model, selection, method)
+        self.training = tuned.training
         self.training.start()
-        trained = trained_tensors(model, self.training.replacements(), beside(backbone))
+        trained = tuned.trained()
         self.optimizers = make([entry.value for entry in trained])
         check_held(trained, self.optimizers)
         self.first = FirstIteration(model, trained, self.optimizers, 'backbone')

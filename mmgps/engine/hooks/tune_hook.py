@@ -20,30 +20,26 @@ from mmgps.selection import (
     save_selection,
     unpack_selection,
 )
-from mmgps.sparse import LeanOption, SparseTraining, start_options
+from mmgps.sparse import LeanOption, SparseTraining
+from mmgps.tuned import Tuned
 from mmgps.tuning import (
     GPS,
     FirstIteration,
     LinearProbe,
     LoadingWatch,
     TuningMethod,
-    beside,
     check_candidates,
     check_chosen,
     check_held,
-    check_trainable,
-    format_report,
-    freeze_unselected,
     neutralize_unused,
     resting,
-    trained_tensors,
 )
 
 from ..configs.components import build_method
 from ..deltas.base_model import check_loaded
 from ..deltas.checkpoint_method import CHECKPOINT_KEY, check_not_thin, check_nothing_lost, follow_in_test
 from ..fsdp.wrapping import check_made_before, check_strategy, model_on_device, rewrap, shard_base
-from ..optim import hold_only_trained, watch_losses, wrappers_of
+from ..optim import take_over, watch_losses, wrappers_of
 from ..resuming.checkpoints import is_training, pack_history, resumed, unpack_history
 from ..resuming.loaders import check_batches
 from ..safe_loading import load_safely
@@ -109,11 +105,15 @@ class TuneHook(Hook):
         # A selection file records its loss, so only a loss that is named beside it has to agree.
         self._compares_loss = not selection or loss is not None
         self._loaded_to_test = False
-        self.selection: Selection | None = None
-        self.training: SparseTraining | None = None
+        self.tuned: Tuned | None = None
         self._first: FirstIteration | None = None
         self.gradients: Mapping[str, Quantiles] = {}
         """Quantiles of the gradients that this process selected by."""
+
+    @property
+    def selection(self) -> Selection | None:
+        """The selection, once it was made or restored."""
+        return self.tuned.selection if self.tuned else None
 
     def before_run(self, runner: Runner) -> None:
         """Let training load again after a validation: mmengine loads only once, and initialises the weights again."""
@@ -153,7 +153,7 @@ class TuneHook(Hook):
         selection = unpack_selection(checkpoint[CHECKPOINT_KEY])
         self._check_same(runner, selection, 'the checkpoint')
         self._install(runner, selection)
-        check_same_training(self.training, checkpoint.get(TRAINING_KEY), selection)
+        check_same_training(self._installed.training, checkpoint.get(TRAINING_KEY), selection)
 
     def before_train(self, runner: Runner) -> None:
         origin = 'selection restored from the checkpoint'
@@ -169,17 +169,11 @@ class TuneHook(Hook):
             selection, origin = self._select(runner)
             self._install(runner, selection)
             self._save(runner, selection)
-        assert self.selection is not None
-        assert self.training is not None
-        shard_base(runner, self.training)
-        self.training.start(registered=False)
-        start_options(self.lean, self._backbone(runner))
+        tuned = self._installed
+        shard_base(runner, tuned.training)
+        tuned.start(registered=False)
         rewrap(runner)
-        report = format_report(unwrapped(runner.model), self.target, self.selection)
-        details = [self.training.report(), *(option.report() for option in self.lean)]
-        runner.logger.info(
-            '\n'.join([f'fine-tuning by {self.selection.method}', report, *filter(None, details), origin])
-        )
+        runner.logger.info(f'{tuned}\n{origin}')
         self._watch(runner)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
@@ -199,9 +193,9 @@ class TuneHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         pack_history(checkpoint)
-        if self.selection is not None:
-            checkpoint[CHECKPOINT_KEY] = pack_selection(self.selection)
-            checkpoint[TRAINING_KEY] = type(self.training).__name__
+        if self.tuned is not None:
+            checkpoint[CHECKPOINT_KEY] = pack_selection(self.tuned.selection)
+            checkpoint[TRAINING_KEY] = type(self.tuned.training).__name__
 
     def _select(self, runner: Runner) -> tuple[Selection, str]:
         if self.selection_file:
@@ -218,21 +212,28 @@ class TuneHook(Hook):
         return result.selection, str(result.cost)
 
     def _install(self, runner: Runner, selection: Selection) -> None:
-        backbone, added = self._backbone(runner), self._complete(runner, selection)
-        backbone.train()  # backbones of mm libraries return nothing
-        check_trainable(backbone, selection)
-        self.training = SPARSE.build({'_scope_': 'mmgps', **self.sparse, 'backbone': backbone, 'selection': selection})
-        frozen = freeze_unselected(backbone, selection)
-        hold_only_trained(runner.optim_wrapper, frozen, self.training, bool(selection.connections), added)
-        self.selection = selection
+        model, method = unwrapped(runner.model), self._method(runner)
+        self._backbone(runner).train()  # backbones of mm libraries return nothing
+        self.tuned = Tuned(model, selection, method, self.target, self._build_training, self.lean)
+        check_made_before(runner, method, self.target)
+        take_over(runner.optim_wrapper, self.tuned)
+
+    def _build_training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
+        training: SparseTraining = SPARSE.build(
+            {'_scope_': 'mmgps', **self.sparse, 'backbone': backbone, 'selection': selection}
+        )
+        return training
+
+    @property
+    def _installed(self) -> Tuned:
+        assert self.tuned is not None, 'training starts before a selection is made or restored'
+        return self.tuned
 
     def _watch(self, runner: Runner) -> None:
         """Check that optimizers hold every trained tensor, and watch which tensors the first iteration leaves out."""
         if self._first is not None:
             self._first.close()
-        assert self.training is not None
-        model = unwrapped(runner.model)
-        trained = trained_tensors(model, self.training.replacements(), beside(self._backbone(runner)))
+        trained = self._installed.trained()
         optimizers = [wrapper.optimizer for wrapper in wrappers_of(runner.optim_wrapper)]
         check_held(trained, optimizers)
         still = resting(trained, optimizers)
@@ -241,13 +242,8 @@ class TuneHook(Hook):
                 f'{len(still)} trained tensors have a learning rate of 0 and will not move, first {still[0]}; raise lr '
                 'of optim_wrapper.optimizer, or lr_mult in its paramwise_cfg'
             )
-        self._first = FirstIteration(model, trained, optimizers, self.target)
+        self._first = self._installed.watch(optimizers)
         watch_losses(runner.optim_wrapper, self._first)
-
-    def _complete(self, runner: Runner, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
-        added = self._method(runner).inject_selected(self._backbone(runner), selection)
-        check_made_before(runner, self._method(runner), self.target)
-        return added
 
     def _backbone(self, runner: Runner) -> nn.Module:
         return find_backbone(unwrapped(runner.model), self.target)

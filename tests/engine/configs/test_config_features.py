@@ -12,9 +12,10 @@ from tiny import assert_same_bits, base_state, frozen_numbers, plain_config, res
 from torch import nn
 
 from mmgps.engine import GPSOptimWrapper, TuneHook, tune_config
-from mmgps.engine.optim import hold_only_trained
-from mmgps.selection import SelectionMismatchError, load_selection
-from mmgps.tuning import count_parts
+from mmgps.selection import RandomScore, SelectionMismatchError, load_selection
+from mmgps.sparse import MaskedTraining
+from mmgps.tuned import take_over
+from mmgps.tuning import GPS, count_parts
 
 ADAMW = dict(type='AdamW', lr=1e-2, weight_decay=0.05)
 
@@ -43,7 +44,7 @@ def groups_of_values(runner) -> dict[str, dict]:
     [hook] = [hook for hook in runner.hooks if isinstance(hook, TuneHook)]
     found = {}
     names = {id(value): name for name, value in runner.model.named_parameters()}
-    for dense, values in hook.training.replacements().items():
+    for dense, values in hook.tuned.training.replacements().items():
         [found[names[id(dense)]]] = [
             group for group in runner.optim_wrapper.param_groups if any(value is values for value in group['params'])
         ]
@@ -209,9 +210,9 @@ class Averaging(torch.optim.SGD):
 
 def test_an_optimizer_that_cannot_be_built_anew() -> None:
     layer = nn.Linear(2, 2)
-    wrapper = GPSOptimWrapper(Averaging(layer.parameters(), torch.zeros(1)))
+    optimizer = Averaging(layer.parameters(), torch.zeros(1))
     with pytest.raises(ValueError, match=r'Averaging creates its state at construction, .* such as AdamW'):
-        hold_only_trained(wrapper, [layer.bias], SimpleNamespace(replacements=dict), True, {})
+        take_over([optimizer], [layer.bias], MaskedTraining(layer, GPS(score=RandomScore()).select(layer)), {})
 
 
 @MODELS.register_module(force=True)
@@ -288,19 +289,18 @@ def test_several_optimizers_follow_a_longer_schedule(tmp_path: Path) -> None:
 def groups_held(runner):
     """The trained numbers of the backbone: one parameter of each chosen weight, and those trained in full."""
     [hook] = [hook for hook in runner.hooks if isinstance(hook, TuneHook)]
-    yield from hook.training.replacements().values()
+    yield from hook.tuned.training.replacements().values()
     yield from hook.selection.whole
 
 
 def test_modules_that_are_added_late_join_one_of_several_optimizers() -> None:
     layers, new = [nn.Linear(2, 2), nn.Linear(2, 2)], nn.Parameter(torch.zeros(3))
-    wrappers = [GPSOptimWrapper(torch.optim.SGD(layer.parameters(), lr=0.1)) for layer in layers]
-    sparse = SimpleNamespace(replacements=dict)
-    hold_only_trained(OptimWrapperDict(a=wrappers[0], b=wrappers[1]), [], sparse, True, {layers[1].weight: [new]})
-    groups = [wrapper.param_groups[0]['params'] for wrapper in wrappers]
+    optimizers = [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in layers]
+    selected = MaskedTraining(layers[0], GPS(score=RandomScore()).select(layers[0]))
+    take_over(optimizers, [], selected, {layers[1].weight: [new]})
+    groups = [optimizer.param_groups[0]['params'] for optimizer in optimizers]
     assert [len(group) for group in groups] == [2, 3]
     assert groups[1][1] is new
-    assert all(wrapper.sparse is sparse for wrapper in wrappers)
 
 
 def test_mixed_precision_needs_a_gpu_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from tiny import plain_config
 from torch import nn
 
 from mmgps.engine import GPSOptimWrapper
-from mmgps.engine.optim import hold_only_trained
+from mmgps.engine.optim import take_over
 from mmgps.selection import RandomScore
-from mmgps.sparse import CompactTraining
+from mmgps.tuned import Tuned
 from mmgps.tuning import GPS
 
 
@@ -45,9 +45,9 @@ def test_optimizers_that_compact_training_cannot_follow_are_refused(kind: str, m
 def test_an_optimizer_of_the_head_alone_may_weigh_whole_tensors() -> None:
     model = nn.ModuleDict(dict(backbone=nn.Linear(6, 4), head=nn.Linear(4, 2)))
     selection = GPS(1, score=RandomScore()).select(model.backbone)
-    training = CompactTraining(model.backbone, selection)
+    tuned = Tuned(model, selection, GPS(1))
     parts = (torch.optim.AdamW(model.backbone.parameters()), torch.optim.Adafactor(model.head.parameters()))
     wrappers = OptimWrapperDict(**{name: GPSOptimWrapper(part) for name, part in zip('ab', parts, strict=True)})
-    hold_only_trained(wrappers, [], training, True, {})
+    take_over(wrappers, tuned)
     with pytest.raises(ValueError, match='Adafactor'):
-        hold_only_trained(GPSOptimWrapper(torch.optim.Adafactor(model.backbone.parameters())), [], training, True, {})
+        take_over(GPSOptimWrapper(torch.optim.Adafactor(model.backbone.parameters())), tuned)

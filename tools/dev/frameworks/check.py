@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmgps.rewiring import Injected
 from mmgps.selection import Role, Selection, describe, sum_gradients
 from mmgps.sparse import CompactTraining, MaskedTraining
-from mmgps.tuning import GPS, LoRA, freeze_unselected
+from mmgps.tuned import Tuned, method_of
+from mmgps.tuning import GPS, LoRA
 from mmgps.tuning.sites import InjectionError
 
 from .networks import TIMM, TORCHVISION, TRANSFORMERS, build, outputs
@@ -135,11 +136,9 @@ def slow_choice(network: nn.Module, gradients: dict[str, Tensor]) -> dict[str, l
 def train(kind: type, base: nn.Module, inputs: dict[str, Tensor], selection: Selection, rate: float) -> nn.Module:
     """A copy of ``base`` after some steps of gradient descent."""
     network = copy.deepcopy(base)
-    training = kind(network, selection)
-    freeze_unselected(network, selection)
-    swap = training.replacements()
-    held = [swap.get(value, value) for value in network.parameters() if value.requires_grad]
-    optimizer = torch.optim.SGD(held, lr=rate, momentum=0.9, weight_decay=0.05)
+    tuned = Tuned(network, selection, method_of(selection), '', kind)
+    training = tuned.training
+    optimizer = torch.optim.SGD(tuned.parameters(), lr=rate, momentum=0.9, weight_decay=0.05)
     training.start()
     for step in range(STEPS):
         optimizer.zero_grad()

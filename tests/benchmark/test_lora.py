@@ -41,7 +41,8 @@ def test_both_start_as_the_base(setup: Setup) -> None:
     expected = base.backbone(x)[0]
     for kind in (Lora, UnmergedLora):
         tuned = kind(8).tune(copy.deepcopy(base), 'backbone')
-        assert torch.allclose(tuned.backbone.eval()(x)[0], expected, atol=1e-6)
+        tuned.model.eval()
+        assert torch.allclose(tuned.backbone(x)[0], expected, atol=1e-6)
 
 
 def test_what_is_a_plain_vit(setup: Setup) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -18,8 +19,13 @@ from mmgps.sparse import SparseTraining, watch_steps
 from mmgps.tuning import Trained, UntrainedError, check_held, held_by, kept_elsewhere
 from mmgps.utils.text import listed
 
+from .processes import in_processes
+
 if TYPE_CHECKING:
     from .tuned import Tuned
+
+FSDP = ('FSDPModule', 'FullyShardedDataParallel')
+"""Classes of ``torch.distributed.fsdp``: of ``fully_shard``, which older versions do not have, and of FSDP1."""
 
 
 def take_over(
@@ -155,6 +161,26 @@ def _evaluated(closure: Callable[[], Any], then: Callable[[], None]) -> Any:
     return loss
 
 
+def check_unsharded(model: nn.Module) -> None:
+    """Make sure that FSDP does not hold ``model`` in parts.
+
+    Raises:
+        UntrainedError: If it does.
+    """
+    loaded = sys.modules.get('torch.distributed.fsdp')
+    if loaded is None or not (dist.is_available() and dist.is_initialized()):
+        return
+    parts = {id(part) for part in model.modules()}
+    kinds = [kind for name in FSDP if (kind := getattr(loaded, name, None)) is not None]
+    for wrapper in (found for kind in kinds for found in _alive(kind)):
+        if any(id(part) in parts for part in wrapper.modules()):
+            raise UntrainedError(
+                f'FSDP holds the model in parts ({type(wrapper).__name__}), which what mmgps.tune returns does not '
+                "follow; use DistributedDataParallel, or mmengine's FlexibleRunner with "
+                "strategy=dict(type='mmgps.GPSFSDPStrategy')"
+            )
+
+
 def check_optimizer(optimizer: Optimizer, training: SparseTraining) -> None:
     """Make sure that ``optimizer`` would not step weights of which single connections are trained.
 
@@ -196,7 +222,7 @@ def check_all_held(model: nn.Module, trained: Sequence[Trained], stepping: Seque
     gone = set(map(id, lost))
     if len(lost) < len(trained) or not trained:
         check_held([entry for entry in trained if id(entry) not in gone], stepping)
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if in_processes():
         _check_reduced(model, trained)
 
 

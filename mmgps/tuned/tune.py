@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ from mmgps.tuning import (
     rebuild_method,
 )
 
+from .conventions import classifiers, pretrained_part
+from .optimizers import check_unsharded
+from .processes import check_same, on_all_processes, selection_of_all, sum_over_processes
 from .tuned import TrainingFactory, Tuned, tuned_of
 
 METHODS: dict[str, Callable[..., TuningMethod]] = {
@@ -68,16 +72,16 @@ def tune(
 ) -> Tuned:
     """Tune ``model`` by ``method``: choose what is trained, freeze the rest, and make it ready for any training loop.
 
-    Build the optimizer, and wrap the model for distributed training, afterwards.
+    Build the optimizer, and wrap the model for distributed training, afterwards. In a distributed run all processes
+    call this, each with its own batches or all with the same: they choose by the sum over all of them.
 
     Args:
         model: With the pre-trained weights in place, on its device.
         method: Name of a method, one of :data:`METHODS`, or a method.
         target: Path of the pre-trained part, of which the method trains a little; ``''`` for the whole model. By
-            default ``'backbone'``, or the part that transformers calls the base model, or the whole model of timm.
-            Everything outside of it is trained in full.
-        head: Paths of modules within ``target`` that are trained in full too, such as a new classifier. By default the
-            classifier of a timm model, and none of others.
+            default the one that :func:`pretrained_part` knows. Everything outside of it is trained in full.
+        head: Paths of modules within ``target`` that are trained in full too, such as a new classifier. By default
+            those that :func:`classifiers` knows.
         batches: What a method that chooses by gradients chooses by: the training data.
         loss: A batch of ``batches`` to its loss, a scalar. By default ``model(**batch).loss``, the convention of
             transformers.
@@ -91,19 +95,23 @@ def tune(
         ValueError: For a method, target, head or argument that does not exist, for missing batches, for a model that is
             tuned already, or where the method finds nothing to train.
         NonFiniteGradientError: If a gradient of the batches holds NaN or infinity.
+        UntrainedError: If FSDP holds the model in parts.
+        OtherProcessError: If choosing failed on another process of the run.
     """
     if tuned_of(model) is not None:
         raise ValueError('the model is tuned already; call merge() or unload() of what mmgps.tune returned before')
+    check_unsharded(model)
     chosen = build_method(method, options)
-    path, heads = _find_target(model, target), _find_heads(model, target, head)
-    backbone = model.get_submodule(path)
+    path = _find_target(model, target)
+    heads, backbone = _find_heads(model, path, head), model.get_submodule(path)
     unregister(model)  # of a tuned model that this one is a copy of
     if selection is None:
-        made = _select(model, backbone, chosen, heads, batches, loss, num_batches)
+        made = selection_of_all(_select(model, backbone, chosen, heads, batches, loss, num_batches))
     else:
         made = selection if isinstance(selection, Selection) else load_selection(selection)
         if made.method != chosen.name:
             raise ValueError(f'the selection was made by {made.method!r}, not by {chosen.name!r}; name its method')
+        check_same(made)
     tuned = Tuned(model, made, chosen, path, training, lean)
     tuned.start()
     return tuned
@@ -158,9 +166,9 @@ def _select(
                 raise ValueError(f'{method.name!r} chooses by gradients: pass batches, the training data, and loss')
             values = {name: entry.value for name, entry in method.candidates(backbone).items()}
             taken = islice(batches, num_batches)
-            gradients = sum_gradients(
-                model, values, taken, loss or _DefaultLoss(model), accumulation=method.accumulation
-            )
+            work = partial(sum_gradients, model, values, taken, loss or _DefaultLoss(model))
+            gradients = on_all_processes(partial(work, accumulation=method.accumulation))
+            sum_over_processes(gradients)
         made = method.select(backbone, gradients)
     finally:
         for module, mode in modes:
@@ -189,47 +197,30 @@ class _DefaultLoss:
 
 
 def _find_target(model: nn.Module, target: str | None) -> str:
-    children = [name for name, _ in model.named_children()]
     if target is not None:
-        try:
-            model.get_submodule(target)
-        except AttributeError as error:
-            near = get_close_matches(target, [name for name, _ in model.named_modules() if name], 3, 0.0)
-            raise ValueError(
-                f'target {target!r} is no part of {type(model).__name__}; nearest: {", ".join(near)}'
-            ) from error
+        _check_path(model, target, 'target', type(model).__name__)
         return target
-    for path in ('backbone', getattr(model, 'base_model_prefix', '')):
-        if path in children:
-            return str(path)
-    if _timm_classifiers(model):
-        return ''
+    found = pretrained_part(model)
+    if found is not None:
+        return found
+    children = [name for name, _ in model.named_children()]
     raise ValueError(
         f'which part of {type(model).__name__} is pre-trained? Set target to one of {", ".join(children)}, or to '
         "'' for all of it, with head=... for what is new in it"
     )
 
 
-def _find_heads(model: nn.Module, target: str | None, head: str | Sequence[str]) -> list[str]:
-    heads = [head] if isinstance(head, str) else list(head)
-    path = _find_target(model, target)
-    backbone = model.get_submodule(path)
-    if not heads and backbone is model:
-        heads = _timm_classifiers(model)
+def _find_heads(model: nn.Module, target: str, head: str | Sequence[str]) -> list[str]:
+    backbone = model.get_submodule(target)
+    heads = ([head] if isinstance(head, str) else list(head)) or classifiers(backbone)
     for name in heads:
-        try:
-            backbone.get_submodule(name)
-        except AttributeError as error:
-            near = get_close_matches(name, [name for name, _ in backbone.named_modules() if name], 3, 0.0)
-            raise ValueError(
-                f'head {name!r} is no part of {path or "the model"!r}; nearest: {", ".join(near)}'
-            ) from error
+        _check_path(backbone, name, 'head', repr(target) if target else 'the model')
     return heads
 
 
-def _timm_classifiers(model: nn.Module) -> list[str]:
-    """Paths of the classifiers that a model of timm names in its configuration; empty for other models."""
-    named = getattr(model, 'pretrained_cfg', None) or getattr(model, 'default_cfg', None)
-    found = named.get('classifier') if isinstance(named, Mapping) else None
-    paths = [found] if isinstance(found, str) else list(found or ())
-    return [path for path in paths if any(name == path for name, _ in model.named_modules())]
+def _check_path(module: nn.Module, path: str, argument: str, within: str) -> None:
+    try:
+        module.get_submodule(path)
+    except AttributeError as error:
+        near = get_close_matches(path, [name for name, _ in module.named_modules() if name], 3, 0.0)
+        raise ValueError(f'{argument} {path!r} is no part of {within}; nearest: {", ".join(near)}') from error

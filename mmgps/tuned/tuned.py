@@ -49,7 +49,7 @@ from mmgps.tuning import (
     unload,
 )
 
-from .optimizers import StepHooks, check_all_held, check_optimizer, take_over
+from .optimizers import StepHooks, check_all_held, check_optimizer, check_unsharded, take_over
 from .snapshot import Snapshot, write_delta
 
 TrainingFactory = Callable[[nn.Module, Selection], SparseTraining]
@@ -297,6 +297,7 @@ class Tuned:
         if optimizer in self._seen:
             self._in_first_round = False
         else:
+            check_unsharded(self.model)
             check_optimizer(optimizer, self.training)
             if self._in_first_round:
                 check_all_held(self.model, self.trained(), [*self._seen, optimizer])

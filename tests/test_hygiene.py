@@ -17,16 +17,6 @@ MAX_TOOL_LINES = 80
 MIN_LINES = 40
 #: Those of today that break this rule, and their users. The table only shrinks: put such a module into its user.
 SPLINTERS = {
-    'mmgps.compare.lifeline': 'mmgps.compare.child',
-    'mmgps.compare.lock': 'mmgps.compare.run',
-    'mmgps.datasets.prepare.fetch': 'mmgps.datasets.prepare.run',
-    'mmgps.datasets.synthetic_polyp': 'only exported',
-    'mmgps.datasets.synthetic_shapes': 'only exported',
-    'mmgps.engine.runners': 'tools.train',
-    'mmgps.evaluation.score_table': 'mmgps.evaluation.polyp_metric',
-    'mmgps.models.sam.input': 'only exported',
-    'mmgps.models.sam.windows': 'mmgps.models.sam.image_encoder',
-    'mmgps.selection.choices': 'mmgps.selection.choices',
     'mmgps.utils.torchvision_ops': 'mmgps.utils.requirements',
 }
 #: Bases of the methods, which are looked for by their names.

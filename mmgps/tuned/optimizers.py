@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -15,8 +16,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from mmgps.sparse import SparseTraining, watch_steps
-from mmgps.tuning import Trained, UntrainedError, check_held, held_by, kept_elsewhere
+from mmgps.sparse import SparseTraining, unwatch_steps, watch_steps
+from mmgps.tuning import FirstIteration, Trained, UntrainedError, check_held, held_by, kept_elsewhere, neutralize_unused
 from mmgps.utils.text import listed
 
 from .processes import in_processes
@@ -119,15 +120,29 @@ def _renew_state(optimizer: Optimizer) -> None:
 
 
 class StepHooks:
-    """Calls a :class:`Tuned` before and after each step of any optimizer that holds parameters of its model.
+    """Calls the training of a :class:`Tuned` around each step of any optimizer that holds parameters of its model.
 
-    With a closure, it is called once the closure has made the gradients. Lives no longer than the :class:`Tuned`.
+    With a closure, the training is called once the closure has made the gradients. The first iteration is checked.
+
+    Args:
+        tuned: The tuned model, which this does not keep alive.
+        first: Watches its first iteration.
     """
 
-    def __init__(self, tuned: Tuned) -> None:
+    def __init__(self, tuned: Tuned, first: FirstIteration) -> None:
         self._tuned = weakref.ref(tuned)
+        self._first: FirstIteration | None = first
         self._concerned: weakref.WeakKeyDictionary[Optimizer, tuple[int, bool]] = weakref.WeakKeyDictionary()
+        self._seen: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._in_first_round = True
         watch_steps(self)
+
+    def close(self) -> None:
+        """Watch no more."""
+        unwatch_steps(self)
+        if self._first is not None:
+            self._first.close()
+            self._first = None
 
     def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tuned = self._tuned()
@@ -136,20 +151,50 @@ class StepHooks:
         _, *given = args  # the optimizer itself is the first
         closure = given[0] if given else kwargs.get('closure')
         if closure is None:
-            tuned.before_step(optimizer)
+            self._before_step(tuned, optimizer)
             return None
-        after = partial(_evaluated, closure, partial(tuned.before_step, optimizer))
+        after = partial(_evaluated, closure, partial(self._before_step, tuned, optimizer))
         return ((optimizer, after, *given[1:]), kwargs) if given else (args, {**kwargs, 'closure': after})
 
     def after(self, optimizer: Optimizer) -> None:
         tuned = self._tuned()
-        if tuned is not None and self._concerns(tuned, optimizer):
-            tuned.after_step(optimizer)
+        if tuned is None or not self._concerns(tuned, optimizer):
+            return
+        tuned.training.after_step()
+        if self._first is None:
+            return
+        done, unused = self._first.finish()
+        if unused:
+            warnings.warn(
+                f'{len(unused)} tensors count as trained and take no part in the first iteration: '
+                f'{", ".join(unused)}; they keep their values as long as training does not use them',
+                stacklevel=2,
+            )
+            neutralize_unused(tuned.model, unused)
+        if done:
+            self._first = None
+
+    def _before_step(self, tuned: Tuned, optimizer: Optimizer) -> None:
+        if tuned.switched_off:
+            raise RuntimeError('an optimizer steps within disabled(); leave the context before training')
+        if optimizer in self._seen:
+            self._in_first_round = False
+        else:
+            check_unsharded(tuned.model)
+            check_optimizer(optimizer, tuned.training)
+            if self._in_first_round:
+                check_all_held(tuned.model, tuned.trained(), [*self._seen, optimizer])
+            if self._first is not None:
+                self._first.add(optimizer)
+            self._seen.add(optimizer)
+        tuned.training.before_step()
 
     def _concerns(self, tuned: Tuned, optimizer: Optimizer) -> bool:
+        """Whether ``optimizer`` holds any parameter of the model."""
         count, found = self._concerned.get(optimizer, (-1, False))
         if count != len(optimizer.param_groups):
-            found = tuned.concerns(optimizer)
+            mine = {*map(id, tuned.model.parameters()), *map(id, tuned.training.replacements())}
+            found = any(id(value) in mine for value in held_by(optimizer))
             self._concerned[optimizer] = len(optimizer.param_groups), found
         return found
 

@@ -1,7 +1,7 @@
-"""What is known of classes from outside torch, by the qualified names of their types: nothing is imported for it.
+"""Tables of classes from outside torch, by the qualified names of their types: nothing has to be imported for them.
 
-A subclass is known by its base. A class that is not listed is read by the shapes of its parameters and by what its code
-does with them (``mmgps/selection/usage.py``); here stands what that does not tell.
+A subclass is recognised by its base. A class that is not listed is judged by the shapes of its parameters and by its
+code (``mmgps/selection/usage.py``); these tables hold what neither shows.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ KEEPING_PARAMETRIZATIONS = {
 # Norms of maps [B, C, H, W] that do not derive from such a class of torch, and of rows of channels.
 MAP_NORMS = {
     'mmcv.ops.sync_bn.SyncBatchNorm',
-    'mmgps.models.sam.layers.LayerNorm2d',
+    'mmgps.models.sam.image_encoder.LayerNorm2d',
     'mmpretrain.models.utils.norm.LayerNorm2d',
     'mmpretrain.models.utils.sparse_modules.SparseLayerNorm2D',
     'mmseg.models.utils.san_layers.LayerNorm2d',
@@ -188,4 +188,19 @@ LAST_NORMS = {
     'mmpretrain.models.backbones.resnet.Bottleneck': 'norm3',
     'mmdet.models.backbones.resnet.BasicBlock': 'norm2',
     'mmdet.models.backbones.resnet.Bottleneck': 'norm3',
+}
+
+# Layers that take and return tokens [batch, tokens, width], and Swin's blocks with their window attentions. Matched by
+# exact type: a derived class may compute otherwise.
+PROMPTED_LAYERS = {
+    'mmseg.models.backbones.vit.TransformerEncoderLayer',
+    'mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer',
+}
+PROMPTED_BLOCKS = {'mmseg.models.backbones.swin.SwinBlock', 'mmpretrain.models.backbones.swin_transformer.SwinBlock'}
+PROMPTED_WINDOWS = {'mmseg.models.backbones.swin.WindowMSA', 'mmpretrain.models.utils.attention.WindowMSA'}
+
+# Modules that use the first result of the nn.MultiheadAttention below them and drop the second.
+DROP_WEIGHTS = {
+    'mmcv.cnn.bricks.transformer.MultiheadAttention',
+    'mmseg.models.backbones.mit.EfficientMultiheadAttention',
 }

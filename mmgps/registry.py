@@ -1,6 +1,6 @@
 """Registries of the ``mmgps`` scope: children of mmengine's, filled on first use."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmengine')
 

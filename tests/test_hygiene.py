@@ -6,12 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_layers import imported, modules
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ('mmgps', 'tools', 'tests', 'configs', 'docs', '.ci')
 TEXT = {'.py', '.md', '.txt', '.toml', '.sh', '.in', '.cfg', '.yml', '.yaml', ''}
 MAX_LINES = {'mmgps': 320, 'tests': 420}
 MAX_TOOL_LINES = 80
+#: A module of mmgps that is shorter has at least two users, or is a method of tuning.
+MIN_LINES = 40
+#: Those of today that break this rule, and their users. The table only shrinks: put such a module into its user.
+SPLINTERS = {
+    'mmgps.utils.torchvision_ops': 'mmgps.utils.requirements',
+}
+#: Bases of the methods, which are looked for by their names.
+METHODS = {'TuningMethod', 'WholeParameters', 'InjectionMethod'}
 #: The two places that look for inputs beside the repository.
 INPUT_PLACES = {'tests/conftest.py', '.ci/run'}
 
@@ -84,6 +93,83 @@ def test_files_are_short() -> None:
     for folder, most in MAX_LINES.items():
         lengths = {name_of(path): len(path.read_text().splitlines()) for path in python_files(folder)}
         assert {name: length for name, length in lengths.items() if length > most} == {}
+
+
+def users(sources: dict[str, str], packages: set[str]) -> dict[str, set[str]]:
+    """Module to those that import it or a name of it, also through a package, which itself counts as no user.
+
+    Args:
+        sources: Full name of a module to its source.
+        packages: Those of them that are packages.
+    """
+    names = {name: list(imported(text, name, name in packages)) for name, text in sources.items()}
+    exported = {f'{name}.{each.rpartition(".")[2]}': each for name in packages for each in names[name]}
+
+    def module_of(name: str) -> str:
+        passed: set[str] = set()
+        while name in exported and name not in passed:
+            passed.add(name)
+            name = exported[name]
+        while name and name not in sources:
+            name = name.rpartition('.')[0]
+        return name
+
+    found: dict[str, set[str]] = {name: set() for name in sources}
+    for name in sources.keys() - packages:
+        for module in {module_of(each) for each in names[name]} - {'', name}:
+            found[module].add(name)
+    return found
+
+
+def is_method(source: str) -> bool:
+    classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    return any(isinstance(base, ast.Name) and base.id in METHODS for node in classes for base in node.bases)
+
+
+def splinters() -> dict[str, list[str]]:
+    """Short modules of mmgps to the one module or tool that uses them; to none if only a package exports them."""
+    found = {name: path for path, name in modules()}
+    packages = {name for name, path in found.items() if path.name == '__init__.py'}
+    found |= {f'tools.{path.stem}': path for path in (ROOT / 'tools').glob('*.py')}
+    sources = {name: path.read_text() for name, path in found.items()}
+    return {
+        name: sorted(by)
+        for name, by in users(sources, packages).items()
+        if name.startswith('mmgps.') and name not in packages and len(by) < 2
+        if len(sources[name].splitlines()) < MIN_LINES
+        if not (name.startswith('mmgps.tuning.') and is_method(sources[name]))
+    }
+
+
+def test_no_short_module_serves_another_alone() -> None:
+    assert {name: by for name, by in splinters().items() if name not in SPLINTERS} == {}
+
+
+def test_the_table_of_short_modules_shrinks() -> None:
+    assert SPLINTERS.keys() - splinters().keys() == set(), 'no longer splinters: take them out of the table'
+
+
+def test_users_are_found_through_packages_and_packages_are_none() -> None:
+    sources = {
+        'a': 'from a.b import One, Two',
+        'a.b': 'from .one import One\nfrom .two import Two',
+        'a.b.one': 'class One: ...',
+        'a.b.two': 'from . import one',
+        'a.c': 'from a import One',
+        'a.d': 'def late():\n    from .b.two import helper',
+        'tools.e': 'import a.c, os',
+    }
+    assert users(sources, {'a', 'a.b'}) == {
+        'a': set(),
+        'a.b': set(),
+        'a.b.one': {'a.b.two', 'a.c'},
+        'a.b.two': {'a.d'},
+        'a.c': {'tools.e'},
+        'a.d': set(),
+        'tools.e': set(),
+    }
+    assert is_method('class Mine(WholeParameters): ...')
+    assert not is_method('class Mine(Operation): ...')
 
 
 def test_tools_are_one_short_main_without_logic_of_their_own() -> None:

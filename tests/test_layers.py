@@ -10,48 +10,39 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / 'mmgps'
 
-TORCH_ONLY = ('selection', 'sparse', 'tuning', 'delta')
+TORCH_ONLY = ('rewiring', 'selection', 'sparse', 'tuning', 'delta', 'tuned')
 TOP = ('models', 'datasets', 'evaluation', 'visualization')
-HELPERS = {
-    'checksum',
-    'download',
-    'lock',
-    'partial_file',
-    'plain_text',
-    'progress',
-    'requirements',
-    'torchvision_ops',
-    'whole_file',
-}
 TORCH = {'torch', 'numpy', 'safetensors'}
 ENGINE = {'mmengine', 'mmcv'}
 MM = {*ENGINE, 'mmseg', 'mmpretrain', 'mmdet'}
 PLAIN = {*TORCH, 'packaging', 'cv2'}
 
-#: What a layer of mmgps may import of mmgps, beside itself and the helpers.
+#: What a layer of mmgps may import of mmgps, beside itself and the utilities.
 BELOW = {
     **{layer: {*TORCH_ONLY[:at], 'architectures'} for at, layer in enumerate(TORCH_ONLY)},
-    **{helper: set() for helper in HELPERS},
+    'utils': set(),
     'registry': set(),
     'architectures': set(),
+    'vtab_tasks': set(),
     'engine': {*TORCH_ONLY, 'registry'},
     'benchmark': {*TORCH_ONLY, 'registry', 'engine'},
     'report': {*TORCH_ONLY, 'registry', 'engine'},
-    'compare': {*TORCH_ONLY, 'registry', 'engine', 'benchmark'},
-    **{layer: {*TORCH_ONLY, 'registry', 'engine'} for layer in TOP},
+    'compare': {*TORCH_ONLY, 'registry', 'engine', 'benchmark', 'vtab_tasks'},
+    **{layer: {*TORCH_ONLY, 'registry', 'engine', 'vtab_tasks'} for layer in TOP},
 }
 BELOW['visualization'] |= {'evaluation'}
 
 #: What it may import from outside, beside the standard library.
 OUTSIDE = {
     **{layer: {*TORCH} for layer in TORCH_ONLY},
-    **{helper: {'torch', 'packaging'} for helper in HELPERS},
+    'utils': {'torch', 'packaging'},
     'registry': {'mmengine'},
     'architectures': set(),
+    'vtab_tasks': set(),
     'engine': {*TORCH, *ENGINE},
     'benchmark': {*TORCH, *ENGINE, 'peft', 'matplotlib', 'segment_anything'},
     'compare': {*TORCH, *ENGINE, 'matplotlib'},
-    'report': {*TORCH, *ENGINE, 'matplotlib'},
+    'report': {*TORCH, *ENGINE, 'matplotlib', 'jinja2'},
     **{layer: {*PLAIN, *MM, 'py_sod_metrics', 'mat4py'} for layer in TOP},
 }
 
@@ -75,7 +66,7 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
     for name in imported(source, module, is_package):
         top, *rest = name.split('.')
         if top == 'mmgps':
-            allowed = not rest or rest[0] in {layer, *HELPERS, *BELOW[layer]}
+            allowed = not rest or rest[0] in {layer, 'utils', *BELOW[layer]}
         else:
             allowed = top in sys.stdlib_module_names or top in OUTSIDE[layer]
         if not allowed:
@@ -109,12 +100,15 @@ def test_imports_point_one_way() -> None:
         ('mmgps.selection.scores', 'import pandas'),
         ('mmgps.sparse.masked', 'import mmgps.tuning'),
         ('mmgps.tuning.gps', 'from mmgps.engine import tune_config'),
-        ('mmgps.delta.extract', 'import mmseg.models'),
-        ('mmgps.engine.config', 'from mmseg.models import EncoderDecoder'),
-        ('mmgps.engine.config', 'from mmgps.datasets import PolypDataset'),
+        ('mmgps.delta.delta', 'import mmseg.models'),
+        ('mmgps.engine.configs.config', 'from mmseg.models import EncoderDecoder'),
+        ('mmgps.engine.configs.config', 'from mmgps.datasets import PolypDataset'),
         ('mmgps.datasets.polyp', 'from mmgps.visualization import draw_overlay'),
-        ('mmgps.requirements', 'import mmengine'),
-        ('mmgps.progress', 'from mmgps.selection import Role'),
+        ('mmgps.utils.requirements', 'import mmengine'),
+        ('mmgps.utils.progress', 'from mmgps.selection import Role'),
+        ('mmgps.utils.names', 'from mmgps.selection import Role'),
+        ('mmgps.utils.names', 'import numpy'),
+        ('mmgps.vtab_tasks', 'from mmgps.datasets import VTAB'),
     ],
 )
 def test_the_walk_finds_what_is_forbidden(module: str, source: str) -> None:
@@ -125,7 +119,7 @@ def test_the_walk_finds_what_is_forbidden(module: str, source: str) -> None:
     ('module', 'source'),
     [
         ('mmgps.tuning.gps', 'from mmgps.selection import Role'),
-        ('mmgps.engine.hooks.gps_hook', 'from ..loaders import rebuild'),
+        ('mmgps.engine.hooks.tune_hook', 'from ..resuming.loaders import rebuild'),
         ('mmgps.visualization.sample_view', 'from mmgps.evaluation.foreground import Mask'),
     ],
 )

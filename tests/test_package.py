@@ -17,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from mmgps.requirements import MINIMUM, MissingPackageError, require
+from mmgps.utils.requirements import MINIMUM, MissingPackageError, require
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = 'from setuptools.build_meta import build_sdist, build_wheel; build_wheel("out"); build_sdist("out")'
@@ -30,7 +30,7 @@ OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='li
 """
 RESOLVE = """
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS, init_default_scope
-from mmgps.torchvision_ops import declare_missing_operators
+from mmgps.utils.torchvision_ops import declare_missing_operators
 
 declare_missing_operators()
 init_default_scope('{scope}')
@@ -105,7 +105,7 @@ def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel: zipfile.ZipFi
     names = {name for name in wheel.namelist() if '.dist-info/' not in name}
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'mmgps').rglob('*.py')}
     assert code - names == set()
-    assert 'mmgps/datasets/prepare/kvasir_val.txt' in names
+    assert {'mmgps/datasets/prepare/kvasir_val.txt', 'mmgps/report/page.html.j2'} <= names
     assert {name.split('/')[0] for name in names} == {'mmgps'}
 
 

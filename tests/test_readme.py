@@ -12,7 +12,8 @@ from documents import ROOT, anchors, blocks, commands, documents, links
 from packaging.requirements import Requirement
 from polyp_files import tree, write_folder
 
-from mmgps import registry, requirements
+from mmgps import registry
+from mmgps.utils import requirements
 
 requirements.require('mmseg')
 
@@ -88,7 +89,7 @@ def test_options_that_a_command_names_exist(words: list[str], monkeypatch: pytes
         return
     beside = Config.fromfile(ROOT / 'configs/_base_/fsdp.py')  # may be added to any config
     config = {**beside, **Config.fromfile(ROOT / args.config)}
-    for key in args.cfg_options or {}:
+    for key in getattr(args, 'cfg_options', None) or {}:
         at = config
         for part in key.split('.'):
             at = dict(enumerate(at)) if isinstance(at, list) else at

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

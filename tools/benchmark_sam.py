@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import time
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 
-from mmgps.benchmark.machine import machine_header  # noqa: E402
-from mmgps.benchmark.sam import Workload, compare, table  # noqa: E402
+from mmgps.benchmark.measurements import machine_header  # noqa: E402
+from mmgps.benchmark.sam import Workload, compare, format_costs  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,7 +29,7 @@ def main() -> None:
     print(', '.join(f'{key}: {value}' for key, value in header.items()))
     clock = time.process_time if args.cpu_time else time.perf_counter
     load = Workload(args.arch, steps=args.steps, device=args.device, recompute=args.recompute, clock=clock)
-    print(table(compare(load)))
+    print(format_costs(compare(load)))
 
 
 if __name__ == '__main__':

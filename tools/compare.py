@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

@@ -6,7 +6,7 @@ python tools/convert_vit.py pretrain/deit_tiny_mmseg.pth pretrain/deit_tiny_mmpr
 import argparse
 import sys
 
-from mmgps.models.rename_vit import convert_vit
+from mmgps.models.convert import convert_vit
 
 
 def parse_args() -> argparse.Namespace:

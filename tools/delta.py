@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from mmgps.models.extract_backbone import extract_backbone
+from mmgps.models.convert import extract_backbone
 
 
 def main() -> None:

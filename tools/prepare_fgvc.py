@@ -7,7 +7,7 @@ python tools/prepare_fgvc.py nabirds --source downloads --out data/nabirds
 import argparse
 import sys
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

@@ -7,13 +7,13 @@ python tools/prepare_vtab.py --source vtab-1k.zip --tasks cifar dtd
 import argparse
 import sys
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 
-from mmgps.datasets.classes import TASKS  # noqa: E402
 from mmgps.datasets.prepare import PrepareError  # noqa: E402
 from mmgps.datasets.prepare_classes import prepare_set, vtab_set  # noqa: E402
+from mmgps.vtab_tasks import TASKS  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 
 from mmgps.engine import add_config_arguments, read_config, weights_only  # noqa: E402
-from mmgps.plain_text import printable  # noqa: E402
 from mmgps.report import report_of_file  # noqa: E402
+from mmgps.utils.text import printable  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:

@@ -6,7 +6,7 @@ python tools/suite_table.py work_dirs/compare_vit-b16_*/table.json
 import argparse
 import sys
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmengine')
 

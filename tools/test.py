@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 
@@ -16,11 +16,11 @@ from mmgps.engine import (  # noqa: E402
     add_tune_arguments,
     augment_test,
     follow_method,
+    keep_training_config,
     read_config,
     refuse_delta,
     set_work_dir,
     show_predictions,
-    spare_config_of_training,
     weights_only,
 )
 
@@ -49,7 +49,7 @@ def main() -> None:
         augment_test(cfg)
     follow_method(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
-    spare_config_of_training(cfg)
+    keep_training_config(cfg)
     Runner.from_cfg(cfg).test()
 
 

@@ -2,27 +2,28 @@
 # Source: train_scripts/vit/vtab of https://github.com/FightingFighting/GPS, commit c52ea8a.
 _base_ = ['./classification_runtime.py', './schedules/classification_100e.py']
 
-#                         classes  lr   batch K drop-path
+# Generated from mmgps/vtab_tasks.py by tools/dev/vtab_configs.py, down to the end of the table.
 __tasks = dict(
-    cifar=(               100,   1e-2, 32, 1, 0.0),
-    caltech101=(          102,   2e-3, 16, 1, 0.0),
-    dtd=(                  47,   2e-3, 16, 1, 0.0),
-    oxford_flowers102=(   102,   2e-3, 16, 1, 0.0),
-    oxford_iiit_pet=(      37,   3e-3, 32, 1, 0.0),
-    svhn=(                 10,   5e-3, 32, 1, 0.0),
-    sun397=(              397, 2.5e-3, 16, 1, 0.0),
-    patch_camelyon=(        2,   4e-3, 32, 2, 0.0),
-    eurosat=(              10,   2e-3, 16, 1, 0.0),
-    resisc45=(             45, 1.5e-3, 16, 1, 0.1),
-    diabetic_retinopathy=(  5,   2e-3, 32, 1, 0.2),
-    clevr_count=(           8,   3e-4, 16, 1, 0.1),
-    clevr_dist=(            6,   2e-3, 16, 1, 0.1),
-    dmlab=(                 6, 1.5e-3, 16, 1, 0.1),
-    kitti=(                 4,   1e-3, 16, 1, 0.0),
-    dsprites_loc=(         16,   7e-3, 32, 1, 0.0),
-    dsprites_ori=(         16,   5e-4, 16, 1, 0.2),
-    smallnorb_azi=(        18,   3e-3, 32, 1, 0.1),
-    smallnorb_ele=(         9,   3e-4, 32, 1, 0.2),
+    #                    classes,   lr, batch, K, drop-path
+    cifar=(                  100,   0.01,   32, 1,      0.0),
+    caltech101=(             102,  0.002,   16, 1,      0.0),
+    dtd=(                     47,  0.002,   16, 1,      0.0),
+    oxford_flowers102=(      102,  0.002,   16, 1,      0.0),
+    oxford_iiit_pet=(         37,  0.003,   32, 1,      0.0),
+    svhn=(                    10,  0.005,   32, 1,      0.0),
+    sun397=(                 397, 0.0025,   16, 1,      0.0),
+    patch_camelyon=(           2,  0.004,   32, 2,      0.0),
+    eurosat=(                 10,  0.002,   16, 1,      0.0),
+    resisc45=(                45, 0.0015,   16, 1,      0.1),
+    diabetic_retinopathy=(     5,  0.002,   32, 1,      0.2),
+    clevr_count=(              8, 0.0003,   16, 1,      0.1),
+    clevr_dist=(               6,  0.002,   16, 1,      0.1),
+    dmlab=(                    6, 0.0015,   16, 1,      0.1),
+    kitti=(                    4,  0.001,   16, 1,      0.0),
+    dsprites_loc=(            16,  0.007,   32, 1,      0.0),
+    dsprites_ori=(            16, 0.0005,   16, 1,      0.2),
+    smallnorb_azi=(           18,  0.003,   32, 1,      0.1),
+    smallnorb_ele=(            9, 0.0003,   32, 1,      0.2),
 )
 __epochs, __warmup, __size = 100, 10, 224
 

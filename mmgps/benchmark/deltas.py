@@ -1,4 +1,4 @@
-"""How large deltas are, and how long a switch between two of them takes."""
+"""Size of deltas, and the time to switch between two of them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmgps.delta import Base, Delta, DeltaBank, extract, save_delta
+from mmgps.delta import BaseFingerprint, Delta, DeltaBank, extract, save_delta
 from mmgps.engine import METHOD_NAMES, build_base, build_method, find_backbone
-from mmgps.tuning import TuningMethod, eject
+from mmgps.tuning import TuningMethod, unload
+from mmgps.utils.text import text_table
 
-from .machine import machine_header
+from .measurements import machine_header
 from .timing import Clock, timed
 
 MEGA = 1e6
@@ -26,15 +27,15 @@ MEGA = 1e6
 
 @dataclass(frozen=True)
 class DeltaCost:
-    """Figures of one method.
+    """Size and times of the deltas of one method.
 
     Args:
-        method: By its short name.
-        file_bytes: Of the delta file.
-        head_bytes: Of them, numbers of what lies outside the backbone.
-        extract_s: Seconds to take a delta out of a trained network.
-        add_s: Seconds to read a file, check it and have it at hand.
-        switch_s: Seconds of each switch from one delta to another, all timed ones.
+        method: Short name.
+        file_bytes: Bytes of the delta file.
+        head_bytes: Bytes of the file that hold parameters outside the backbone.
+        extract_s: Seconds to extract a delta from a trained network.
+        add_s: Seconds to read, check and register a file.
+        switch_s: Seconds of each timed switch from one delta to another.
     """
 
     method: str
@@ -57,11 +58,11 @@ def measure_deltas(
 
     Args:
         cfg: Any config of an mm library.
-        methods: Short names; those that choose by gradients are not among them, ``gps-random`` is as large as ``gps``.
+        methods: Short names, of methods that select without gradients; ``gps-random`` is as large as ``gps``.
         target: Path of the backbone within the model.
-        switches: Timed switches, after two that are not.
-        clock: Gives seconds; that of the process alone on a busy machine.
-        device: Where the network is.
+        switches: Timed switches, after two untimed ones.
+        clock: Returns seconds; ``time.process_time`` on a busy machine.
+        device: Device of the network.
     """
     model = build_base(cfg, target=target).to(device).eval()
     with tempfile.TemporaryDirectory() as folder:
@@ -69,19 +70,23 @@ def measure_deltas(
 
 
 def format_deltas(costs: Sequence[DeltaCost]) -> str:
-    """The table that is printed."""
+    """Format the costs as the table that the tool prints."""
     header = machine_header('cpu')
-    lines = [f'{header["machine"]}, threads {header["threads"]}, load {header["load"]}, commit {header["commit"]}']
-    lines.append(
-        f'{"method":<14}{"MB":>8}{"of it head":>12}{"extract, s":>12}{"add, ms":>9}{"switch, ms":>12}{"slowest":>9}'
-    )
-    for cost in costs:
-        median, slowest = 1e3 * statistics.median(cost.switch_s), 1e3 * max(cost.switch_s)
-        lines.append(
-            f'{cost.method:<14}{cost.file_bytes / MEGA:>8.3f}{cost.head_bytes / MEGA:>12.3f}{cost.extract_s:>12.2f}'
-            f'{1e3 * cost.add_s:>9.1f}{median:>12.1f}{slowest:>9.1f}'
-        )
-    return '\n'.join(lines)
+    title = f'{header["machine"]}, threads {header["threads"]}, load {header["load"]}, commit {header["commit"]}'
+    rows = [
+        [
+            cost.method,
+            f'{cost.file_bytes / MEGA:.3f}',
+            f'{cost.head_bytes / MEGA:.3f}',
+            f'{cost.extract_s:.2f}',
+            f'{1e3 * cost.add_s:.1f}',
+            f'{1e3 * statistics.median(cost.switch_s):.1f}',
+            f'{1e3 * max(cost.switch_s):.1f}',
+        ]
+        for cost in costs
+    ]
+    table = text_table(['method', 'MB', 'of it head', 'extract, s', 'add, ms', 'switch, ms', 'slowest'], rows)
+    return f'{title}\n{table}'
 
 
 def _measure(
@@ -103,14 +108,14 @@ def _measure(
 def made_up_delta(
     model: nn.Module, target: str, method: TuningMethod, seed: int, clock: Clock = time.perf_counter
 ) -> tuple[Delta, float]:
-    """A delta with random numbers for all that ``method`` trains, and the seconds that extracting it took.
+    """Make a delta with random numbers for everything that ``method`` trains, and time its extraction.
 
-    ``model`` is left with the numbers that it had.
+    ``model`` keeps its values.
     """
     backbone = find_backbone(model, target)
     selection = method.select(backbone, None)
-    method.complete(backbone, selection)
-    base, before = Base.of(backbone, selection), {n: v.clone() for n, v in model.state_dict().items()}
+    method.inject_selected(backbone, selection)
+    base, before = BaseFingerprint.of(backbone, selection), {n: v.clone() for n, v in model.state_dict().items()}
     generator = torch.Generator().manual_seed(seed)
     named = dict(backbone.named_parameters())
     with torch.no_grad():
@@ -122,5 +127,5 @@ def made_up_delta(
     found: list[Delta] = []
     seconds = timed(lambda _: found.append(extract(model, selection, base, target)), None, 'cpu', clock)
     model.load_state_dict(before)
-    eject(backbone)
+    unload(backbone)
     return found[0], seconds

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import nn
 
-from mmgps.requirements import require
+from mmgps.rewiring import CONVOLUTIONS, TRANSPOSED
 from mmgps.selection import Role, Selection, architecture_fingerprint, describe
-from mmgps.selection.roles import CONVOLUTIONS, TRANSPOSED
-from mmgps.sparse import CompactTraining, SparseTraining
-from mmgps.tuning import LoRA
+from mmgps.tuned import Tuned
+from mmgps.tuning import FullTuning, LoRA
+from mmgps.utils.requirements import require
 
 
 class LeftOutError(RuntimeError):
@@ -27,7 +27,7 @@ class Lora:
     """LoRA as ``peft`` does it.
 
     Args:
-        rank: Of the factors.
+        rank: Rank of the factors.
     """
 
     name = 'lora'
@@ -35,13 +35,13 @@ class Lora:
     def __init__(self, rank: int = 8) -> None:
         self.rank = rank
 
-    def apply(self, backbone: nn.Module) -> Selection:
+    def tune(self, model: nn.Module, target: str) -> Tuned:
         """Inject the factors and train nothing else of the backbone.
 
         Raises:
             LeftOutError: Without ``peft``, or for a backbone that is no plain ViT.
         """
-        peft = import_peft()
+        peft, backbone = import_peft(), model.get_submodule(target)
         if not is_plain_vit(backbone):
             raise LeftOutError(
                 f'{type(backbone).__name__} is no plain ViT (linear layers behind one convolution that makes patches)'
@@ -50,18 +50,16 @@ class Lora:
         options = peft.LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=targets)
         peft.inject_adapter_in_model(options, backbone)
         whole = tuple(name for name, _ in backbone.named_parameters() if _is_factor(name))
-        return Selection(self.name, {}, whole, architecture_fingerprint(backbone), {'rank': self.rank})
-
-    def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
-        return CompactTraining(backbone, selection)
+        selection = Selection(self.name, {}, whole, architecture_fingerprint(backbone), {'rank': self.rank})
+        return Tuned(model, selection, FullTuning(), target)  # which has nothing to inject: peft did
 
 
 class UnmergedLora(Lora):
     """LoRA with the same numbers by :class:`mmgps.tuning.LoRA`, which merges nothing into any weight."""
 
-    def apply(self, backbone: nn.Module) -> Selection:
+    def tune(self, model: nn.Module, target: str) -> Tuned:
         method = LoRA(self.rank, parts=('qkv', 'proj', 'fc1', 'fc2', 'linear'))
-        return method.select(backbone)
+        return Tuned(model, method.select(model.get_submodule(target)), method, target)
 
 
 def _is_factor(name: str) -> bool:
@@ -85,7 +83,7 @@ def import_peft() -> Any:
 
 
 def is_plain_vit(backbone: nn.Module) -> bool:
-    """Whether all weights of layers are linear but that of one convolution, the patch embedding."""
+    """Tell whether every layer is linear except one convolution, the patch embedding."""
     owners = [entry.owner for entry in describe(backbone).values() if entry.role is Role.CONNECTION]
     convolutions = [owner for owner in owners if isinstance(owner, (*CONVOLUTIONS, *TRANSPOSED))]
     attention = any(isinstance(owner, nn.MultiheadAttention) for owner in owners)
@@ -94,7 +92,7 @@ def is_plain_vit(backbone: nn.Module) -> bool:
 
 
 def linear_layers(backbone: nn.Module) -> list[str]:
-    """Paths of what holds the linear maps; the projections of an attention are reached through it."""
+    """Paths of the modules with linear maps; an attention stands for its projections."""
     attentions = {n: m for n, m in backbone.named_modules() if isinstance(m, nn.MultiheadAttention)}
     inner = {id(part) for module in attentions.values() for part in module.modules()}
     linear = [n for n, m in backbone.named_modules() if isinstance(m, nn.Linear) and id(m) not in inner]

@@ -1,28 +1,49 @@
-"""What a method keeps in memory and sends to other processes."""
+"""Bytes that a method keeps in memory and exchanges with other processes."""
 
 from __future__ import annotations
 
 import copy
 import gc
+import multiprocessing
 import resource
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from mmgps.sparse import saved_bytes
 
-from .child import in_child
 from .lora import LeftOutError, import_peft
 from .recipes import Recipe
-from .rigs import Rig
-from .setup import Setup
+from .setup import Rig, Setup
 
 STATUS = Path('/proc/self/status')
+
+Result = TypeVar('Result')
+
+
+def in_child(what: str, measure: Callable[..., Result], *args: Any) -> Result:
+    """Run ``measure(*args)`` in a fresh process with as many threads as this one.
+
+    Args:
+        what: Subject of the measurement, for the error message.
+        measure: A module-level function, since the child imports it by name.
+        args: Arguments of ``measure``.
+
+    Raises:
+        RuntimeError: If ``measure`` raised or the process died; names the cause.
+    """
+    threads, context = torch.get_num_threads(), multiprocessing.get_context('spawn')
+    try:
+        with ProcessPoolExecutor(1, context, torch.set_num_threads, (threads,)) as pool:
+            return pool.submit(measure, *args).result()
+    except Exception as error:
+        raise RuntimeError(f'the process that measures {what} failed: {type(error).__name__}: {error}') from error
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
@@ -48,10 +69,10 @@ def activation_bytes(rig: Rig, batch: Any) -> int:
 
 
 def peak_bytes(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
-    """Most memory in use while a method is set up and takes a step on each of ``batches``.
+    """Peak memory while a method is set up and takes a step on each of ``batches``.
 
-    On CUDA that of the allocator, with the method alone on the device. On the CPU the resident set of a process of
-    its own, which includes the interpreter and all libraries: the same ones for every method.
+    On CUDA this is the peak of the allocator, with the method alone on the device. On the CPU it is the resident set of
+    a separate process. That includes the interpreter and all libraries, which are the same for every method.
     """
     if torch.device(setup.device).type == 'cuda':
         return _peak_on_cuda(setup, recipe, batches)
@@ -81,7 +102,7 @@ def _steps(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> None:
 
 
 def peak_resident() -> int:
-    """Most bytes that this process had resident.
+    """Peak resident memory of this process in bytes.
 
     Linux hands ``ru_maxrss`` down from the process that started this one, so a small child of a large parent would
     report the parent; ``VmHWM`` of proc(5) starts anew.

@@ -1,35 +1,37 @@
-"""What a method does to a fresh backbone."""
+"""How each method changes a fresh backbone, and the names of the methods on the command line and in the results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import nn
-from torch.optim import Optimizer
 
 from mmgps.selection import Selection
-from mmgps.sparse import CompactTraining, LeanOption, SparseTraining, start_options
-from mmgps.tuning import TuningMethod
+from mmgps.sparse import CompactTraining, FusedAttention, LeanOption, MaskedTraining, Recomputation
+from mmgps.tuned import TrainingFactory, Tuned, method_of
+from mmgps.tuning import BiasTuning, FullTuning, LinearProbe, TuningMethod
+from mmgps.utils.names import nearest
 
-SparseClass = Callable[[nn.Module, Selection], SparseTraining]
+from .lora import Lora, UnmergedLora
+
+DEFAULT = ('full', 'linear', 'bias', 'lora-r8')
+SPARSE: dict[str, TrainingFactory] = {'masked': MaskedTraining, 'compact': CompactTraining}
+GPS_NAME = re.compile(r'gps-(masked|compact)-k([1-9]\d*)')
 
 
 class Recipe(Protocol):
-    """One method of the benchmark. Travels to child processes."""
+    """One method of the benchmark. It is sent to child processes."""
 
-    def apply(self, backbone: nn.Module) -> Selection:
-        """Change ``backbone`` as the method needs it, and say which of its numbers are trained."""
-        ...
-
-    def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
-        """What trains the chosen connections."""
+    def tune(self, model: nn.Module, target: str) -> Tuned:
+        """Put the method to work on the backbone of a fresh ``model``."""
         ...
 
 
 @dataclass(frozen=True)
-class Tuned:
+class MethodRecipe:
     """A method that needs no gradient.
 
     Args:
@@ -38,11 +40,8 @@ class Tuned:
 
     method: TuningMethod
 
-    def apply(self, backbone: nn.Module) -> Selection:
-        return self.method.select(backbone, None)
-
-    def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
-        return CompactTraining(backbone, selection)
+    def tune(self, model: nn.Module, target: str) -> Tuned:
+        return Tuned(model, self.method.select(model.get_submodule(target), None), self.method, target)
 
 
 @dataclass(frozen=True)
@@ -50,72 +49,89 @@ class Selected:
     """A selection that was made before.
 
     Args:
-        selection: It.
+        selection: The selection.
         sparse: The class that trains it.
     """
 
     selection: Selection
-    sparse: SparseClass
+    sparse: TrainingFactory
 
-    def apply(self, backbone: nn.Module) -> Selection:
-        return self.selection
-
-    def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
-        return self.sparse(backbone, selection)
+    def tune(self, model: nn.Module, target: str) -> Tuned:
+        return Tuned(model, self.selection, method_of(self.selection), target, self.sparse)
 
 
 @dataclass(frozen=True)
 class Lean:
-    """A method with options that change how its network computes.
+    """A method combined with options that change how its network computes.
 
     Args:
-        recipe: The method.
-        options: Make the options.
+        recipe: Recipe of the method.
+        options: Creates the options.
     """
 
     recipe: Recipe
     options: Callable[[], Sequence[LeanOption]]
 
-    def apply(self, backbone: nn.Module) -> Selection:
-        return self.recipe.apply(backbone)
+    def tune(self, model: nn.Module, target: str) -> Tuned:
+        tuned = self.recipe.tune(model, target)
+        tuned.lean = tuple(self.options())
+        return tuned
 
-    def training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
-        return LeanTraining(self.recipe.training(backbone, selection), backbone, self.options())
+
+FIXED: dict[str, Callable[[], Recipe]] = {
+    'full': lambda: MethodRecipe(FullTuning()),
+    'linear': lambda: MethodRecipe(LinearProbe()),
+    'bias': lambda: MethodRecipe(BiasTuning()),
+    'lora-r8': lambda: Lora(8),
+    'lora-r8-unmerged': lambda: UnmergedLora(8),
+}
 
 
-class LeanTraining:
-    """What trains the connections, and starts the options after it.
+def fused() -> list[LeanOption]:
+    return [FusedAttention()]
 
-    Args:
-        training: What trains.
-        backbone: The network.
-        options: For it.
+
+def lean() -> list[LeanOption]:
+    return [FusedAttention(), Recomputation()]
+
+
+def leaner() -> list[LeanOption]:
+    return [FusedAttention(), Recomputation(hidden=0.4)]
+
+
+LEAN: dict[str, Callable[[], Sequence[LeanOption]]] = {'fused': fused, 'lean': lean, 'leaner': leaner}
+"""Suffixes that may follow a method name after a plus sign, such as ``bias+lean``, with the options they stand for."""
+
+
+def default_names(ks: Sequence[int]) -> list[str]:
+    """Methods measured by default: GPS compact at every K of ``ks``, and GPS masked at the first."""
+    return [*DEFAULT, f'gps-masked-k{ks[0]}', *(f'gps-compact-k{k}' for k in ks)]
+
+
+def connections_per_neuron(names: Sequence[str]) -> list[int]:
+    """Collect the values of K in ``names``.
+
+    Raises:
+        ValueError: If a name is not the name of a method.
     """
+    for name in names:
+        method, _, options = name.partition('+')
+        if (method not in FIXED and not GPS_NAME.fullmatch(method)) or ('+' in name and options not in LEAN):
+            known = [*FIXED, 'gps-masked-k1', 'gps-compact-k1']
+            ends = [f'+{end}' for end in LEAN]
+            near = nearest(name, [*known, *(one + end for one in known for end in ends)], 1)
+            raise ValueError(
+                f'unknown method {name!r}, expected one of {", ".join(known)}, with any K, and perhaps one of '
+                f'{", ".join(ends)} behind it; nearest: {near}'
+            )
+    found = [GPS_NAME.fullmatch(name.partition('+')[0]) for name in names]
+    return sorted({int(match[2]) for match in found if match})
 
-    def __init__(self, training: SparseTraining, backbone: nn.Module, options: Sequence[LeanOption]) -> None:
-        self._training, self._backbone, self._options = training, backbone, options
 
-    def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
-        return self._training.replacements()
-
-    def check_optimizer(self, optimizer: Optimizer) -> None:
-        self._training.check_optimizer(optimizer)
-
-    def start(self, registered: bool = True) -> None:
-        self._training.start(registered)
-        start_options(self._options, self._backbone)
-
-    def close(self) -> None:
-        self._training.close()
-
-    def watch_weights(self) -> None:
-        self._training.watch_weights()
-
-    def before_step(self) -> None:
-        self._training.before_step()
-
-    def after_step(self) -> None:
-        self._training.after_step()
-
-    def report(self) -> str:
-        return '\n'.join([self._training.report(), *(option.report() for option in self._options)])
+def recipe_of(name: str, selections: Mapping[int, Selection]) -> Recipe:
+    """The method called ``name``, with the selection for its K out of ``selections``."""
+    if '+' in name:
+        method, _, options = name.partition('+')
+        return Lean(recipe_of(method, selections), LEAN[options])
+    match = GPS_NAME.fullmatch(name)
+    return Selected(selections[int(match[2])], SPARSE[match[1]]) if match else FIXED[name]()

@@ -1,4 +1,4 @@
-"""The results as text and as JSON."""
+"""Results of the benchmark as Markdown, as JSON and as a chart."""
 
 from __future__ import annotations
 
@@ -9,46 +9,47 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from mmgps.plain_text import table_cell
-from mmgps.whole_file import write_whole
+from mmgps.utils.atomic_file import atomic_file, write_atomically
+from mmgps.utils.text import figure_text, markdown_table
 
-from .bars import Bar
-from .figures import Figures, SelectionCost
+from .measurements import Bar, Measurements, SelectionCost
 
 MIB = 2**20
 STEP_REFERENCES = ('bias', 'full', 'lora-r8')
 SAVED_REFERENCES = ('bias', 'lora-r8')
+COLOURS = {'gps-compact': '#1b7f5c', 'gps-masked': '#b5651d', 'lora': '#7a5ea8', '': '#8a8f98'}
+REFERENCE = 'bias'
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a benchmark found.
+    """Results of a benchmark.
 
     Args:
         header: Machine, config, commit, torch, threads, seed and more, as JSON values.
-        figures: Name of a method to its figures.
-        times: Name of a method to the seconds of all its steps.
-        bars: What the figures are held against.
+        measurements: Measurements by the name of the method.
+        times: Seconds of every step by the name of the method.
+        bars: Limits to compare the measurements with.
         left_out: A sentence for each method that could not be measured.
-        selection: What selecting cost, if that was measured.
+        selection: Cost of the selection, if it was measured.
     """
 
     header: Mapping[str, Any]
-    figures: Mapping[str, Figures]
+    measurements: Mapping[str, Measurements]
     times: Mapping[str, Sequence[float]]
     bars: Sequence[Bar] = ()
     left_out: Sequence[str] = field(default=())
     selection: SelectionCost | None = None
 
     def write_json(self, path: str | Path) -> None:
-        """Write the figures under ``methods``, and the header beside them."""
-        content = {**self.header, 'methods': {name: asdict(found) for name, found in self.figures.items()}}
+        """Write a JSON object of the header entries, with the measurements under ``methods``."""
+        content = {**self.header, 'methods': {name: asdict(found) for name, found in self.measurements.items()}}
         if self.selection:
             content['selection_cost'] = asdict(self.selection)
-        write_whole(path, (json.dumps(content, indent=2) + '\n').encode())
+        write_atomically(path, (json.dumps(content, indent=2) + '\n').encode())
 
     def text(self) -> str:
-        """All of it, in Markdown."""
+        """Format all results in Markdown."""
         parts = ['; '.join(f'{key}: {value}' for key, value in self.header.items()), self._table()]
         parts += [*self.left_out]
         if self.bars:
@@ -60,10 +61,10 @@ class Report:
     def _table(self) -> str:
         head = ['method', 'trained', 'step ms', 'spread', *(f'step / {name}' for name in STEP_REFERENCES)]
         head += ['saved MiB', *(f'saved / {name}' for name in SAVED_REFERENCES), 'peak MiB', 'optimizer MiB']
-        return table([*head, 'reduced MiB'], [self._row(name) for name in self.figures])
+        return markdown_table([*head, 'reduced MiB'], [self._row(name) for name in self.measurements])
 
     def _row(self, name: str) -> list[str]:
-        own = self.figures[name]
+        own = self.measurements[name]
         sizes = [own.peak_bytes, own.optimizer_bytes, own.reduced_bytes]
         return [
             name,
@@ -76,18 +77,18 @@ class Report:
             *('-' if size is None else f'{size / MIB:.1f}' for size in sizes),
         ]
 
-    def _ratio(self, figure: str, name: str, other: str) -> str:
-        ratio = Bar(figure, name, other, 0, 0).ratio(self.figures)
+    def _ratio(self, measurement: str, name: str, other: str) -> str:
+        ratio = Bar(measurement, name, other, 0, 0).ratio(self.measurements)
         return '-' if ratio is None else f'{ratio:.3f}'
 
     def _bars(self) -> str:
         rows = []
         for bar in self.bars:
-            ratio = bar.ratio(self.figures)
+            ratio = bar.ratio(self.measurements)
             found = '-' if ratio is None else f'{ratio:.3f}'
-            label = f'{bar.figure.removesuffix("_s").replace("_", " ")}: {bar.method} / {bar.reference}'
+            label = f'{bar.measurement.removesuffix("_s").replace("_", " ")}: {bar.method} / {bar.reference}'
             rows.append([label, found, f'{bar.limit:.2f}', f'{bar.aim:.2f}', bar.verdict(ratio)])
-        return table(['ratio', 'measured', 'bar', 'aim', ''], rows)
+        return markdown_table(['ratio', 'measured', 'bar', 'aim', ''], rows)
 
 
 def _selection_text(cost: SelectionCost) -> str:
@@ -107,15 +108,38 @@ def spread(seconds: Sequence[float]) -> str:
     return f'{(high - low) / middle:.0%}'
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up; the first one to the left."""
-    head, rows = list(map(table_cell, head)), [list(map(table_cell, row)) for row in rows]
-    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
-    lines = [_line(row, widths) for row in [head, *rows]]
-    rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
-    return '\n'.join([lines[0], _line(rule, widths), *lines[1:]])
+def draw_chart(report: Report, path: str | Path) -> None:
+    """Draw two panels of horizontal bars, step time and saved activations, with their ratios to bias tuning."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 1.6 + 0.36 * len(report.measurements)), layout='constrained')
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True)
+    _panel(left, 'step time, ms', {name: own.step_s * 1e3 for name, own in report.measurements.items()})
+    _panel(right, 'saved activations, MiB', {name: own.saved_bytes / MIB for name, own in report.measurements.items()})
+    left.invert_yaxis()
+    title = (
+        f'{figure_text(report.header["config"])}, batch of {report.header["batch_size"]}\n{report.header["machine"]}, '
+    )
+    figure.suptitle(f'{title}threads: {report.header["threads"]}', fontsize=10)
+    with atomic_file(path) as partial:
+        figure.savefig(partial, dpi=130, format=Path(path).suffix[1:] or 'png')
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-    return f'| {" | ".join(cells)} |'
+def _panel(axes: Any, title: str, values: Mapping[str, float]) -> None:
+    bars = axes.barh(
+        list(map(figure_text, values)), list(values.values()), color=[_colour(name) for name in values], height=0.7
+    )
+    reference = values.get(REFERENCE)
+    labels = [f'{value:.0f}' + (f'  ({value / reference:.2f}x)' if reference else '') for value in values.values()]
+    axes.bar_label(bars, labels, padding=3, fontsize=8)
+    if reference:
+        axes.axvline(reference, color='#444', linewidth=0.8, linestyle=':')
+    axes.set_title(title + (f' (x of {REFERENCE})' if reference else ''), fontsize=10)
+    axes.margins(x=0.25)
+    axes.spines[['top', 'right']].set_visible(False)
+
+
+def _colour(name: str) -> str:
+    return next(colour for start, colour in COLOURS.items() if name.startswith(start))

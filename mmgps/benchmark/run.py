@@ -1,4 +1,4 @@
-"""The whole benchmark."""
+"""Run the benchmark: select, time the methods in turns, and measure their memory."""
 
 from __future__ import annotations
 
@@ -13,38 +13,35 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmgps.engine import find_backbone
+from mmgps.engine.selecting.selection_loss import TrainingLoss
 from mmgps.tuning import GPS
 
-from .bars import bars_for
-from .figures import Figures
 from .lora import LeftOutError
-from .machine import machine_header
+from .measurements import Measurements, SelectionCost, bars_for, machine_header
 from .memory import activation_bytes, optimizer_bytes, peak_bytes, reduced_bytes
-from .names import connections_per_neuron, default_names, recipe_of
-from .recipes import Recipe
+from .recipes import Recipe, connections_per_neuron, default_names, recipe_of
 from .report import Report
-from .rigs import Rig
-from .selecting import selection_cost
-from .setup import Setup
+from .setup import Rig, Setup
 from .timing import Clock, interleaved
 
 PEAK_STEPS = 2
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure, and how long.
+    """Methods to measure and number of steps.
 
     Args:
-        methods: Their names; :func:`default_names` of ``ks`` if None.
+        methods: Names of the methods; :func:`default_names` of ``ks`` if None.
         ks: Connections per neuron.
         steps: Timed steps of each method.
-        warmup: Steps before them.
-        batch_size: That of the config if None.
+        warmup: Untimed steps before them.
+        batch_size: Batch size; the config's if None.
         selection_batches: Batches whose summed gradients decide the selections.
-        peak: Whether peak memory is measured, on the CPU by a process per method.
-        selection_cost: Whether to time the selection too.
-        clock: ``time.process_time`` leaves out what other programs take of the CPU, and what a GPU does.
+        peak: Measure peak memory; on the CPU this takes a process per method.
+        selection_cost: Also time the selection.
+        clock: Returns seconds; ``time.process_time`` ignores other programs on the CPU, and any work on a GPU.
     """
 
     methods: Sequence[str] | None = None
@@ -63,11 +60,11 @@ def run_benchmark(setup: Setup, options: Options, name: str) -> Report:
 
     Args:
         setup: Config, device and seed.
-        options: What to measure.
-        name: Of the config, for the header.
+        options: Methods and steps.
+        name: Name of the config, for the header.
 
     Raises:
-        ValueError: For an unknown method.
+        ValueError: If a method is unknown.
     """
     names = list(options.methods or default_names(options.ks))
     ks = connections_per_neuron(names)
@@ -86,7 +83,7 @@ def run_benchmark(setup: Setup, options: Options, name: str) -> Report:
     _say(f'timing {", ".join(rigs)}: {options.warmup} + {options.steps} rounds')
     steps = {method: rig.step for method, rig in rigs.items()}
     times = interleaved(steps, batches, options.steps, options.warmup, setup.device, setup.seed, options.clock)
-    found = {method: figures_of(rig, times[method], batches[0]) for method, rig in rigs.items()}
+    found = {method: measure_rig(rig, times[method], batches[0]) for method, rig in rigs.items()}
     rigs.clear()
     steps.clear()
     if options.peak:
@@ -110,9 +107,9 @@ def build_rigs(setup: Setup, model: nn.Module, recipes: Mapping[str, Recipe]) ->
     return rigs, left_out
 
 
-def figures_of(rig: Rig, seconds: Sequence[float], batch: Any) -> Figures:
-    """The figures of a rig that has taken steps, all but its peak memory."""
-    return Figures(
+def measure_rig(rig: Rig, seconds: Sequence[float], batch: Any) -> Measurements:
+    """Measure a rig that has taken steps; its peak memory is measured separately."""
+    return Measurements(
         step_s=median(seconds),
         saved_bytes=activation_bytes(rig, batch),
         peak_bytes=None,
@@ -123,12 +120,49 @@ def figures_of(rig: Rig, seconds: Sequence[float], batch: Any) -> Figures:
 
 
 def _with_peak(
-    setup: Setup, recipes: Mapping[str, Recipe], name: str, figures: Figures, batches: Sequence[Any]
-) -> Figures:
+    setup: Setup, recipes: Mapping[str, Recipe], name: str, own: Measurements, batches: Sequence[Any]
+) -> Measurements:
     _say(f'peak memory of {name}')
     peak = peak_bytes(setup, recipes[name], batches[:PEAK_STEPS])
-    return Figures(**{**vars(figures), 'peak_bytes': peak})
+    return Measurements(**{**vars(own), 'peak_bytes': peak})
 
 
 def _say(message: str) -> None:
     print_log(message, logger='current')
+
+
+def selection_cost(
+    setup: Setup,
+    model: nn.Module,
+    batches: Sequence[Any],
+    gradients: Mapping[str, Tensor],
+    ks: Sequence[int],
+    clock: Clock = time.perf_counter,
+) -> SelectionCost:
+    """Time the selection pass against a plain forward and backward pass over the same ``batches``, in turns.
+
+    Args:
+        setup: Setup that built ``model``.
+        model: Keeps its parameters; BN statistics change.
+        batches: Loaded batches, so that loading is not timed.
+        gradients: Gradients of the selection pass.
+        ks: Connections per neuron to choose.
+        clock: Returns seconds.
+    """
+    loss = TrainingLoss(model, setup.optimize(list(model.parameters())))
+
+    def plain(own: Sequence[Any]) -> None:
+        for batch in own:
+            loss(batch).backward()
+            model.zero_grad()
+
+    steps = {'pass': lambda own: setup.gradients(model, own), 'plain': plain}
+    times = interleaved(steps, [batches], ROUNDS, 1, setup.device, setup.seed, clock)
+    choices = {str(k): _choice_s(find_backbone(model, setup.target), gradients, k, clock) for k in ks}
+    return SelectionCost(len(batches), median(times['pass']), median(times['plain']), choices)
+
+
+def _choice_s(backbone: nn.Module, gradients: Mapping[str, Tensor], k: int, clock: Clock) -> float:
+    began = clock()
+    GPS(k).select(backbone, gradients)  # ends on the CPU, so CUDA is waited for
+    return clock() - began

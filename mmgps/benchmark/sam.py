@@ -1,4 +1,4 @@
-"""SAM of mmgps beside that of its authors: what a step of full fine-tuning takes, each in a process of its own."""
+"""Cost of one step of full fine-tuning of SAM: mmgps beside the authors' code, each in its own process."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
+from mmgps.utils.text import text_table
 
-from .child import in_child
-from .memory import peak_resident
+from .memory import in_child, peak_resident
 from .timing import Clock
 
 Logits = Callable[[Tensor], Tensor]
@@ -22,15 +22,15 @@ Logits = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Workload:
-    """What is measured.
+    """Workload to measure.
 
     Args:
         arch: ``'vit_b'``, ``'vit_l'`` or ``'vit_h'``.
         size: Side of the image in pixels; the authors' SAM takes 1024 only.
-        steps: Timed steps, after one that is not.
-        device: Where.
-        recompute: Whether mmgps keeps only the inputs of blocks (``with_cp``).
-        clock: ``time.process_time`` leaves out what other programs take of the CPU, and what a GPU does.
+        steps: Timed steps, after one untimed step.
+        device: Device to run on.
+        recompute: Let mmgps keep only the inputs of blocks (``with_cp``).
+        clock: Returns seconds; ``time.process_time`` ignores other programs on the CPU, and any work on a GPU.
     """
 
     arch: str = 'vit_b'
@@ -42,14 +42,14 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Cost:
+class StepCost:
     """Seconds of the fastest step, and bytes at the peak: resident on the CPU, allocated on CUDA."""
 
     step_s: float
     peak_bytes: int
 
 
-def compare(workload: Workload) -> dict[str, Cost]:
+def compare(workload: Workload) -> dict[str, StepCost]:
     """Measure both implementations, one after the other.
 
     Raises:
@@ -58,16 +58,20 @@ def compare(workload: Workload) -> dict[str, Cost]:
     return {name: in_child(name, _fresh, name, workload) for name in BUILDERS}
 
 
-def table(costs: dict[str, Cost]) -> str:
+def format_costs(costs: dict[str, StepCost]) -> str:
     """The costs as a table, with the ratio to the authors'."""
     theirs = costs['segment-anything']
-    lines = [f'{"":<18}{"step s":>10}{"ratio":>8}{"peak MiB":>11}{"ratio":>8}']
-    for name, cost in costs.items():
-        ratios = cost.step_s / theirs.step_s, cost.peak_bytes / theirs.peak_bytes
-        lines.append(
-            f'{name:<18}{cost.step_s:>10.2f}{ratios[0]:>8.2f}{cost.peak_bytes / 2**20:>11.0f}{ratios[1]:>8.2f}'
-        )
-    return '\n'.join(lines)
+    rows = [
+        [
+            name,
+            f'{cost.step_s:.2f}',
+            f'{cost.step_s / theirs.step_s:.2f}',
+            f'{cost.peak_bytes / 2**20:.0f}',
+            f'{cost.peak_bytes / theirs.peak_bytes:.2f}',
+        ]
+        for name, cost in costs.items()
+    ]
+    return text_table(['', 'step s', 'ratio', 'peak MiB', 'ratio'], rows)
 
 
 def _own(workload: Workload) -> tuple[nn.Module, Logits]:
@@ -97,21 +101,21 @@ def _theirs(workload: Workload) -> tuple[nn.Module, Logits]:
 BUILDERS = {'segment-anything': _theirs, 'mmgps': _own}
 
 
-def _fresh(name: str, workload: Workload) -> Cost:
+def _fresh(name: str, workload: Workload) -> StepCost:
     torch.manual_seed(0)
     require('mmseg')  # in both, so that its size burdens neither alone
     return measure(name, workload)
 
 
-def measure(name: str, workload: Workload) -> Cost:
-    """What a forward and a backward pass of the network called ``name`` take in this process."""
+def measure(name: str, workload: Workload) -> StepCost:
+    """Measure a forward and a backward pass of the network called ``name`` in this process."""
     model, logits = BUILDERS[name](workload)
     model.to(workload.device).train()
     image = torch.randn(1, 3, workload.size, workload.size, device=workload.device)
     times = [_step(model, logits, image, workload.clock) for _ in range(workload.steps + 1)]
     on_cuda = torch.device(workload.device).type == 'cuda'
     peak = torch.cuda.max_memory_allocated(workload.device) if on_cuda else peak_resident()
-    return Cost(min(times[1:]), peak)
+    return StepCost(min(times[1:]), peak)
 
 
 def _step(model: nn.Module, logits: Logits, image: Tensor, clock: Clock) -> float:

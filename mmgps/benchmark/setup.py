@@ -1,4 +1,4 @@
-"""The model, the optimizer wrapper and the batches of a config, without a runner."""
+"""Model, optimizer wrapper and batches of a config without a runner, and a method at work on them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
 from mmgps.engine import GPSAmpOptimWrapper, GPSOptimWrapper, find_backbone, weights_only
-from mmgps.engine.config import AMP_FORM, type_name
-from mmgps.engine.seeding import seed_generators
-from mmgps.engine.selection_batches import selection_batches
-from mmgps.engine.selection_loss import TrainingLoss
-from mmgps.engine.selection_pass import loss_scale
+from mmgps.engine.configs.config import AMP_FORM, type_name
+from mmgps.engine.resuming.seeding import seed_generators
+from mmgps.engine.selecting.selection_batches import selection_batches
+from mmgps.engine.selecting.selection_loss import TrainingLoss
+from mmgps.engine.selecting.selection_pass import loss_scale
 from mmgps.selection import sum_gradients
-from mmgps.tuning import GPS
+from mmgps.tuning import GPS, count_parts
+
+from .recipes import Recipe
 
 LEARNING_RATE = 1e-4
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What every method starts from. Travels to child processes.
+    """Starting point of every method. It is sent to child processes.
 
     Args:
         cfg: The config.
         target: Path of the backbone within the model.
-        device: Where to train.
-        seed: Of the weights that no file gives, the order of the data, augmentation and dropout.
+        device: Device to train on.
+        seed: Seed of weights that no file provides, data order, augmentation and dropout.
     """
 
     cfg: Config
@@ -47,7 +49,7 @@ class Setup:
     seed: int = 0
 
     def prepare(self) -> None:
-        """Make the names in the config known in this process."""
+        """Import and register in this process the names that the config uses."""
         if 'custom_imports' in self.cfg:
             import_modules_from_strings(**self.cfg.custom_imports)
         init_default_scope(self.cfg.get('default_scope', 'mmengine'))
@@ -84,8 +86,8 @@ class Setup:
         """The first batches of the selection pass over the training data, loaded and augmented.
 
         Args:
-            count: How many, at most.
-            batch_size: That of the config by default.
+            count: Largest number of batches.
+            batch_size: Batch size; the config's by default.
         """
         self.prepare()
         options = copy.deepcopy(self.cfg.train_dataloader)
@@ -105,14 +107,14 @@ class Setup:
         return sum_gradients(model, parameters, copies, TrainingLoss(model, wrapper), loss_scale(wrapper))
 
     def weights(self) -> str:
-        """Where the weights come from, as a phrase: the name of the file, since its place says nothing elsewhere."""
+        """Origin of the weights: the file name without its folder, which would mean nothing on another machine."""
         found = self.cfg.get('load_from') or _checkpoint(self.cfg.model)
         return Path(found).name if found else f'random (seed {self.seed}), the config names no file'
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without mmengine's line for each initialised parameter."""
+    """Suppress mmengine's log line for each initialised parameter."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('WARNING')
@@ -131,3 +133,31 @@ def _checkpoint(part: Any) -> str | None:
     starts = part.get('init_cfg') or ()
     named = [start.get('checkpoint') for start in (starts if isinstance(starts, list | tuple) else [starts])]
     return next(filter(None, [*named, part.get('pretrained'), *map(_checkpoint, part.values())]), None)
+
+
+class Rig:
+    """One method applied to a model, with its optimizer, as :class:`mmgps.engine.TuneHook` applies it.
+
+    Args:
+        setup: Setup that built ``model``.
+        model: A model for this rig alone.
+        recipe: The method.
+    """
+
+    def __init__(self, setup: Setup, model: nn.Module, recipe: Recipe) -> None:
+        self.model: Any = model
+        find_backbone(model, setup.target)
+        self.tuned = recipe.tune(model, setup.target)
+        self.values = self.tuned.parameters()
+        """Parameters that the optimizer holds; processes exchange their gradients."""
+        self.trained = sum(part.trained for part in count_parts(model, setup.target, self.tuned.selection))
+        """Number of trained values."""
+        self.wrapper = setup.optimize(self.values)
+        self.wrapper.sparse = self.sparse = self.tuned.training
+        self.loss = TrainingLoss(model, self.wrapper)
+        """Loss of a batch with its graph, to account for what a forward pass keeps."""
+        self.tuned.start(registered=False)
+
+    def step(self, batch: Any) -> None:
+        """Forward of the model's loss, backward, optimizer step, zeroing of the gradients; may change ``batch``."""
+        self.model.train_step(batch, optim_wrapper=self.wrapper)

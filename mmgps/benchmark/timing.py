@@ -1,4 +1,4 @@
-"""Step times of several methods, taken in turns so that the machine's moods meet all of them."""
+"""Step times of several methods, taken in turns so that changes in the machine's load affect all alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mmgps.engine.seeding import mixed_seed, seed_generators
+from mmgps.engine.resuming.seeding import mixed_seed, seed_generators
 
 Step = Callable[[Any], Any]
 Clock = Callable[[], float]
@@ -26,20 +26,20 @@ def interleaved(
     seed: int = 0,
     clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each step, ``rounds`` for every name.
+    """Time each step ``rounds`` times, in seconds.
 
-    A round lets each method take one step on the same batch with the same random state, and the next round goes the
-    other way round, so that no method always follows the same other one. Copying the batch, which a step may change,
-    and collecting garbage are not timed.
+    In a round each method takes one step on the same batch with the same random state. The order of the methods
+    alternates between rounds, so that no method always follows the same other one. Copying the batch, which a step may
+    change, and collecting garbage are not timed.
 
     Args:
-        steps: Name to what is timed.
-        batches: Used in turn.
-        rounds: Timed rounds.
-        warmup: Rounds before them.
-        device: ``torch.cuda.synchronize`` stands around each step where this is a CUDA device.
-        seed: Of dropout.
-        clock: Gives seconds.
+        steps: Timed functions of a batch, by name.
+        batches: Batches, used in turn.
+        rounds: Number of timed rounds.
+        warmup: Number of untimed rounds before them.
+        device: Device of the steps; CUDA is synchronized before and after each step.
+        seed: Seed of dropout.
+        clock: Returns seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
     with _no_collection():

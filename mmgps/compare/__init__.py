@@ -1,19 +1,18 @@
-"""Every fine-tuning method on one config: a process for each run, rates chosen on training images, one table."""
+"""Compare fine-tuning methods on one config: one process per run, rates chosen on training images, one table."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmengine')
 
 from .candidates import Candidate, parse_assignments, parse_candidate  # noqa: E402
 from .chart import draw_comparison  # noqa: E402
-from .costs import read_costs  # noqa: E402
 from .markdown import text_of  # noqa: E402
 from .metrics import METRICS, Metric  # noqa: E402
 from .processes import RunFailedError  # noqa: E402
 from .rates import grids_of  # noqa: E402
 from .run import run_comparison  # noqa: E402
-from .settings import Settings, stated_options  # noqa: E402
-from .table import Comparison  # noqa: E402
+from .runs import Settings, stated_options  # noqa: E402
+from .table import Comparison, read_costs  # noqa: E402
 
 __all__ = [
     'METRICS',

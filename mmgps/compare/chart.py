@@ -1,38 +1,44 @@
-"""Scores against trained numbers and against memory, as a picture."""
+"""Chart of the scores over the number of trained parameters and over peak memory."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from mmgps.plain_text import figure_text
-from mmgps.whole_file import write_whole
+from mmgps.utils.atomic_file import write_atomically
+from mmgps.utils.text import figure_text
 
 from .metrics import Metric
-from .places import label_points
-from .table import Comparison, Summary
+from .table import Comparison, MethodResult
 
 FIXED = {'gps': ('#1b7f5c', '*'), 'full': ('#222222', 's'), 'linear': ('#8a8f98', 'o'), 'bias': ('#b5651d', 'o')}
 COLOURS = ('#1f77b4', '#d62728', '#9467bd', '#e377c2', '#17becf', '#8c564b', '#bcbd22', '#ff7f0e', '#3b3bb3', '#c51b7d')
 MIB = 2**20
+DISTANCES = (10, 22, 36, 52, 70)
+DIRECTIONS = 12
+HALF_POINT = 8
+"""Half the width of a point in pixels."""
+LED = 20
+"""A label farther away than this has a line from its point."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is drawn of a method.
+    """Point of one method in the chart.
 
     Args:
-        label: Of the method.
-        score: Mean over seeds.
-        bar: Deviation over seeds; None for a single one.
-        colour: In both panels.
-        marker: In both panels.
-        trained: Numbers of the backbone.
-        memory: In MiB; None if it was not measured.
+        label: Label of the method.
+        score: Mean score over seeds.
+        bar: Standard deviation over seeds; None for a single seed.
+        colour: Colour in both panels.
+        marker: Marker in both panels.
+        trained: Trained parameters of the backbone.
+        memory: Peak memory in MiB; None if it was not measured.
     """
 
     label: str
@@ -44,8 +50,8 @@ class Point:
     memory: float | None
 
     @classmethod
-    def of(cls, own: Summary, metric: Metric, colour: str) -> Point:
-        """The point of a summary; ``colour`` where the method has none of its own."""
+    def of(cls, own: MethodResult, metric: Metric, colour: str) -> Point:
+        """Make the point of a method; ``colour`` is used unless the method has a fixed colour."""
         colour, marker = FIXED.get(own.label.partition(':')[0], (colour, 'o'))
         memory = own.costs['peak_bytes'] / MIB if 'peak_bytes' in own.costs else None
         scores = own.scores(metric)
@@ -55,9 +61,9 @@ class Point:
 
 
 def draw_comparison(found: Comparison, path: str | Path) -> None:
-    """Draw two panels of points, one for each method, with the deviation over seeds as a bar.
+    """Draw two panels with one point per method; bars show the standard deviation over seeds.
 
-    A method that trains nothing of the backbone has no place on a logarithmic axis; its score is a dashed line there.
+    A method that trains nothing of the backbone has no place on a logarithmic axis, so a dashed line shows its score.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -71,7 +77,7 @@ def draw_comparison(found: Comparison, path: str | Path) -> None:
     memory = {point.label: point.memory for point in points if point.memory}
     _logarithmic(left)
     _lines(left, [point for point in points if not point.trained])
-    left.set(xlabel='trained numbers of the backbone, without the head (log scale)', ylabel=f'{metric.title}, %')
+    left.set(xlabel='trained parameters of the backbone, without the head (log scale)', ylabel=f'{metric.title}, %')
     right.set_xlabel('peak memory of selecting and training, MiB')
     figure.suptitle(_title(found, metric))
     for axes, values in ((left, trained), (right, memory)):
@@ -82,11 +88,11 @@ def draw_comparison(found: Comparison, path: str | Path) -> None:
         label_points(axes, [(p.label, values[p.label], p.score, p.bar, p.colour) for p in points if p.label in values])
     content = io.BytesIO()
     figure.savefig(content)
-    write_whole(path, content.getvalue())
+    write_atomically(path, content.getvalue())
 
 
 def points_of(found: Comparison, metric: Metric) -> list[Point]:
-    """A point for each method that has a score."""
+    """Make a point for each method that has a score."""
     summaries = [summary for summary in found.summaries() if summary.scores(metric)]
     others = [s.label for s in summaries if s.label.partition(':')[0] not in FIXED]
     colours = {label: COLOURS[at % len(COLOURS)] for at, label in enumerate(others)}
@@ -125,8 +131,74 @@ def _lines(axes: Any, points: Sequence[Point]) -> None:
 
 
 def _short(value: float) -> str:
-    """A number of a few signs, such as 30k."""
+    """Format a number in a few characters, such as 30k."""
     for unit, sign in ((1e6, 'M'), (1e3, 'k')):
         if value >= unit:
             return f'{value / unit:g}{sign}'
     return f'{value:g}'
+
+
+def label_points(axes: Any, points: Sequence[tuple[str, float, float, float | None, str]]) -> None:
+    """Write the label of each point near it, where it covers the least of other points and labels.
+
+    Args:
+        axes: Axes that were drawn, so that positions in pixels are known.
+        points: Label, x, y, half the length of the bar, and colour of each point.
+    """
+    taken = [_extent(text) for text in axes.texts] + [_box_of(axes, x, y, bar or 0) for _, x, y, bar, _ in points]
+    for label, x, y, _, colour in points:
+        tried = []
+        for order, place in enumerate(_offsets()):
+            text = _write(axes, label, (x, y), place, colour)
+            box = _extent(text)
+            text.remove()
+            outside = 0 if _within(box, axes.bbox) else box.width * box.height
+            tried.append((sum(_shared(box, other) for other in taken) + outside, order, place, box))
+            if not tried[-1][0]:
+                break
+        _, _, place, box = min(tried, key=lambda one: one[:2])
+        _write(axes, label, (x, y), place, colour)
+        taken.append(box)
+
+
+def _box_of(axes: Any, x: float, y: float, bar: float) -> Any:
+    """Bounding box of a point with its bar."""
+    from matplotlib.transforms import Bbox
+
+    (left, low), (_, high) = (axes.transData.transform((x, y + sign * bar)) for sign in (-1, 1))
+    height = max(high - low, 2 * HALF_POINT)
+    return Bbox.from_bounds(left - HALF_POINT, (low + high - height) / 2, 2 * HALF_POINT, height)
+
+
+def _extent(text: Any) -> Any:
+    """Bounding box of a label without the line from its point."""
+    from matplotlib.text import Text
+
+    text.update_positions(text.figure.canvas.get_renderer())
+    return Text.get_window_extent(text)
+
+
+def _offsets() -> Iterator[tuple[float, float]]:
+    """Offsets in points to try: near before far, right before left."""
+    angles = sorted((math.tau * step / DIRECTIONS for step in range(DIRECTIONS)), key=lambda a: -math.cos(a - 0.3))
+    for distance in DISTANCES:
+        yield from ((distance * math.cos(angle), distance * math.sin(angle)) for angle in angles)
+
+
+def _write(axes: Any, label: str, point: tuple[float, float], place: tuple[float, float], colour: str) -> Any:
+    side = 'left' if place[0] > 1 else 'right' if place[0] < -1 else 'center'
+    line = dict(arrowstyle='-', color=colour, linewidth=0.6, shrinkA=0, shrinkB=3)
+    led = line if math.hypot(*place) > LED else None
+    options = dict(textcoords='offset points', ha=side, va='center', fontsize=9, color=colour, arrowprops=led)
+    return axes.annotate(figure_text(label), point, place, **options)
+
+
+def _shared(one: Any, other: Any) -> float:
+    """Area of the intersection of two boxes."""
+    width = min(one.x1, other.x1) - max(one.x0, other.x0)
+    height = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return max(width, 0) * max(height, 0)
+
+
+def _within(box: Any, frame: Any) -> bool:
+    return bool(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1)

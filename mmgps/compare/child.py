@@ -1,55 +1,69 @@
-"""The process of one run: python -m mmgps.compare.child FOLDER
+"""The process of one run: ``python -m mmgps.compare.child FOLDER``.
 
-It goes on from the last checkpoint in the folder, and ends as soon as the process that started it is gone.
+It resumes from the last checkpoint in the folder, and ends as soon as the process that started it is gone.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from pathlib import Path
 
-from mmgps.requirements import require
 
-require('mmengine')
+def start_parent_watchdog() -> None:
+    """End this process as soon as the one that holds the other end of its standard input is gone.
 
-from mmengine.config import Config  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
-
-from mmgps.engine import weights_only  # noqa: E402
-from mmgps.engine.whole_checkpoints import DivergedError  # noqa: E402
-
-from .files import read_json, write_json  # noqa: E402
-from .lifeline import end_with_parent  # noqa: E402
-from .record import RecordHook  # noqa: E402
+    Only the parent holds that end, so it closes however the parent dies, by SIGKILL too. Call this in a process that
+    was started with ``stdin=subprocess.PIPE``.
+    """
+    threading.Thread(target=_watch_parent, daemon=True).start()
 
 
-@weights_only()
+def _watch_parent() -> None:
+    # Not through sys.stdin: its lock, held while reading, would be copied into the workers of a data loader.
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def train(folder: Path) -> None:
     """Train the config in ``folder``, from its last checkpoint if it has one, and write its result.
 
-    A trial that diverges has a result too, without scores: its rate is too high, and would be again.
+    A trial that diverges writes a result without scores: its rate is too high, and would be again.
     """
+    # Imported here, so that the watchdog runs before what takes seconds to load.
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+    from mmgps.engine import weights_only
+    from mmgps.engine.resuming.checkpoints import DivergedError
+    from mmgps.utils.atomic_file import read_json, write_json
+
+    from .record import RecordHook
+
     facts = read_json(folder / 'run.json')
     cfg = Config.fromfile(folder / 'config.py')
     cfg.work_dir = str(folder)
     if has_checkpoint(folder):
         cfg.resume, cfg.load_from = True, None
-    runner = Runner.from_cfg(cfg)
-    runner.register_hook(RecordHook(folder / 'result.json', facts['target'], facts, facts['backbone_lr']))
-    try:
-        runner.train()
-    except DivergedError as error:
-        if not facts['trial']:
-            raise
-        write_json(folder / 'result.json', {**facts, 'metrics': {}, 'diverged': str(error)})
+    with weights_only():
+        runner = Runner.from_cfg(cfg)
+        runner.register_hook(RecordHook(folder / 'result.json', facts['target'], facts, facts['backbone_lr']))
+        try:
+            runner.train()
+        except DivergedError as error:
+            if not facts['trial']:
+                raise
+            write_json(folder / 'result.json', {**facts, 'metrics': {}, 'diverged': str(error)})
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether the file that mmengine writes after each checkpoint names one that is there."""
+    """Tell whether the note that mmengine writes after each checkpoint names an existing file."""
     note = folder / 'last_checkpoint'
     return note.is_file() and bool(name := note.read_text().strip()) and Path(name).is_file()
 
 
 if __name__ == '__main__':
-    end_with_parent()
+    start_parent_watchdog()
     train(Path(sys.argv[1]))

@@ -1,20 +1,19 @@
-"""The results as a page of Markdown."""
+"""Results of a comparison as a Markdown page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mmgps.benchmark.report import table
-from mmgps.plain_text import printable
+from mmgps.utils.text import markdown_table, printable
 
-from .table import Comparison, Summary
+from .table import Comparison, MethodResult
 
 REFERENCE = 'full'
 MILLION = 1e6
 
 
 def text_of(found: Comparison) -> str:
-    """The table, how the rates were chosen, and under which settings."""
+    """Format the table, the choice of rates, and the settings."""
     parts = [_scores(found), _notes(found)]
     if found.trials:
         parts += ['Rates tried, and the score on the held-out training images (the best in bold):', _rates(found)]
@@ -29,10 +28,10 @@ def _scores(found: Comparison) -> str:
     reference = next((summary for summary in summaries if summary.label == REFERENCE), None)
     # What a method adds to the backbone is no part of the base that shares are taken of.
     base = {key: min((row[key] for row in found.rows), default=0) for key in ('total', 'backbone_total')}
-    return table(head, [_row(found, summary, reference, base) for summary in summaries])
+    return markdown_table(head, [_row(found, summary, reference, base) for summary in summaries])
 
 
-def _row(found: Comparison, own: Summary, reference: Summary | None, base: Mapping[str, int]) -> list[str]:
+def _row(found: Comparison, own: MethodResult, reference: MethodResult | None, base: Mapping[str, int]) -> list[str]:
     first = own.rows[0]
     return [
         own.label,
@@ -47,7 +46,7 @@ def _row(found: Comparison, own: Summary, reference: Summary | None, base: Mappi
     ]
 
 
-def _ratio(cost: str, own: Summary, reference: Summary | None) -> str:
+def _ratio(cost: str, own: MethodResult, reference: MethodResult | None) -> str:
     if reference is None or cost not in own.costs or cost not in reference.costs:
         return '-'
     return f'{own.costs[cost] / reference.costs[cost]:.2f}'
@@ -81,7 +80,7 @@ def _rates(found: Comparison) -> str:
         tried[trial['method']][trial['lr']] = trial['score']
     width = max(map(len, tried.values()))
     rows = [[label, *_cells(scores), *[''] * (width - len(scores))] for label, scores in tried.items()]
-    return table(['method', *(f'rate {at + 1}' for at in range(width))], rows)
+    return markdown_table(['method', *(f'rate {at + 1}' for at in range(width))], rows)
 
 
 def _cells(scores: Mapping[float, float | None]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What an evaluator prints, and what the table calls it."""
+"""Scores that evaluators print, and their names in the tables."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Metric:
     """A score of the validation set, in percent; more is better.
 
     Args:
-        key: Its name in the JSON file.
-        printed: Its name among the results of the evaluator, without the prefix that an evaluator may be given.
-        title: Heads its column.
+        key: Name in the JSON file.
+        printed: Name in the results of the evaluator, without the prefix that an evaluator may have.
+        title: Column title.
     """
 
     key: str
@@ -21,7 +21,7 @@ class Metric:
     title: str
 
     def of(self, found: Mapping[str, float | None]) -> float | None:
-        """The score among the results ``found``; None where it is missing or no number."""
+        """Look up the score in the results ``found``; None if it is missing or not a number."""
         names = [name for name in found if name == self.printed or name.endswith(f'/{self.printed}')]
         return found[names[0]] if names else None
 
@@ -38,16 +38,16 @@ that the evaluator prints."""
 
 
 def present(results: Iterable[Mapping[str, float | None]]) -> list[Metric]:
-    """The metrics that any of ``results`` has."""
+    """Metrics that occur in any of ``results``."""
     names = [found.keys() for found in results]
     return [m for m in METRICS if any(m.of(dict.fromkeys(found, 0.0)) is not None for found in names)]
 
 
 def leading(results: Iterable[Mapping[str, float | None]]) -> Metric:
-    """The metric that rates are chosen by.
+    """Metric that rates are chosen by.
 
     Raises:
-        ValueError: If the evaluator prints none that is known.
+        ValueError: If the evaluator prints no known metric.
     """
     results = list(results)
     found = present(results)

@@ -1,4 +1,4 @@
-"""Runs as processes of their own, a few at a time."""
+"""Train every run in a process of its own, a few at a time."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from mmengine.logging import print_log
+
+from mmgps.utils.lock import file_lock
 
 from .runs import Run
 
 POLL_S = 0.1
 LINE = 300
 CHILD = ('-m', 'mmgps.compare.child')
+PATIENCE_S = 30.0
 
 
 class RunFailedError(RuntimeError):
@@ -23,17 +28,17 @@ class RunFailedError(RuntimeError):
 
 
 def run_all(runs: Sequence[Run], jobs: int, threads: int, lock: int, finished: Callable[[Run], object]) -> list[str]:
-    """Run what has no result yet; the others go on where one fails.
+    """Train the runs that have no result yet. If one fails, the others continue.
 
     Args:
-        runs: In this order.
-        jobs: How many at a time.
-        threads: ``OMP_NUM_THREADS`` of each.
-        lock: A file descriptor that each inherits.
-        finished: Called with each that has ended well.
+        runs: Runs, in order.
+        jobs: Number of simultaneous runs.
+        threads: ``OMP_NUM_THREADS`` of each process.
+        lock: A file descriptor that each process inherits.
+        finished: Called with every run that succeeded.
 
     Returns:
-        A sentence for each that failed.
+        A sentence for every run that failed.
     """
     waiting = deque(run for run in runs if run.result() is None)
     if len(runs) > len(waiting):
@@ -61,7 +66,7 @@ def run_all(runs: Sequence[Run], jobs: int, threads: int, lock: int, finished: C
 
 
 def start(run: Run, threads: int, lock: int) -> subprocess.Popen:
-    """The process that trains ``run``."""
+    """Start the process that trains ``run``."""
     stale = run.under_other_settings()
     if stale and not run.folder.exists():
         say(f'{run}: the settings have changed, so it is run anew; {stale[0].name} is left as it is')
@@ -71,7 +76,7 @@ def start(run: Run, threads: int, lock: int) -> subprocess.Popen:
     with run.log.open('a') as log:
         return subprocess.Popen(
             [sys.executable, *CHILD, str(run.folder)],
-            stdin=subprocess.PIPE,  # see lifeline.py: the process ends when this end is gone
+            stdin=subprocess.PIPE,  # the watchdog of the child ends it when this end is gone
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -80,7 +85,7 @@ def start(run: Run, threads: int, lock: int) -> subprocess.Popen:
 
 
 def _failure(run: Run, code: int) -> str | None:
-    """What to say of a run that ended; None if it wrote its result."""
+    """Describe the failure of a run that ended; None if it wrote its result."""
     if code == 0 and run.result() is not None:
         return None
     lines = [line for line in run.log.read_text(errors='replace').splitlines() if line.strip()]
@@ -89,5 +94,29 @@ def _failure(run: Run, code: int) -> str | None:
 
 
 def say(message: str) -> None:
-    """Tell the user how it goes."""
+    """Log progress for the user."""
     print_log(message, logger='current')
+
+
+@contextmanager
+def locked(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[int]:
+    """Hold the lock of ``folder``, so that only one comparison runs there; yields the file descriptor of the lock.
+
+    The training processes inherit the descriptor. After a kill, the lock is therefore free once the last of them has
+    ended too, which takes a moment.
+
+    Args:
+        folder: Folder of the comparison; created if missing.
+        patience_s: Seconds to wait for the lock.
+
+    Raises:
+        RuntimeError: If another comparison still runs in the folder after that time.
+    """
+    with ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(file_lock(folder / 'lock', patience_s))
+        except TimeoutError as error:
+            raise RuntimeError(
+                f'another comparison runs in {folder}; wait for its end, or give another --work-dir'
+            ) from error
+        yield descriptor

@@ -1,4 +1,4 @@
-"""Learning rates: which are tried, and where a config takes them."""
+"""Learning rates to try, and how they are set in a config."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ON_THE_HEAD = {'linear'}
 def grids_of(
     candidates: Sequence[Candidate], given: Mapping[str, tuple[float, ...]], fixed: Mapping[str, tuple[float, ...]]
 ) -> dict[str, tuple[float, ...]]:
-    """The rates to try for each label that has no fixed one.
+    """Rates to try for each label without a fixed rate.
 
     Args:
-        candidates: What is compared.
+        candidates: Methods of the comparison.
         given: Labels to rates that the caller wants tried.
         fixed: Labels whose rate is not searched.
 

@@ -1,4 +1,4 @@
-"""Write down what a training run reached and what it cost."""
+"""Record the scores and costs of a training run."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from mmgps.benchmark.machine import machine_header
+from mmgps.benchmark.measurements import machine_header
 from mmgps.benchmark.memory import peak_resident
 from mmgps.engine import TuneHook, find_backbone
-from mmgps.engine.selection_pass import unwrapped
+from mmgps.engine.tuned_backbone import unwrapped
 from mmgps.selection import Selection
 from mmgps.tuning.report import count_backbone, count_parts, count_whole
-
-from .files import write_json
+from mmgps.utils.atomic_file import write_json
 
 CHECKPOINT_KEY = 'mmgps_cost'
 LIBRARIES = ('mmseg', 'mmpretrain')
-"""Whose versions are written down where a run uses them; this layer does not import them."""
+"""Libraries whose versions are recorded if a run uses them; this layer does not import them."""
 
 
 class RecordHook(Hook):
-    """Writes one JSON file when training has ended, atomically, with the scores of the last step.
+    """Write one JSON file atomically when training has ended, with the scores of the last step.
 
-    Steps are timed without loading of data. The times, and the peak of memory, travel in the checkpoints, so that a
-    resumed run reports all of its steps. Memory is that of selecting and training, without validation.
+    Step times exclude data loading. Checkpoints carry the times and the peak of memory, so that a resumed run reports
+    all of its steps. The memory is that of selecting and training, without validation.
 
     Args:
-        path: The file.
+        path: File to write.
         target: Path of the backbone within the model.
-        facts: Written beside the results.
-        backbone_lr: The rate that all trained numbers of the backbone are meant to have; None for no check.
+        facts: Entries written beside the results.
+        backbone_lr: Expected learning rate of all trained parameters of the backbone; None for no check.
     """
 
     priority = 'BELOW_NORMAL'  # after TuneHook has decided what is trained, before CheckpointHook saves the times
@@ -94,14 +93,14 @@ class RecordHook(Hook):
         write_json(self.path, {**self.facts, **found})
 
     def _measure(self) -> None:
-        """Take the peak so far, unless a validation has raised it."""
+        """Record the peak so far, unless a validation has raised it."""
         if not self.measured:
             cuda = torch.cuda.is_available()
             self.peak = max(self.peak, torch.cuda.max_memory_allocated() if cuda else peak_resident())
 
 
 def check_rates(runner: Runner, target: str, expected: float) -> None:
-    """Every trained number of the backbone learns at the rate ``expected``, where schedules leave it alone.
+    """Check that every trained parameter of the backbone has the base learning rate ``expected``.
 
     Raises:
         ValueError: If a group of the optimizer has another rate.

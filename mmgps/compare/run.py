@@ -1,36 +1,33 @@
-"""The whole comparison: choose rates on training images, then train by them."""
+"""Run a comparison: choose learning rates on training images, then train with them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mmgps.whole_file import write_whole
+from mmgps.utils.atomic_file import write_atomically, write_json
 
 from .chart import draw_comparison
-from .collect import collect
-from .files import write_json
-from .lock import locked
 from .markdown import text_of
 from .metrics import leading
-from .processes import RunFailedError, run_all, say
-from .runs import Run
-from .settings import Settings
-from .table import Comparison
+from .processes import RunFailedError, locked, run_all, say
+from .runs import Run, Settings
+from .table import Comparison, collect
 
 
 def run_comparison(settings: Settings) -> Comparison:
-    """Run what has no result yet in the work dir, and write ``table.md``, ``table.json`` and ``table.png`` there.
+    """Train the runs that have no result in the work dir yet, and write ``table.md``, ``table.json`` and ``table.png``.
 
-    The tables are written anew after each run that counts. Trials see training images only.
+    The tables are rewritten after each final run. Trials see training images only.
 
     Raises:
-        RunFailedError: After all others have ended, if a run failed. The tables then lack it.
-        ValueError: For a config that cannot be compared on.
+        RunFailedError: If a run failed, after all others have ended. The tables then lack it.
+        ValueError: If no comparison can run on the config.
     """
     _check(settings)
-    recipe = settings.recipe()
     with locked(settings.work_dir) as lock:
-        trials = {c.label: [recipe.trial(c, lr) for lr in settings.grids.get(c.label, ())] for c in settings.candidates}
+        trials = {
+            c.label: [settings.trial(c, lr) for lr in settings.grids.get(c.label, ())] for c in settings.candidates
+        }
         failures = run_all(
             [run for runs in trials.values() for run in runs],
             settings.jobs,
@@ -43,7 +40,7 @@ def run_comparison(settings: Settings) -> Comparison:
         failures += [_diverged(label, complete.pop(label)) for label in lost]
         rates = {**settings.fixed, **{label: best_rate(runs) for label, runs in complete.items()}}
         finals = [
-            recipe.final(c, rates[c.label], seed)
+            settings.final(c, rates[c.label], seed)
             for seed in settings.seeds
             for c in settings.candidates
             if c.label in rates
@@ -61,7 +58,7 @@ def run_comparison(settings: Settings) -> Comparison:
 
 
 def best_rate(trials: Sequence[Run]) -> float:
-    """The rate with the highest score on the held-out images; of equal ones the lowest."""
+    """Rate with the highest score on the held-out images; the lowest of equal ones."""
     results = {run.lr: run.result() for run in trials}
     metric = leading(found['metrics'] for found in results.values() if found)
     scores = {lr: metric.of(found['metrics']) for lr, found in sorted(results.items()) if found}
@@ -79,7 +76,7 @@ def _diverged(label: str, trials: Sequence[Run]) -> str:
 def _write(settings: Settings, trials: Mapping[str, Sequence[Run]], finals: Sequence[Run]) -> Comparison:
     found = collect(settings, trials, finals)
     write_json(settings.work_dir / 'table.json', found.content())
-    write_whole(settings.work_dir / 'table.md', text_of(found).encode())
+    write_atomically(settings.work_dir / 'table.md', text_of(found).encode())
     if found.rows:
         draw_comparison(found, settings.work_dir / 'table.png')
     return found

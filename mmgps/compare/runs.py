@@ -1,4 +1,4 @@
-"""A single run of the comparison: its config, its folder, its result."""
+"""Settings of a comparison and the runs that follow from them: config, folder and result of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import copy
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,29 +15,26 @@ from typing import Any
 from mmengine.config import Config
 
 from mmgps.engine import tune_config
-from mmgps.engine.config import type_name
+from mmgps.engine.configs.config import type_name
+from mmgps.utils.atomic_file import read_json, write_json
 
 from .candidates import Candidate
-from .files import read_json, write_json
-from .holdout import hold_out, positions, split
 from .rates import ON_THE_HEAD, set_rate
-from .schedule import score_at_the_end, shorten
+from .trials import hold_out, positions, score_at_the_end, shorten, split
 
 FORMAT = 1
-KEPT_CHECKPOINTS = 2
-"""mmengine deletes the oldest checkpoint before it writes the next: with one, a kill in between would leave none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training.
+    """One training run.
 
     Args:
-        candidate: By which method.
-        lr: At which rate.
-        seed: Of the run.
-        trial: Whether it is scored on held-out training images, to choose a rate.
-        cfg: The whole config, without a work dir.
+        candidate: Method.
+        lr: Learning rate.
+        seed: Seed of the run.
+        trial: True if it is scored on held-out training images to choose a rate.
+        cfg: Complete config, without a work dir.
         target: Path of the backbone within the model.
         top: Folder of all runs.
     """
@@ -56,18 +54,18 @@ class Run:
 
     @cached_property
     def digest(self) -> str:
-        """Of all that the run depends on but the contents of data and weights."""
+        """Hash of everything the run depends on except data and weights."""
         content = dict(format=FORMAT, config=self.cfg.to_dict(), lr=self.lr, target=self.target)
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     @property
     def kind(self) -> Path:
-        """Folder of this run under whatever settings."""
+        """Folder name of this run under any settings, without the digest."""
         return self.top / self.candidate.folder / (f'trial_{self.lr:g}' if self.trial else f'seed{self.seed}')
 
     @property
     def folder(self) -> Path:
-        """A folder of its own for other settings, so that nothing is ever mixed."""
+        """Folder of this run. Other settings have another folder, so that results are never mixed."""
         return self.kind.with_name(f'{self.kind.name}-{self.digest}')
 
     @property
@@ -75,16 +73,16 @@ class Run:
         return self.folder / 'log.txt'
 
     def result(self) -> dict[str, Any] | None:
-        """What the finished run wrote; None before."""
+        """Result of the finished run; None before."""
         found = read_json(self.folder / 'result.json')
         return found if found and found.get('digest') == self.digest else None
 
     def under_other_settings(self) -> list[Path]:
-        """Folders of the same run that were made by other settings."""
+        """Folders of the same run under other settings."""
         return [path for path in sorted(self.kind.parent.glob(f'{self.kind.name}-*')) if path != self.folder]
 
     def prepare(self) -> None:
-        """Write what the process that trains reads."""
+        """Write the files that the training process reads."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / 'config.py'
         if not path.exists():
@@ -98,48 +96,66 @@ class Run:
         write_json(self.folder / 'run.json', {**facts, 'target': self.target, 'backbone_lr': rate})
 
     def discard_checkpoints(self) -> None:
-        """Free the space of a finished trial."""
+        """Delete the checkpoints of a finished trial."""
         for path in self.folder.glob('*.pth'):
             path.unlink()
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How the configs of all runs follow from one.
+class Settings:
+    """Settings of a comparison, and the runs that follow from them.
 
     Args:
-        cfg: Of the comparison.
-        top: Folder of all runs.
-        share: Of the training images that trials hold out.
-        trial_share: Of the epochs or iterations that trials take.
-        split_seed: Of the choice of held-out images, and of the trials.
-        on_holdout: Whether the runs that count, too, train without those images and are scored on them.
+        cfg: Config that every run starts from.
+        name: Name of the config.
+        candidates: Methods to compare.
+        seeds: Seeds of the final runs.
+        grids: Rates to try, by the label of a method.
+        fixed: Rates that are not searched, by the label of a method.
+        work_dir: Folder of runs and tables.
+        share: Share of the training images that trials hold out.
+        trial_share: Length of trials as a share of the epochs or iterations.
+        split_seed: Seed of the held-out images and of the trials.
+        on_holdout: Let the final runs, too, train without the held-out images and score on them.
+        jobs: Number of simultaneous runs.
+        threads: Threads of each run.
+        costs: ``step_s`` and ``peak_bytes`` measured separately, by label; None to use those of the runs.
+        stated: Facts to print with the results, such as options that changed the config.
     """
 
     cfg: Config
-    top: Path
+    name: str
+    candidates: Sequence[Candidate]
+    seeds: Sequence[int]
+    grids: Mapping[str, Sequence[float]]
+    fixed: Mapping[str, float]
+    work_dir: Path
     share: float = 0.125
     trial_share: float = 1.0
     split_seed: int = 0
     on_holdout: bool = False
+    jobs: int = 1
+    threads: int = 1
+    costs: Mapping[str, Mapping[str, float]] | None = None
+    stated: Mapping[str, Any] = field(default_factory=dict)
 
     def trial(self, candidate: Candidate, lr: float) -> Run:
-        """A run on a part of the training images, scored on the rest of them."""
+        """Run on a part of the training images, scored on the rest."""
         cfg, target = self._tuned(candidate, lr, self.split_seed)
         self._hold_out(cfg, self.trial_share)
         score_at_the_end(cfg)
-        return Run(candidate, lr, self.split_seed, True, cfg, target, self.top)
+        return Run(candidate, lr, self.split_seed, True, cfg, target, self._top)
 
     def final(self, candidate: Candidate, lr: float, seed: int) -> Run:
-        """A run on all training images, whose last step is scored on the validation set; see ``on_holdout``."""
+        """Run on all training images, scored on the validation set after the last step; see ``on_holdout``."""
         cfg, target = self._tuned(candidate, lr, seed)
         if self.on_holdout:
             self._hold_out(cfg, 1.0)
         score_at_the_end(cfg)
-        return Run(candidate, lr, seed, False, cfg, target, self.top)
+        return Run(candidate, lr, seed, False, cfg, target, self._top)
 
     def _hold_out(self, cfg: Config, share: float) -> None:
-        """Train on a part of the training images for ``share`` of the steps, and score on the rest of them."""
+        """Train on a part of the training images for ``share`` of the steps, and score on the rest."""
         chosen = positions(cfg)
         kept, held = split(len(chosen), self.share, self.split_seed)
         hold_out(cfg, ([chosen[at] for at in kept], [chosen[at] for at in held]))
@@ -157,12 +173,23 @@ class Recipe:
         hooks['checkpoint'] = {
             'type': 'CheckpointHook',
             **(hooks.get('checkpoint') or {}),
-            'max_keep_ckpts': KEPT_CHECKPOINTS,
+            'max_keep_ckpts': 1,  # enough, since the next one is written before this one is removed
         }
         return cfg, target
 
+    @property
+    def _top(self) -> Path:
+        # Absolute, because another process reads the note of the last checkpoint.
+        return Path(os.path.abspath(self.work_dir)) / 'runs'
+
 
 def _target(cfg: Config) -> str:
-    """Path of the backbone, as the hook of :func:`mmgps.engine.tune_config` has it."""
+    """Path of the backbone according to the hook that :func:`mmgps.engine.tune_config` added."""
     [hook] = [h for h in cfg.custom_hooks if type_name(h) == 'mmgps.TuneHook']
     return str(hook.get('target', 'backbone'))
+
+
+def stated_options(options: Mapping[str, Any]) -> dict[str, str]:
+    """Format options that changed the config, for the results; paths are reduced to their last part."""
+    values = {key: value.rpartition('/')[2] if isinstance(value, str) else value for key, value in options.items()}
+    return {'cfg_options': ' '.join(f'{key}={value}' for key, value in values.items())} if options else {}

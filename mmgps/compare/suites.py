@@ -1,4 +1,4 @@
-"""Comparisons on several sets in one table, with the means of groups: as the paper's tables of FGVC and VTAB-1k."""
+"""One table for comparisons on several sets, with group means, like the paper's tables of FGVC and VTAB-1k."""
 
 from __future__ import annotations
 
@@ -8,35 +8,32 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from mmgps.benchmark.report import table
+from mmgps.utils.atomic_file import read_json
+from mmgps.utils.text import markdown_table
+from mmgps.vtab_tasks import TASKS
 
-from .files import read_json
 from .metrics import METRICS
 
 SUITES: dict[str, dict[str, tuple[str, ...]]] = {
     'fgvc': {'': ('cub', 'nabirds', 'flowers', 'dogs', 'cars')},
     'vtab': {
-        'natural': ('cifar', 'caltech101', 'dtd', 'oxford_flowers102', 'oxford_iiit_pet', 'svhn', 'sun397'),
-        'specialized': ('patch_camelyon', 'eurosat', 'resisc45', 'diabetic_retinopathy'),
-        'structured': (
-            'clevr_count', 'clevr_dist', 'dmlab', 'kitti', 'dsprites_loc', 'dsprites_ori', 'smallnorb_azi',
-            'smallnorb_ele',
-        ),
+        group: tuple(task.name for task in TASKS if task.group == group)
+        for group in ('natural', 'specialized', 'structured')
     },
-}  # fmt: skip
+}
 """Name of a suite to its groups, and of a group to the sets in it, in the order of the paper's tables."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One comparison.
+    """Comparison on one set, a column of the table.
 
     Args:
-        name: Of the set: what follows the first ``_`` in the name of its config.
-        scores: Label of a method to its score, in percent, the mean over its seeds.
-        shares: Label of a method to the share of the base that it trains, from 0 to 1.
-        seeds: Label of a method to the number of its seeds.
-        setting: What all comparisons of a table share: the model and the images it is scored on.
+        name: Name of the set: the part of the config name after the first ``_``.
+        scores: Mean score over seeds in percent, by the label of a method.
+        shares: Trained share of the base from 0 to 1, by the label of a method.
+        seeds: Number of seeds, by the label of a method.
+        setting: Model and scored images, which all comparisons of a table share.
     """
 
     name: str
@@ -47,10 +44,10 @@ class Column:
 
 
 def read_column(path: str | Path, metric: str = 'top1') -> Column:
-    """The comparison that ``tools/compare.py`` wrote to ``path``, a ``table.json``.
+    """Read a ``table.json`` that ``tools/compare.py`` wrote.
 
     Raises:
-        ValueError: If it is no such file, or no run in it has the score ``metric``.
+        ValueError: If it is not such a file, or no run in it has the score ``metric``.
     """
     content = read_json(Path(path))
     if not isinstance(content, dict) or not {'settings', 'rows'} <= content.keys():
@@ -74,13 +71,13 @@ def read_column(path: str | Path, metric: str = 'top1') -> Column:
 
 
 def suite_table(columns: Sequence[Column]) -> str:
-    """The table of a suite in Markdown: a row for each method, a column for each set, then means.
+    """Format a suite in Markdown: a row for each method, a column for each set, then means.
 
-    A mean stands only where the method has a score on every set of its group that is compared. The mean over all is
-    that over sets, not over groups.
+    A mean is shown only if the method has a score on every compared set of the group. The overall mean is taken over
+    sets, not over groups.
 
     Raises:
-        ValueError: If a set is given twice, they are not all of one suite, or of different models.
+        ValueError: If a set is given twice, or the sets belong to different suites or models.
     """
     settings = sorted({column.setting for column in columns})
     if len(settings) > 1:
@@ -101,11 +98,11 @@ def suite_table(columns: Sequence[Column]) -> str:
     counts = sorted({seeds for column in columns for seeds in column.seeds.values()})
     seeds = ' to '.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     note = f'Top-1 in percent, mean over seeds ({seeds} a method and set); trained: share of the base, head included.'
-    return f'{table(head, rows)}\n\n{note}\n'
+    return f'{markdown_table(head, rows)}\n\n{note}\n'
 
 
 def _groups(names: Sequence[str]) -> dict[str, list[str]]:
-    """The groups of the suite that has all ``names``, with those of its sets that are among them."""
+    """Find the suite that has all ``names``, and return its groups with the sets that are among them."""
     for groups in SUITES.values():
         if set(names) <= {name for members in groups.values() for name in members}:
             found = {group: [name for name in members if name in names] for group, members in groups.items()}

@@ -1,23 +1,31 @@
-"""The results of a comparison, by run and by method."""
+"""Results of a comparison by run and by method, collected from finished runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from .metrics import Metric
+from .candidates import Candidate
+from .metrics import METRICS, Metric, leading, present
+from .runs import Run, Settings
+
+KEPT = ('trained', 'total', 'backbone_trained', 'backbone_total', 'step_s', 'peak_bytes', 'iterations')
+CIRCUMSTANCES = ('machine', 'device', 'threads', 'commit', 'python', 'torch', 'mmengine', 'mmcv', 'mmseg', 'mmpretrain')
+COSTS = ('step_s', 'peak_bytes')
 
 
 @dataclass(frozen=True)
-class Summary:
-    """A method over its seeds.
+class MethodResult:
+    """Results of a method over its seeds.
 
     Args:
-        label: Of the method.
-        rows: Its runs.
-        costs: Its mean ``step_s`` and ``peak_bytes``.
+        label: Label of the method.
+        rows: Results of its runs.
+        costs: Mean ``step_s`` and ``peak_bytes``.
     """
 
     label: str
@@ -25,16 +33,16 @@ class Summary:
     costs: Mapping[str, float]
 
     def scores(self, metric: Metric) -> list[float]:
-        """The scores of the runs that have one."""
+        """Scores of the runs that have one."""
         return [row[metric.key] for row in self.rows if row.get(metric.key) is not None]
 
     def deviation(self, metric: Metric) -> float | None:
-        """Standard deviation over seeds, with n - 1; None for a single one."""
+        """Standard deviation over seeds, with n - 1; None for a single seed."""
         scores = self.scores(metric)
         return stdev(scores) if len(scores) > 1 else None
 
     def score(self, metric: Metric) -> str:
-        """Mean and deviation, in words."""
+        """Format mean and standard deviation."""
         scores, deviation = self.scores(metric), self.deviation(metric)
         if not scores:
             return '-'
@@ -43,14 +51,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found so far.
+    """Results so far.
 
     Args:
-        settings: As JSON values.
-        rows: A mapping for each run that counts, methods in the order they were asked for.
+        settings: Settings as JSON values.
+        rows: A mapping for each final run, methods in the requested order.
         trials: A mapping for each trial.
-        metrics: The scores that the rows have.
-        costs: Label to costs measured apart; None if they are those of the runs.
+        metrics: Metrics that occur in the rows.
+        costs: Costs measured separately, by label; None to use those of the runs.
     """
 
     settings: Mapping[str, Any]
@@ -60,16 +68,112 @@ class Comparison:
     costs: Mapping[str, Mapping[str, float]] | None = None
 
     def content(self) -> dict[str, Any]:
-        """For the JSON file."""
+        """Content of the JSON file."""
         return dict(settings=self.settings, rows=list(self.rows), trials=list(self.trials), costs=self.costs)
 
-    def summaries(self) -> list[Summary]:
-        """A summary for each method that has a row."""
+    def summaries(self) -> list[MethodResult]:
+        """Results of each method that has a row."""
         labels = dict.fromkeys(row['method'] for row in self.rows)
         return [self._summary(label, [row for row in self.rows if row['method'] == label]) for label in labels]
 
-    def _summary(self, label: str, rows: Sequence[Mapping[str, Any]]) -> Summary:
+    def _summary(self, label: str, rows: Sequence[Mapping[str, Any]]) -> MethodResult:
         if self.costs is not None:
-            return Summary(label, rows, self.costs.get(label, {}))
+            return MethodResult(label, rows, self.costs.get(label, {}))
         found = {cost: [row[cost] for row in rows if row[cost]] for cost in ('step_s', 'peak_bytes')}
-        return Summary(label, rows, {cost: mean(values) for cost, values in found.items() if values})
+        return MethodResult(label, rows, {cost: mean(values) for cost, values in found.items() if values})
+
+
+def collect(settings: Settings, trials: Mapping[str, Sequence[Run]], finals: Sequence[Run]) -> Comparison:
+    """Collect the results of the runs that have finished.
+
+    Args:
+        settings: Settings of the comparison.
+        trials: Trials by label.
+        finals: Final runs.
+    """
+    tried = [(run, found) for runs in trials.values() for run in runs if (found := run.result())]
+    done = [(run, found) for run in finals if (found := run.result())]
+    results = [found['metrics'] for _, found in [*done, *tried]]
+    chosen_by = leading(results) if results else None
+    order = [candidate.label for candidate in settings.candidates]
+    rows = sorted((_row(run, found) for run, found in done), key=lambda row: order.index(row['method']))
+    return Comparison(
+        _stated(settings, [found for _, found in done], chosen_by),
+        rows,
+        [_trial(run, found, chosen_by) for run, found in tried],
+        present(found['metrics'] for _, found in done),
+        settings.costs,
+    )
+
+
+def _trial(run: Run, found: Mapping[str, Any], metric: Metric | None) -> dict[str, Any]:
+    return dict(method=run.candidate.label, lr=run.lr, score=metric.of(found['metrics']) if metric else None)
+
+
+def _row(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
+    scores = {metric.key: metric.of(found['metrics']) for metric in METRICS}
+    return dict(
+        method=run.candidate.label,
+        seed=run.seed,
+        **{key: score for key, score in scores.items() if score is not None},
+        **{key: found[key] for key in KEPT},
+        lr=run.lr,
+        **{key: found.get(key) for key in ('machine', 'commit', 'load')},
+    )
+
+
+def _stated(settings: Settings, results: Sequence[Mapping[str, Any]], chosen_by: Metric | None) -> dict[str, Any]:
+    """Settings and circumstances for the reader, without paths or host names."""
+    circumstances = {key: sorted({str(found[key]) for found in results if found.get(key)}) for key in CIRCUMSTANCES}
+    return dict(
+        config=settings.name,
+        **settings.stated,
+        seeds=list(settings.seeds),
+        grids={label: list(grid) for label, grid in settings.grids.items()},
+        fixed_rates=dict(settings.fixed),
+        holdout=settings.share,
+        holdout_seed=settings.split_seed,
+        trial_share=settings.trial_share,
+        scored_on='held-out training images' if settings.on_holdout else 'validation set',
+        chosen_by=chosen_by.title if chosen_by else None,
+        jobs=settings.jobs,
+        **{key: '; '.join(values) for key, values in circumstances.items() if values},
+    )
+
+
+def read_costs(path: str | Path, candidates: Sequence[Candidate]) -> dict[str, dict[str, float]]:
+    """Read the costs of the candidates that occur in a file.
+
+    Args:
+        path: File written by ``tools/benchmark.py --json``.
+        candidates: Methods of the comparison.
+
+    Returns:
+        ``step_s`` and ``peak_bytes`` by label; the latter is missing if it was not measured.
+
+    Raises:
+        ValueError: If the file has none of them, or was not written by that tool.
+    """
+    methods = json.loads(Path(path).read_text()).get('methods')
+    if not isinstance(methods, dict):
+        raise ValueError(f'{path} has no "methods"; give the file that tools/benchmark.py --json wrote')
+    found = {}
+    for candidate in candidates:
+        name = next((name for name in _benchmark_names(candidate) if name in methods), None)
+        if name is not None:
+            found[candidate.label] = {cost: methods[name][cost] for cost in COSTS if methods[name].get(cost)}
+    if not found:
+        raise ValueError(f'{path} has costs of {", ".join(methods)}, and of none of the methods compared')
+    return found
+
+
+def _benchmark_names(candidate: Candidate) -> Iterator[str]:
+    """Names that the benchmark may use for the candidate."""
+    options = dict(candidate.options)
+    yield candidate.label
+    if candidate.name == 'gps' and options.keys() <= {'k'}:
+        yield f'gps-compact-k{options.get("k", 1)}'
+    elif candidate.name == 'lora' and options.keys() <= {'rank'}:
+        yield f'lora-r{options.get("rank", 8)}'
+    elif not options:
+        yield candidate.name

@@ -1,15 +1,14 @@
-"""Polyp sets in the form that mmseg reads, sets of images with a class, and sets that are drawn."""
+"""Polyp sets for mmseg, classification sets, and synthetic sets."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 
-from mmgps.datasets.classes import VTAB, NABirds, StanfordDogs  # noqa: E402
-from mmgps.datasets.images import PolypImages  # noqa: E402
-from mmgps.datasets.polyp import PolypDataset  # noqa: E402
-from mmgps.datasets.procedural import ProceduralDataset, RenderFrame  # noqa: E402
-from mmgps.datasets.synthetic_polyp import SyntheticPolypDataset  # noqa: E402
-from mmgps.datasets.synthetic_shapes import SyntheticShapesDataset  # noqa: E402
+from mmgps.datasets.classes.fgvc import NABirds, StanfordDogs  # noqa: E402
+
+from .classes import VTAB  # noqa: E402
+from .polyp import PolypDataset, PolypImages  # noqa: E402
+from .synthetic import ProceduralDataset, RenderFrame, SyntheticPolypDataset, SyntheticShapesDataset  # noqa: E402
 
 __all__ = [
     'VTAB',

@@ -1,22 +1,29 @@
-"""Colonoscopy images with a mask of the polyp."""
+"""Colonoscopy images with polyp masks: the data set for mmseg, and its images as an input of a config."""
 
 from __future__ import annotations
 
 import os.path as osp
+from pathlib import Path
 from typing import Any
 
 import mmcv
 import numpy as np
 from mmengine import fileio
+from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
 
-from mmgps.registry import DATASETS
+from mmgps.engine import InputMissingError, rooted_datasets
+from mmgps.registry import DATASETS, INPUTS
+from mmgps.utils.lock import one_at_a_time
+
+from .prepare import PolypSource, PrepareError, get_source, prepare
 
 SUFFIXES = ('.jpg', '.png')
+DATASET = 'mmgps.PolypDataset'
 
 
 class PolypDataError(FileNotFoundError):
-    """The folders of a polyp set are not there, are empty, do not match or hold raw masks."""
+    """The folders of a polyp set are missing or empty, do not match, or hold raw masks."""
 
 
 @DATASETS.register_module()
@@ -120,3 +127,45 @@ class PolypDataset(BaseSegDataset):
             f'(polyp): images/{{train,val}} and annotations/{{train,val}} in {root}. To make it: '
             f'python tools/prepare_polyp.py kvasir-seg {there} (--help lists the other sets)'
         )
+
+
+@INPUTS.register_module()
+class PolypImages:
+    """Download and prepare a published set in every ``data_root`` that does not exist yet.
+
+    Folders that are not empty are left alone: :class:`PolypDataset` checks what it reads.
+
+    Args:
+        name: Name of a set in ``mmgps.datasets.prepare.SOURCES``.
+
+    Raises:
+        ValueError: If no set has this name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.source = get_source(name)
+
+    def provide(self, cfg: Config) -> None:
+        """Prepare the missing folders."""
+        roots = {Path(data['data_root']) for data in rooted_datasets(cfg) if data.get('type') == DATASET}
+        for root in sorted(roots):
+            if _is_empty(root):
+                _make(self.source, root)
+
+
+def _is_empty(root: Path) -> bool:
+    return not root.exists() or (root.is_dir() and not any(root.iterdir()))
+
+
+def _make(source: PolypSource, root: Path) -> None:
+    try:
+        with one_at_a_time(root):
+            if _is_empty(root):  # another process may have made it while this one waited
+                prepare(source.name, root)
+    except PrepareError as error:
+        zipped = root.parent / (source.url or f'{source.name}.zip').rpartition('/')[2]
+        raise InputMissingError(
+            f'The images of {source.title} are missing from {root}: {error.__cause__ or error}. They come from '
+            f'{source.where}; put the zip at {zipped} and run this again, or give the folder of a prepared set with '
+            '--data-root'
+        ) from error

@@ -1,22 +1,20 @@
-"""What a run changed, in a small file: extract, apply, take off, switch, merge. Needs only torch."""
+"""Deltas, the numbers that a run changed: extract, save, apply, remove, switch, merge. Needs only torch."""
 
 from .apply import AppliedDelta
 from .bank import DeltaBank
-from .base import Base, DeltaMismatchError
+from .base import BaseFingerprint, DeltaMismatchError, tensors_of
 from .combine import DeltaUnionError, union
-from .delta import Delta, Origin, same
+from .compatibility import check_tensors, verify
+from .delta import Delta, DeltaExtractError, Origin, extract, same
 from .diff import Difference, diff, format_diff
-from .extract import DeltaExtractError, extract
 from .files import DeltaFileError, load_delta, pack_delta, save_delta, unpack_delta
-from .fit import check_tensors, verify
 from .gate import DeltaInUseError
-from .grow import check_growth, grow
+from .injecting import check_injection, inject_missing
 from .merge import DeltaMergeError, merge
-from .tensors import tensors_of
 
 __all__ = [
     'AppliedDelta',
-    'Base',
+    'BaseFingerprint',
     'Delta',
     'DeltaBank',
     'DeltaExtractError',
@@ -27,12 +25,12 @@ __all__ = [
     'DeltaUnionError',
     'Difference',
     'Origin',
-    'check_growth',
+    'check_injection',
     'check_tensors',
     'diff',
     'extract',
     'format_diff',
-    'grow',
+    'inject_missing',
     'load_delta',
     'merge',
     'pack_delta',

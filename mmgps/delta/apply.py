@@ -1,53 +1,56 @@
-"""Put a delta on a network, and take it off again."""
+"""Apply a delta to a network, and remove it again."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from mmgps.rewiring import Structure, roll_back
 from mmgps.selection import SelectionMismatchError
-from mmgps.tuning import Structure, TuningMethod, eject, roll_back
+from mmgps.sparse import WeightIndex
+from mmgps.tuning import TuningMethod, unload
 
-from .base import DeltaMismatchError
+from .base import DeltaMismatchError, below, tensors_of
+from .compatibility import backbone_of, check_tensors, verify
 from .delta import Delta
-from .fit import backbone_of, check_tensors, verify
 from .gate import DeltaInUseError, Gate, gate_of
-from .grow import check_growth, grow
-from .patch import Patch, Undo
-from .tensors import tensors_of
+from .injecting import check_injection, inject_missing
 
 
 class AppliedDelta:
-    """A delta on a network, from construction to :meth:`remove`.
+    """Applies a delta to a network, from construction to :meth:`remove`.
 
-    The numbers are written into the tensors of ``model``. What a method like LoRA needs beside the base is put in place
-    where it is not there. :meth:`remove`, or leaving it as a context, restores the base bit for bit::
+    The numbers are written into the tensors of ``model``. Missing modules of a method such as LoRA are injected.
+    :meth:`remove`, or leaving the context, restores the base bit for bit::
 
         with AppliedDelta(model, delta):
             model(picture)
 
     Args:
         model: With the numbers of the base.
-        delta: What to apply.
-        method: The method of the delta if it adds modules and is none of mmgps.
+        delta: The delta to apply.
+        method: The method of the delta, if it injects modules and is not part of mmgps.
 
     Raises:
         DeltaMismatchError: If the delta belongs to another base or architecture.
         DeltaInUseError: If a bank's delta is on the network, or a context of a bank is open.
 
-    Any exception within leaves the network as it was, bit for bit.
+    An exception within leaves the network as it was, bit for bit.
     """
 
     def __init__(self, model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> None:
-        self._patch: Patch | None = None
+        self._writer: DeltaWriter | None = None
         self._entered = False
         self._backbone = backbone_of(model, delta)
         self._undo: Undo = []
         try:
             self._gate.run(partial(self._put_on, model, delta, method))
         except BaseException:
-            if self._patch is not None:  # it came when all was done
+            if self._writer is not None:  # it came when all was done
                 self.remove()
             raise
 
@@ -58,31 +61,31 @@ class AppliedDelta:
         try:
             self._claim()
             self._undo += [partial(self._gate.release, self), Structure(self._backbone).restore]
-            patch, self._grew = fitted(model, delta, method)
-            patch.put_on(self._undo)
-            self._patch = patch
+            writer, self._injected = writer_for(model, delta, method)
+            writer.write(self._undo)
+            self._writer = writer
             self._undo.clear()
         except BaseException:
             roll_back(self._undo)
             raise
 
     def remove(self) -> None:
-        """Restore the base; a second call does nothing. An exception within leaves the delta on."""
+        """Restore the base; a second call does nothing. An exception within leaves the delta applied."""
         self._gate.run(self._take_off)
 
     def _take_off(self) -> None:
         roll_back(self._undo)  # what is left if an exception stopped a roll-back
-        patch = self._patch
-        if patch is None:
+        writer = self._writer
+        if writer is None:
             return
         try:
-            patch.take_off(self._undo)
-            if self._grew:
+            writer.restore(self._undo)
+            if self._injected:
                 self._undo.append(Structure(self._backbone).restore)
-                eject(self._backbone)
-            self._undo += [self._claim, partial(setattr, self, '_patch', patch)]
+                unload(self._backbone)
+            self._undo += [self._claim, partial(setattr, self, '_writer', writer)]
             self._gate.release(self)
-            self._patch = None
+            self._writer = None
             self._undo.clear()
         except BaseException:
             roll_back(self._undo)
@@ -107,34 +110,131 @@ class AppliedDelta:
             raise
 
     def __del__(self) -> None:
-        if vars(self).get('_entered') and self._patch is not None:
+        if vars(self).get('_entered') and self._writer is not None:
             self.remove()
 
 
-def fitted(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> tuple[Patch, bool]:
-    """The patch of ``delta`` for ``model``, which gets the modules that it lacks, and whether it lacked any.
+def writer_for(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> tuple[DeltaWriter, bool]:
+    """A writer of ``delta`` for ``model``, after injecting missing modules; and whether any were missing.
 
     Raises:
         DeltaMismatchError: If the delta does not fit; nothing is changed then.
     """
     if method is None:
         beside = {name: delta.tensors[delta.prefix + name] for name in delta.injected()}
-        check_growth(backbone_of(model, delta), delta.selection, beside)
-    grew = grow(backbone_of(model, delta), delta.selection, delta.injected(), method)
+        check_injection(backbone_of(model, delta), delta.selection, beside)
+    injected = inject_missing(backbone_of(model, delta), delta.selection, delta.injected(), method)
     try:
         check_tensors(delta.tensors, tensors_of(model))
-        return Patch(model, delta), grew
+        return DeltaWriter(model, delta), injected
     except BaseException as error:
-        if grew:
-            eject(backbone_of(model, delta))
+        if injected:
+            unload(backbone_of(model, delta))
         if isinstance(error, SelectionMismatchError):
             raise DeltaMismatchError(f'the delta does not fit: {error}') from error
         raise
 
 
 def alike(some: Delta, other: Delta) -> bool:
-    """Whether both have the same modules beside the base, so that one can follow the other in place."""
+    """Whether both have the same injected modules, so that one can replace the other in place."""
     if some.injected() != other.injected():
         return False
     mine, its = some.selection, other.selection
     return not some.injected() or (mine.method, dict(mine.settings)) == (its.method, dict(its.settings))
+
+
+Undo = list[Callable[[], Any]]
+"""Steps that undo a change of a network, for :func:`mmgps.rewiring.roll_back`."""
+
+
+class NumberSlot(Protocol):
+    """Numbers of one tensor that can be read and written in place."""
+
+    def take(self) -> Tensor: ...
+
+    def put(self, values: Tensor) -> None: ...
+
+
+class Whole:
+    """All numbers of one tensor."""
+
+    def __init__(self, dense: Tensor) -> None:
+        self._dense = dense
+
+    def take(self) -> Tensor:
+        return self._dense.detach().clone()
+
+    def put(self, values: Tensor) -> None:
+        # without ``no_grad``: an interrupt as it ends would leave gradients off
+        self._dense.detach().copy_(values)
+
+
+class DeltaWriter:
+    """Writes the numbers of ``delta`` into ``model``, and restores the previous ones.
+
+    The previous numbers are kept and written back unchanged; nothing is computed. It also works after the network moved
+    to another device.
+
+    Args:
+        model: The network.
+        delta: A delta that fits it, see :func:`mmgps.delta.verify`.
+    """
+
+    def __init__(self, model: nn.Module, delta: Delta) -> None:
+        self._model, self._delta = model, delta
+        self._layouts = {
+            below(delta.target, parameter.name): (parameter.neurons, item)
+            for parameter, item in delta.selection.resolve(backbone_of(model, delta))
+        }
+        self._new = {**{below(delta.target, n): v for n, v in delta.values.items()}, **delta.tensors}
+        self._slots: dict[str, tuple[Tensor, torch.device, NumberSlot]] = {}
+        self._kept: dict[str, Tensor] = {}
+
+    def write(self, undo: Undo) -> None:
+        """Write the numbers of the delta.
+
+        Args:
+            undo: Receives, before each write, the step that undoes it.
+
+        Raises:
+            DeltaMismatchError: If the network was converted to another dtype since; nothing is changed then.
+        """
+        found = list(self._found())
+        for name, dense, _ in found:
+            if dense.dtype != self._new[name].dtype:
+                raise DeltaMismatchError(
+                    f'{name} is {dense.dtype}, the delta holds {self._new[name].dtype}; apply it first and convert the '
+                    'network afterwards'
+                )
+        self._write([(slot, self._new[name].to(dense.device)) for name, dense, slot in found], undo, found)
+
+    def restore(self, undo: Undo) -> None:
+        """Write the previous numbers back; ``undo`` as for :meth:`write`."""
+        found = list(self._found())
+        kept = [(slot, self._kept[name].to(dense.device, dense.dtype)) for name, dense, slot in found]
+        self._write(kept, undo)
+
+    def _write(
+        self,
+        numbers: list[tuple[NumberSlot, Tensor]],
+        undo: Undo,
+        keep: Sequence[tuple[str, Tensor, NumberSlot]] = (),
+    ) -> None:
+        """Write ``numbers``; all memory is allocated before the first write."""
+        before = [slot.take() for slot, _ in numbers]
+        undo.append(partial(setattr, self, '_kept', self._kept))
+        self._kept = {name: value for (name, _, _), value in zip(keep, before, strict=False)}
+        for (slot, new), old in zip(numbers, before, strict=True):
+            undo.append(partial(slot.put, old))
+            slot.put(new)
+
+    def _found(self) -> Iterator[tuple[str, Tensor, NumberSlot]]:
+        there = tensors_of(self._model)
+        for name in self._new:
+            dense, known = there[name], self._slots.get(name)
+            if known is None or known[0] is not dense or known[1] != dense.device:
+                known = self._slots[name] = (dense, dense.device, self._slot(name, dense))
+            yield name, dense, known[2]
+
+    def _slot(self, name: str, dense: Tensor) -> NumberSlot:
+        return WeightIndex(dense, *self._layouts[name]) if name in self._layouts else Whole(dense)

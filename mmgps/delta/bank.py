@@ -1,31 +1,31 @@
-"""Several deltas at hand for one network."""
+"""A bank of deltas for one network, to switch between them."""
 
 from __future__ import annotations
 
 import os
 import threading
 from contextlib import ContextDecorator
-from difflib import get_close_matches
 from functools import partial
 
 from torch import nn
 
-from mmgps.tuning import Structure, eject, roll_back
+from mmgps.rewiring import Structure, roll_back
+from mmgps.tuning import unload
+from mmgps.utils.names import nearest
 
-from .apply import alike, fitted
-from .base import Base
+from .apply import DeltaWriter, Undo, alike, writer_for
+from .base import BaseFingerprint
+from .compatibility import verify
 from .delta import Delta
 from .files import load_delta
-from .fit import verify
 from .gate import DeltaInUseError, Gate, Visit, caller, gate_of
-from .grow import grow
-from .patch import Patch, Undo
+from .injecting import inject_missing
 
 
 class DeltaBank:
-    """Deltas of one base by name, of which one or none is on the network.
+    """Deltas of one base by name, of which at most one is applied.
 
-    The digests of the base are read once. A switch then moves no more numbers than the two deltas hold::
+    The digests of the base are read once. A switch then writes only the numbers of the two deltas::
 
         bank = DeltaBank(model)
         bank.add('polyp', 'polyp.safetensors')
@@ -34,31 +34,31 @@ class DeltaBank:
     Threads share a bank by :meth:`using`: one of them computes at a time.
 
     Args:
-        model: With the numbers of the base, and no delta on it.
-        target: Path of the backbone within it.
+        model: With the numbers of the base, and no delta applied.
+        target: Path of the backbone in it.
     """
 
     def __init__(self, model: nn.Module, target: str = 'backbone') -> None:
         self.model, self.target = model, target
-        self._base = Base.of(model.get_submodule(target))
+        self._base = BaseFingerprint.of(model.get_submodule(target))
         self._deltas: dict[str, Delta] = {}
-        self._patches: dict[str, Patch] = {}
+        self._writers: dict[str, DeltaWriter] = {}
         self._active: str | None = None
-        self._grew = False
+        self._injected = False
         self._undo: Undo = []
 
     @property
     def names(self) -> list[str]:
-        """Of the deltas, in the order in which they came."""
+        """Names of the deltas, in the order of addition."""
         return list(self._deltas)
 
     @property
     def active(self) -> str | None:
-        """Name of the delta that is on the network; None for the base."""
+        """Name of the applied delta; None for the base."""
         return self._active
 
     def add(self, name: str, delta: Delta | str | os.PathLike[str]) -> Delta:
-        """Have ``delta``, or the one in a file, at hand as ``name``.
+        """Add ``delta``, or the delta in a file, as ``name``.
 
         Raises:
             DeltaMismatchError: If it belongs to another base or architecture.
@@ -72,7 +72,7 @@ class DeltaBank:
 
     def _check_free(self, name: str) -> None:
         if name in self._deltas:
-            raise ValueError(f'there is a delta {name!r} already; discard it first or choose another name')
+            raise ValueError(f'the bank already has a delta {name!r}; discard it first or choose another name')
 
     def _add(self, name: str, delta: Delta) -> None:
         self._check_free(name)
@@ -82,18 +82,18 @@ class DeltaBank:
             self._put(None)
             verify(self.model, delta, self._base)
             self._undo.append(Structure(self._backbone).restore)
-            self._patches[name] = fitted(self.model, delta)[0]
+            self._writers[name] = writer_for(self.model, delta)[0]
             roll_back(self._undo)
             self._put(before)
             self._deltas[name] = delta
         except BaseException:
             self._put(before)
             self._deltas.pop(name, None)
-            self._patches.pop(name, None)
+            self._writers.pop(name, None)
             raise
 
     def discard(self, name: str) -> None:
-        """Forget the delta ``name``; takes it off if it is on.
+        """Remove the delta ``name`` from the bank, and from the network if it is applied.
 
         Raises:
             KeyError: If there is no such delta.
@@ -103,17 +103,16 @@ class DeltaBank:
         if self._active == name:
             self.switch(None)
         self._deltas.pop(name, None)
-        self._patches.pop(name, None)
+        self._writers.pop(name, None)
 
     def __getitem__(self, name: str) -> Delta:
         """The delta ``name``.
 
         Raises:
-            KeyError: Names those that there are.
+            KeyError: If there is no such delta; names the nearest ones.
         """
         if name not in self._deltas:
-            near = get_close_matches(name, self._deltas, 3, 0.0)
-            raise KeyError(f'no delta {name!r} at hand; nearest: {", ".join(near) or "there is none"}')
+            raise KeyError(f'no delta {name!r} at hand; nearest: {nearest(name, self._deltas) or "there is none"}')
         return self._deltas[name]
 
     def __contains__(self, name: object) -> bool:
@@ -126,9 +125,9 @@ class DeltaBank:
         self._put(visit.name)
 
     def switch(self, name: str | None) -> None:
-        """Put the delta ``name`` on the network instead of the one that is on; None leaves the base.
+        """Apply the delta ``name`` in place of the current one; None restores the base.
 
-        Waits while another thread computes in a context of :meth:`using`. Any exception within leaves the network as it
+        Waits while another thread computes in a context of :meth:`using`. An exception within leaves the network as it
         was, bit for bit.
 
         Raises:
@@ -146,10 +145,10 @@ class DeltaBank:
         self._put(name)
 
     def using(self, name: str | None) -> Using:
-        """The network with the delta ``name`` within the context, and as it was before afterwards.
+        """A context in which the delta ``name`` is applied; the previous state returns afterwards.
 
-        The context holds the network: other threads that ask for a delta wait until it ends. It may be nested, also
-        with another delta, see :class:`Gate` for what is refused.
+        Other threads that ask for a delta wait until the context ends. Contexts may be nested, also with another delta;
+        :class:`Gate` says what is refused.
 
         Raises:
             KeyError: When it is entered, if there is no such delta.
@@ -158,7 +157,7 @@ class DeltaBank:
         return Using(self, name)
 
     def _put(self, name: str | None) -> None:
-        """What :meth:`switch` does, without waiting."""
+        """Switch to ``name`` without waiting."""
         roll_back(self._undo)  # what is left if an exception stopped a roll-back
         if name == self._active:
             return
@@ -176,24 +175,24 @@ class DeltaBank:
     def _replace(self, name: str | None, new: Delta | None) -> None:
         old = None if self._active is None else self[self._active]
         if old is not None and self._active is not None:
-            self._patches[self._active].take_off(self._undo)
+            self._writers[self._active].restore(self._undo)
         if (old is not None and old.injected()) or (new is not None and new.injected()):
             self._fit_modules(old, new)
         if name is not None:
-            self._patches[name].put_on(self._undo)
+            self._writers[name].write(self._undo)
 
     def _fit_modules(self, old: Delta | None, new: Delta | None) -> None:
-        """Take out what ``old`` has beside the base, and put in place what ``new`` has; what both have stays."""
-        undo, grew = Structure(self._backbone), self._grew
-        self._undo += [partial(setattr, self, '_grew', grew), undo.restore]
-        if grew and not (old is not None and new is not None and alike(old, new)):
-            eject(self._backbone)
-            self._grew = False
+        """Unload the modules of ``old`` and inject those of ``new``; common ones stay."""
+        undo, injected = Structure(self._backbone), self._injected
+        self._undo += [partial(setattr, self, '_injected', injected), undo.restore]
+        if injected and not (old is not None and new is not None and alike(old, new)):
+            unload(self._backbone)
+            self._injected = False
         if new is not None:
-            self._grew |= grow(self._backbone, new.selection, new.injected())
+            self._injected |= inject_missing(self._backbone, new.selection, new.injected())
 
     def switched(self, delta: Delta | None) -> None:
-        """Called within every change when ``delta`` is on the network, for descendants. May come more than once."""
+        """For subclasses: called within every change when ``delta`` is applied, possibly more than once."""
 
     def _note(self, name: str | None) -> None:
         self.switched(None if name is None else self[name])
@@ -215,7 +214,7 @@ class DeltaBank:
         raise TypeError('a shallow copy of a bank would share its network; use copy.deepcopy')
 
     def __getstate__(self) -> dict[str, object]:
-        """For a copy with a network of its own, on which the same delta is.
+        """State for a copy with its own network and the same delta applied.
 
         Raises:
             DeltaInUseError: While another thread computes with a delta.
@@ -238,7 +237,7 @@ class Using(ContextDecorator):
 
     Args:
         bank: The bank.
-        name: Of the delta, None for the base.
+        name: Name of the delta, None for the base.
     """
 
     def __init__(self, bank: DeltaBank, name: str | None) -> None:

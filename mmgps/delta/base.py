@@ -1,4 +1,4 @@
-"""The base that a delta belongs to, by the digests of its numbers."""
+"""The fingerprint of the base that a delta belongs to, and the tensors of a network by name."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from mmgps.rewiring import Injected
 from mmgps.selection import Selection, bits
-from mmgps.sparse import Places
-
-from .tensors import injected_names, tensors_of
+from mmgps.sparse import WeightIndex
+from mmgps.utils.text import listed
 
 DIGEST_LENGTH = 16
-SHOWN = 3
 
 
 class DeltaMismatchError(ValueError):
@@ -23,25 +22,26 @@ class DeltaMismatchError(ValueError):
 
 
 @dataclass(frozen=True)
-class Base:
-    """What a backbone was before training.
+class BaseFingerprint:
+    """Digests of all tensors of a backbone before training.
 
     Args:
-        digests: Tensor of the backbone, parameters and buffers, to type, shape and a digest of its bits, see
-            :func:`digest`. What a method injected does not count.
-        rests: Weight with chosen connections to a digest of all its other numbers, which training must not move.
+        digests: Name of each parameter and buffer to its type, shape and a digest of its bits, see :func:`digest`.
+            Injected modules do not count.
+        rests: Name of each weight with chosen connections to a digest of its other numbers, which training must not
+            change.
     """
 
     digests: Mapping[str, str]
     rests: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, backbone: nn.Module, selection: Selection | None = None) -> Base:
+    def of(cls, backbone: nn.Module, selection: Selection | None = None) -> BaseFingerprint:
         """Read ``backbone``, whose numbers are those of the base.
 
         Args:
             backbone: With or without injected modules.
-            selection: What will be trained, to tell later that nothing else moved.
+            selection: The selection that will be trained, to check later that nothing else changed.
 
         Raises:
             SelectionMismatchError: If the selection was made for another architecture.
@@ -50,12 +50,12 @@ class Base:
         digests = {name: digest(value) for name, value in tensors_of(backbone).items() if name not in injected}
         return cls(digests, rests_of(backbone, selection) if selection else {})
 
-    def check(self, other: Base, what: str) -> None:
+    def check(self, other: BaseFingerprint, what: str) -> None:
         """Make sure that ``other`` has the same numbers.
 
         Args:
-            other: The base that is there.
-            what: What it is, for the message.
+            other: The fingerprint of the present base.
+            what: Its description, for the message.
 
         Raises:
             DeltaMismatchError: Names tensors that differ.
@@ -68,7 +68,7 @@ class Base:
             )
         shaped = [f'{n}: {kind(mine[n])}, found {kind(found[n])}' for n in mine if kind(mine[n]) != kind(found[n])]
         if shaped:
-            raise DeltaMismatchError(f'the delta belongs to another architecture: of {what} differ {listed(shaped)}')
+            raise DeltaMismatchError(f'the delta belongs to another architecture: {what} differs in {listed(shaped)}')
         wrong = [name for name in mine if mine[name] != found[name]]
         if wrong:
             raise DeltaMismatchError(
@@ -83,7 +83,7 @@ def rests_of(backbone: nn.Module, selection: Selection) -> dict[str, str]:
     found = {}
     for parameter, connections in selection.resolve(backbone):
         rest = parameter.value.detach().clone()
-        places = Places(rest, parameter.neurons, connections)
+        places = WeightIndex(rest, parameter.neurons, connections)
         places.put(torch.zeros_like(places.take()))
         found[parameter.name] = digest(rest)
     return found
@@ -97,12 +97,25 @@ def digest(value: Tensor) -> str:
 
 
 def kind(digested: str) -> str:
-    """Type and shape out of what :func:`digest` gave."""
+    """Type and shape in a result of :func:`digest`."""
     return digested.partition(' ')[0]
 
 
-def listed(names: list[str]) -> str:
-    """The first few names, for a message."""
-    return ', '.join(map(repr, names[:SHOWN])) + (f' and {len(names) - SHOWN} more' if len(names) > SHOWN else '') or (
-        'nothing'
-    )
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of the state dict of ``module`` by name, not copied; a tied one appears once, by its first name."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, value in module.state_dict(keep_vars=True).items():
+        if isinstance(value, Tensor):
+            found.setdefault(id(value), (name, value))
+    return dict(found.values())
+
+
+def injected_names(module: nn.Module) -> set[str]:
+    """Names, in the state dict of ``module``, of the tensors of injected modules."""
+    parts = [(path, part) for path, part in module.named_modules() if isinstance(part, Injected)]
+    return {below(path, name) for path, part in parts for name in part.state_dict(keep_vars=True)}
+
+
+def below(path: str, name: str) -> str:
+    """``name`` in the module at ``path``, as a name in the whole network."""
+    return f'{path}.{name}' if path else name

@@ -1,4 +1,4 @@
-"""One delta out of two."""
+"""Combine two deltas of one base."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ import torch
 from torch import Tensor
 
 from mmgps.selection import Connections, Selection
+from mmgps.utils.text import listed
 
-from .base import DeltaMismatchError, listed
+from .base import DeltaMismatchError
 from .delta import Delta, Origin
 
 UNION = 'union'
 
 
 class DeltaUnionError(ValueError):
-    """Two deltas cannot become one."""
+    """Two deltas cannot be combined."""
 
 
 def union(first: Delta, second: Delta) -> Delta:
-    """Both at once: the base with the numbers of ``first``, and over them those of ``second``.
+    """The delta that applies ``first`` and then ``second``.
 
-    Where their connections are disjoint, each has all of its own. Where both hold a number, **the second wins**; so it
-    does for the head, which both hold as a whole, and with it classes and config.
+    Disjoint connections are all kept. Where both hold a number, **the second wins**. So it does for the head, which
+    both hold in full, with its classes and config.
 
     Args:
-        first: Of the same base as the other.
-        second: The one that wins.
+        first: A delta of the same base as the other.
+        second: The delta that wins.
 
     Raises:
         DeltaMismatchError: If they belong to different bases.
-        DeltaUnionError: If both put different modules beside the base, or if one trains all of a weight of which the
-            other trains connections and wins.
+        DeltaUnionError: If the two inject different modules, or if ``first`` holds all of a weight of which ``second``
+            holds connections.
     """
     check_same_base(first, second)
     names = dict.fromkeys((*first.values, *second.values))
@@ -62,7 +63,7 @@ def check_same_base(first: Delta, second: Delta) -> None:
     """Make sure that both belong to one base.
 
     Raises:
-        DeltaMismatchError: Says what differs.
+        DeltaMismatchError: Names the difference.
     """
     if first.target != second.target:
         raise DeltaMismatchError(f'one delta tunes {first.target!r}, the other {second.target!r}')
@@ -80,12 +81,12 @@ def _joined(name: str, first: Delta, second: Delta) -> tuple[Connections, Tensor
 
 
 def _method(first: Delta, second: Delta) -> tuple[str, Mapping[str, Any]]:
-    """The method of the union: that of the one which adds modules, so that they can be put in place again."""
+    """The method of the union: that of the delta with injected modules, so that they can be injected again."""
     own = [(d.selection.method, dict(d.selection.settings), d.injected()) for d in (first, second)]
     adding = [(method, settings) for method, settings, injected in own if injected]
     if len(adding) == 2 and own[0] != own[1]:
         raise DeltaUnionError(
-            f'both deltas put modules beside the base, {own[0][0]} with {own[0][1]} and {own[1][0]} with {own[1][1]}; '
+            f'both deltas inject modules, {own[0][0]} with {own[0][1]} and {own[1][0]} with {own[1][1]}; '
             'merge one into the base first'
         )
     if adding:

@@ -1,4 +1,4 @@
-"""What a run changed."""
+"""A delta: the numbers that a run changed, and how to extract them from a trained network."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmgps.selection import Selection, bits
+from mmgps.sparse import WeightIndex, registered_in
+from mmgps.utils.text import listed
 
-from .base import Base
+from .base import BaseFingerprint, digest, injected_names, rests_of, tensors_of
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a delta comes from; JSON values.
+    """The origin of a delta; JSON values.
 
     Args:
         metrics: Scores of the model, by name.
         config: The config of the run.
-        dataset_meta: What mmseg keeps of the data set: its classes and their colours.
-        epoch: Epochs that were trained.
-        iteration: Iterations that were trained.
+        dataset_meta: Metadata of the data set in mmseg: classes and their colours.
+        epoch: Number of trained epochs.
+        iteration: Number of trained iterations.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -35,50 +37,50 @@ class Origin:
 
 @dataclass(frozen=True)
 class Delta:
-    """The numbers that a run changed, as they are after it. Base and delta give the trained network bit for bit.
+    """The numbers that a run changed, with their values after it: base and delta give the trained network bit for bit.
 
     Args:
-        selection: What was trained of the backbone, with the method and its settings.
+        selection: The trained numbers of the backbone, with the method and its settings.
         values: Weight of the backbone to the new numbers of its chosen connections, ``[chosen]`` in their order.
-        tensors: Tensors that are new as a whole, by their names in the network: trained parameters and changed buffers
-            of the backbone, what the method injected, and all that lies outside the backbone.
-        base: The backbone before.
-        target: Path of the backbone within the network; empty where it is the network.
-        origin: Where it comes from.
+        tensors: Full tensors by their names in the network: trained parameters and changed buffers of the backbone,
+            injected modules, and everything outside the backbone.
+        base: The fingerprint of the backbone before training.
+        target: Path of the backbone in the network; empty if it is the network.
+        origin: The origin of the delta.
     """
 
     selection: Selection
     values: Mapping[str, Tensor]
     tensors: Mapping[str, Tensor]
-    base: Base
+    base: BaseFingerprint
     target: str = 'backbone'
     origin: Origin = Origin()
 
     @property
     def k(self) -> int | None:
-        """Connections per neuron, where the method has such a number."""
+        """Connections per neuron, if the method has this setting."""
         return self.selection.settings.get('k')
 
     @property
     def prefix(self) -> str:
-        """What the names of the backbone's tensors begin with, in the network."""
+        """Prefix of the backbone's tensors in the network."""
         return f'{self.target}.' if self.target else ''
 
     def head(self) -> dict[str, Tensor]:
-        """What lies outside the backbone."""
+        """Tensors outside the backbone."""
         return {name: value for name, value in self.tensors.items() if not name.startswith(self.prefix)}
 
     def injected(self) -> set[str]:
-        """Names, in the backbone, of what is no part of the base and was put beside it."""
+        """Names, in the backbone, of the tensors of injected modules."""
         own = (name.removeprefix(self.prefix) for name in self.tensors if name.startswith(self.prefix))
         return {name for name in own if name not in self.base.digests}
 
     def __len__(self) -> int:
-        """Numbers that it holds."""
+        """Number of all numbers in the delta."""
         return sum(value.numel() for value in (*self.values.values(), *self.tensors.values()))
 
     def equals(self, other: Delta) -> bool:
-        """Whether both have the same numbers at the same places of the same base, bit for bit."""
+        """Whether both hold the same numbers at the same positions of the same base, bit for bit."""
         return (
             self.selection.equals(other.selection)
             and (self.target, self.base.digests) == (other.target, other.base.digests)
@@ -95,3 +97,80 @@ def same_bits(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
 def same(some: Tensor, other: Tensor) -> bool:
     """Whether both have the same type, shape and bits."""
     return some.dtype == other.dtype and some.shape == other.shape and torch.equal(bits(some), bits(other))
+
+
+NOTHING = Origin()
+
+
+class DeltaExtractError(ValueError):
+    """A run changed numbers that its selection does not name."""
+
+
+def extract(
+    model: nn.Module, selection: Selection, base: BaseFingerprint, target: str = 'backbone', origin: Origin = NOTHING
+) -> Delta:
+    """Extract the delta of a trained network.
+
+    Args:
+        model: The trained network.
+        selection: The trained numbers of its backbone.
+        base: Fingerprint of the backbone before training, read by :meth:`BaseFingerprint.of` with the same selection.
+        target: Path of the backbone; empty if it is ``model``.
+        origin: The origin to record.
+
+    Raises:
+        DeltaExtractError: If a number changed that is neither chosen, nor in a fully trained tensor, nor in a buffer.
+        SelectionMismatchError: If the selection was made for another architecture.
+    """
+    backbone = model.get_submodule(target)
+    _check_rests(backbone, selection, base)
+    chosen = {id(parameter.value): (parameter, item) for parameter, item in selection.resolve(backbone)}
+    values: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
+    kept = _unchanged(backbone, base)
+    _check_frozen(backbone, selection, kept)
+    for name, value in tensors_of(model).items():
+        if id(value) in chosen:
+            parameter, item = chosen[id(value)]
+            values[parameter.name] = WeightIndex(value, parameter.neurons, item).take().cpu()
+        elif id(value) not in kept:
+            tensors[name] = value.detach().cpu().contiguous().clone()
+    return Delta(selection, values, tensors, base, target, origin)
+
+
+def _unchanged(backbone: nn.Module, base: BaseFingerprint) -> set[int]:
+    """Ids of the tensors of the base with unchanged bits."""
+    return {id(value) for name, value in tensors_of(backbone).items() if base.digests.get(name) == digest(value)}
+
+
+def _check_rests(backbone: nn.Module, selection: Selection, base: BaseFingerprint) -> None:
+    unread = [name for name in selection.connections if name not in base.rests]
+    if unread:
+        raise DeltaExtractError(
+            f'the base was read without the selection: nothing is known of the rest of {listed(unread)}; read it by '
+            'BaseFingerprint.of(backbone, selection) before training'
+        )
+    now = rests_of(backbone, selection)
+    moved = [name for name in selection.connections if now[name] != base.rests[name]]
+    if moved:
+        raise DeltaExtractError(
+            f'numbers moved that were not chosen, in {listed(moved)}: the optimizer held more than the selection, or '
+            'the base is another one'
+        )
+    new = injected_names(backbone) - set(selection.whole)
+    if new:
+        raise DeltaExtractError(f'the selection does not train {listed(sorted(new))}, which is beside the base')
+
+
+def _check_frozen(backbone: nn.Module, selection: Selection, kept: set[int]) -> None:
+    """Check that frozen parameters did not change. Buffers may: statistics of norms change whatever is trained."""
+    trained = {*selection.connections, *selection.whole}
+    chosen = {*registered_in(backbone)}
+    frozen = {n: value for n, value in backbone.named_parameters() if n not in trained and value not in chosen}
+    moved = [name for name, value in frozen.items() if id(value) not in kept]
+    if moved:
+        raise DeltaExtractError(
+            f'{len(moved)} parameters of the {type(backbone).__name__} that are not trained differ from the base, '
+            f'first {listed(moved)}; expected those of the base, bit for bit: name the weights that the run started '
+            'from (--base of tools/delta.py), or look for an optimizer that held more than the selection'
+        )

@@ -1,4 +1,4 @@
-"""What two deltas of one base have in common, and in what they differ."""
+"""Compare two deltas of one base, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mmgps.plain_text import printable
 from mmgps.selection import NeuronLayout, bits
+from mmgps.utils.text import text_table
 
 from .combine import check_same_base
 from .delta import Delta
@@ -20,12 +20,12 @@ class Difference:
     """Numbers of one tensor, in two deltas.
 
     Args:
-        name: Of the tensor, in the network.
+        name: Name of the tensor in the network.
         only_first: Numbers that only the first delta holds.
         only_second: Numbers that only the second holds.
         shared: Numbers that both hold.
-        differing: Those of them of which the bits differ.
-        largest: Largest absolute difference among them; NaN where numbers are.
+        differing: Shared numbers with different bits.
+        largest: Largest absolute difference among them; NaN if one of the numbers is NaN.
     """
 
     name: str
@@ -37,17 +37,17 @@ class Difference:
 
     @property
     def overlap(self) -> float:
-        """Shared numbers as a part of those that any of the two holds."""
+        """Shared numbers as a share of all numbers that either holds."""
         total = self.only_first + self.only_second + self.shared
         return self.shared / total if total else 0.0
 
 
 def diff(first: Delta, second: Delta) -> list[Difference]:
-    """Tensor by tensor, in the order of the first delta.
+    """The differences tensor by tensor, in the order of the first delta.
 
-    Of a weight that one holds whole and the other in part, the chosen connections are shared and the rest is that of
-    the one. Deltas do not say which way round a convolution is: where input and output are as wide, it is taken for an
-    ordinary one, not a transposed one.
+    If one delta holds a weight in full and the other in part, the chosen connections are shared and the rest belongs to
+    the first. Deltas do not say whether a convolution is transposed: one with equal input and output widths counts as
+    an ordinary convolution.
 
     Raises:
         DeltaMismatchError: If they belong to different bases.
@@ -70,16 +70,15 @@ def total(name: str, parts: Iterable[Difference]) -> Difference:
 
 
 def format_diff(first: Delta, second: Delta) -> str:
-    """The table that ``tools/delta.py diff`` prints."""
+    """The table printed by ``tools/delta.py diff``."""
     rows = diff(first, second)
     chosen = len({*first.values, *second.values})
     sums = [total('all connections', rows[:chosen]), total('all other tensors', rows[chosen:])]
-    lines = [f'{"tensor":<52}{"first":>10}{"second":>10}{"both":>10}{"differ":>10}{"largest":>12}']
-    lines += [
-        f'{printable(row.name):<52}{row.only_first:>10,}{row.only_second:>10,}{row.shared:>10,}{row.differing:>10,}{row.largest:>12.3g}'
-        for row in [*rows, *sums]
+    cells = [
+        [r.name, f'{r.only_first:,}', f'{r.only_second:,}', f'{r.shared:,}', f'{r.differing:,}', f'{r.largest:.3g}']
+        for r in [*rows, *sums]
     ]
-    return '\n'.join(lines)
+    return text_table(['tensor', 'first', 'second', 'both', 'differ', 'largest'], cells)
 
 
 def _of_connections(name: str, first: Delta, second: Delta) -> Difference:
@@ -89,7 +88,7 @@ def _of_connections(name: str, first: Delta, second: Delta) -> Difference:
 
 
 def _held(name: str, delta: Delta, other: Delta) -> tuple[Tensor, Tensor]:
-    """Ascending positions and numbers that ``delta`` holds of a weight, of which one of both has connections."""
+    """Ascending positions and numbers that ``delta`` holds of a weight; one of the two deltas has connections in it."""
     if name in delta.values:
         return delta.selection.connections[name].positions, delta.values[name]
     whole, chosen = delta.tensors.get(delta.prefix + name), other.selection.connections[name]

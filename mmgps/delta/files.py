@@ -1,4 +1,4 @@
-"""Deltas in files and checkpoints: one safetensors file, JSON metadata, a digest over all of it, no executable code."""
+"""Deltas in files and checkpoints: safetensors with JSON metadata and a digest, without executable code."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from mmgps.selection import Connections
+from mmgps.selection.checked_safetensors import IntegrityError, add_digest, check_digest, read_checked, write_checked
 from mmgps.selection.files import check_sizes, checked_selection
-from mmgps.selection.sealed import SealError, read_sealed, seal, unseal, write_sealed
 
-from .base import DIGEST_LENGTH, Base
-from .columns import ColumnsError, pack_columns, unpack_columns
+from .base import DIGEST_LENGTH, BaseFingerprint
 from .delta import Delta, Origin
 
 FORMAT_VERSION = 1
@@ -25,6 +26,7 @@ CHOSEN = 'connections/'
 PARTS = ('columns', 'counts', 'values')
 KEPT = {'metrics': dict, 'config': dict, 'dataset_meta': dict, 'epoch': int, 'iteration': int}
 DIGEST = re.compile(rf'\w+\[((?:\d{{1,18}}(?:,\d{{1,18}})*)?)\] [0-9a-f]{{{DIGEST_LENGTH}}}')
+INTEGERS = {torch.int16, torch.int32, torch.int64}
 
 
 class DeltaFileError(ValueError):
@@ -32,9 +34,9 @@ class DeltaFileError(ValueError):
 
 
 def save_delta(delta: Delta, path: str | os.PathLike[str]) -> None:
-    """Write ``delta`` to ``path`` at once: the file appears whole or not at all."""
+    """Write ``delta`` to ``path``: the file appears complete or not at all."""
     state = pack_delta(delta)
-    write_sealed(path, METADATA_KEY, state['metadata'], state['tensors'])
+    write_checked(path, METADATA_KEY, state['metadata'], state['tensors'])
 
 
 def load_delta(path: str | os.PathLike[str]) -> Delta:
@@ -45,14 +47,14 @@ def load_delta(path: str | os.PathLike[str]) -> Delta:
         DeltaFileError: If the file is truncated, altered, of another kind, or of another format version.
     """
     try:
-        metadata, tensors = read_sealed(path, METADATA_KEY, 'delta')
+        metadata, tensors = read_checked(path, METADATA_KEY, 'delta')
         return unpack_delta({'metadata': metadata, 'tensors': tensors})
-    except (SealError, DeltaFileError) as error:
+    except (IntegrityError, DeltaFileError) as error:
         raise DeltaFileError(f'{os.fspath(path)!r} is no intact delta file: {error}') from error
 
 
 def pack_delta(delta: Delta) -> dict[str, Any]:
-    """The delta as strings and tensors, for a checkpoint that loads with ``weights_only=True``."""
+    """The delta as strings and tensors, for checkpoints that load with ``weights_only=True``."""
     tensors = {WHOLE + name: value for name, value in delta.tensors.items()}
     for name, item in delta.selection.connections.items():
         parts = {**pack_columns(item), 'values': delta.values[name]}
@@ -71,22 +73,22 @@ def pack_delta(delta: Delta) -> dict[str, Any]:
         'origin': asdict(delta.origin),
         'shapes': {name: list(value.shape) for name, value in tensors.items()},
     }
-    return {'metadata': seal(content, tensors), 'tensors': tensors}
+    return {'metadata': add_digest(content, tensors), 'tensors': tensors}
 
 
 def unpack_delta(state: Any) -> Delta:
     """The inverse of :func:`pack_delta`.
 
     Raises:
-        DeltaFileError: Says what is wrong with ``state``.
+        DeltaFileError: Names what is wrong with ``state``.
     """
     if not isinstance(state, Mapping):
         raise DeltaFileError(f'expected a packed delta, found {type(state).__name__}')
     tensors = state.get('tensors', {})
     try:
-        content = unseal(state.get('metadata'), tensors, 'delta', FORMAT_VERSION)
+        content = check_digest(state.get('metadata'), tensors, 'delta', FORMAT_VERSION)
         return _assemble(content, tensors)
-    except (SealError, ColumnsError) as error:
+    except (IntegrityError, ColumnsError) as error:
         raise DeltaFileError(str(error)) from error
     except DeltaFileError:
         raise
@@ -124,9 +126,9 @@ def _assemble(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Delt
     return Delta(selection, values, whole, base, target, origin)
 
 
-def _base(described: Mapping[str, Any]) -> Base:
-    """The base that is described, if all digests in it are some."""
-    base = Base(**described)
+def _base(described: Mapping[str, Any]) -> BaseFingerprint:
+    """The described base, if all its digests are valid."""
+    base = BaseFingerprint(**described)
     for name, digest in base.digests.items():
         if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
             raise DeltaFileError(f'the base has no digest of {name!r}: found {str(digest)[:80]!r}')
@@ -137,7 +139,7 @@ def _base(described: Mapping[str, Any]) -> Base:
 
 
 def _origin(described: Mapping[str, Any]) -> Origin:
-    """The origin that is described, if all of it is of the types that it should be."""
+    """The described origin, if all its values have the right types."""
     origin = Origin(**described)
     for name, kind in KEPT.items():
         value = getattr(origin, name)
@@ -151,8 +153,8 @@ def _origin(described: Mapping[str, Any]) -> Origin:
     return origin
 
 
-def _check_in_base(name: str, shape: list[int], base: Base) -> None:
-    """Make sure that the base has a weight of ``shape``, neurons and fan-in, before anything of that size is made."""
+def _check_in_base(name: str, shape: list[int], base: BaseFingerprint) -> None:
+    """Make sure that the base has a weight of ``shape``, neurons and fan-in, before allocating that size."""
     digest = DIGEST.match(base.digests.get(name, ''))
     if digest is None:
         raise DeltaFileError(f'it holds connections of {name!r}, which the base does not have')
@@ -161,3 +163,54 @@ def _check_in_base(name: str, shape: list[int], base: Base) -> None:
         raise DeltaFileError(
             f'{name!r} has {shape[0]} neurons of fan-in {shape[1]}, and {numel} numbers in the base: expected as many'
         )
+
+
+INT16 = 2**15
+
+
+class ColumnsError(ValueError):
+    """Columns do not describe connections of the weight."""
+
+
+def pack_columns(connections: Connections) -> dict[str, Tensor]:
+    """``columns``, and ``counts`` if the neurons have different numbers of connections.
+
+    ``columns`` are ``[neurons, k]``, or ``[chosen]`` neuron by neuron, in 16 bits where the fan-in allows, else in 32.
+    ``counts`` are int32 ``[neurons]``.
+    """
+    counts = torch.bincount(connections.rows, minlength=connections.neurons)
+    columns = connections.columns.to(torch.int16 if connections.fan_in <= INT16 else torch.int32)
+    if len(counts) and bool((counts == counts[0]).all()):
+        return {'columns': columns.view(connections.neurons, int(counts[0])).contiguous()}
+    return {'columns': columns.contiguous(), 'counts': counts.to(torch.int32)}
+
+
+def unpack_columns(columns: Tensor, counts: Tensor | None, neurons: int, fan_in: int) -> Connections:
+    """The inverse of :func:`pack_columns`.
+
+    Raises:
+        ColumnsError: If the types are wrong, a column lies outside the weight or appears twice, or the counts do not
+            match the columns.
+    """
+    kinds = {value.dtype for value in (columns, counts) if value is not None}
+    if not kinds <= INTEGERS or (counts is not None and (counts.dim(), columns.dim()) != (1, 1)):
+        raise ColumnsError(f'columns and counts are {", ".join(map(str, kinds))}; expected integers in one dimension')
+    if counts is None and (columns.dim() != 2 or len(columns) != neurons):
+        rows = len(columns) if columns.dim() == 2 else columns.numel()
+        raise ColumnsError(f'{rows} columns for {neurons} neurons: expected as many, in two dimensions')
+    if counts is None and not columns.numel():  # whatever number of neurons: none of them takes memory
+        return Connections(torch.empty(0, dtype=torch.int64), neurons, fan_in)
+    counts = torch.full((neurons,), columns.shape[1]) if counts is None else counts.long()
+    flat = columns.reshape(-1).long()
+    if (
+        len(counts) != neurons
+        or not bool(((counts >= 0) & (counts <= len(flat))).all())
+        or int(counts.sum()) != len(flat)
+    ):
+        raise ColumnsError(f'{len(flat)} columns for {neurons} neurons do not add up')
+    if len(flat) and not 0 <= int(flat.min()) <= int(flat.max()) < fan_in:
+        raise ColumnsError(f'columns go from {int(flat.min())} to {int(flat.max())}, the neurons have {fan_in} inputs')
+    positions = torch.repeat_interleave(torch.arange(neurons), counts) * fan_in + flat
+    if not bool((positions.diff() > 0).all()):
+        raise ColumnsError('the columns of a neuron do not ascend')
+    return Connections(positions, neurons, fan_in)

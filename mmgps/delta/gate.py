@@ -1,4 +1,4 @@
-"""Who may put deltas on a network: one owner, one thread and one task at a time."""
+"""The gate of a network: one owner, one thread and one task at a time may apply deltas."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from torch import nn
 T = TypeVar('T')
 Mark = tuple[int, CodeType]
 POLL_S = 0.5
-"""Seconds after which a thread that waits looks again whether the thread that it waits for is alive."""
+"""Seconds after which a waiting thread checks again whether the other thread is alive."""
 SUSPENDED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
 
 class DeltaInUseError(RuntimeError):
-    """A delta is to change while other code computes with the one that is on the network."""
+    """A delta would change while other code computes with the applied one."""
 
 
 @dataclass(eq=False)
 class Visit:
-    """An open context, in which the network has the delta ``name``.
+    """An open context in which the delta ``name`` is applied.
 
     Args:
-        name: Of the delta, None for the base.
-        before: What was on the network before, and is again afterwards.
+        name: Name of the delta, None for the base.
+        before: Name of the delta before the context, which returns afterwards.
         frame: The frame that opened the context, see :func:`mark`.
         thread: Its thread.
-        put: Puts the delta of a name on the network.
-        abandoned: Whether the context ended without being left, as that of a collected generator.
+        put: Applies the delta of a name.
+        abandoned: Whether the context ended without being left, as in a collected generator.
     """
 
     name: str | None
@@ -49,9 +49,9 @@ class Visit:
 class Gate:
     """The lock of one network.
 
-    Threads wait until no other thread has a context open. Within a thread, contexts of one task overlap as they like.
-    One of another task opens only inside the code that opened the others: not in another coroutine or generator, after
-    which those would go on with the wrong numbers.
+    Threads wait until no other thread has an open context. Contexts of one task may overlap freely within a thread. A
+    context of another task opens only inside the code that opened the others: not in another coroutine or generator,
+    after which they would continue with wrong numbers.
     """
 
     def __init__(self) -> None:
@@ -64,10 +64,10 @@ class Gate:
         self._waiting: list[threading.Lock] = []
 
     def run(self, work: Callable[[], T]) -> T:
-        """Call ``work``, which changes the network, when no other thread has a context open.
+        """Call ``work``, which changes the network, when no other thread has an open context.
 
         Raises:
-            DeltaInUseError: If the thread that has one open ended without leaving it, or from within a change.
+            DeltaInUseError: If the thread with the open context ended without leaving it, or within another change.
         """
         while True:
             with self._mutex:
@@ -81,7 +81,7 @@ class Gate:
             waiter.acquire(timeout=POLL_S)
 
     def leave(self, visit: Visit) -> None:
-        """Put back on the network what was there before ``visit``, unless that was done already."""
+        """Restore the delta before ``visit``, unless that was done already."""
         with self._mutex:
             if visit not in self.visits:
                 return
@@ -94,7 +94,7 @@ class Gate:
                 self._waiting.pop().release()
 
     def abandon(self, visit: Visit) -> None:
-        """Leave ``visit`` now, or before the next change where one is going on."""
+        """Leave ``visit`` now, or before the next change if one is in progress."""
         visit.abandoned = True
         if self._mutex.acquire(blocking=False):
             try:
@@ -104,30 +104,30 @@ class Gate:
                 self._mutex.release()
 
     def claim(self, owner: object, what: str) -> None:
-        """Make ``owner`` the one whose delta is on the network, until :meth:`release` or the end of its life.
+        """Register ``owner`` as the owner of the applied delta, until :meth:`release` or the end of its life.
 
         Args:
             owner: A bank or an applied delta.
-            what: Its description, for the error that another owner gets.
+            what: Its description, for the error of another owner.
 
         Raises:
-            DeltaInUseError: If another owner has a delta on the network.
+            DeltaInUseError: If another owner has applied a delta.
         """
         self.check_owner(owner)
         self._what, self._owner = what, weakref.ref(owner)
 
     def check_owner(self, owner: object) -> None:
-        """Make sure that no other owner has a delta on the network.
+        """Make sure that no other owner has applied a delta.
 
         Raises:
             DeltaInUseError: If one has.
         """
         other = None if self._owner is None else self._owner()
         if other is not None and other is not owner:
-            raise DeltaInUseError(f'{self._what} is on this network; take it off before you put another one on')
+            raise DeltaInUseError(f'{self._what} is on this network; remove it before you apply another one')
 
     def release(self, owner: object) -> None:
-        """Let other owners put deltas on the network."""
+        """Let other owners apply deltas."""
         if self._owner is not None and self._owner() is owner:
             self._owner = None
 
@@ -136,7 +136,7 @@ class Gate:
 
         Raises:
             DeltaInUseError: If a context of another task is open in code that does not surround the caller, or if the
-                caller may be suspended while that code goes on.
+                caller may be suspended while that code continues.
         """
         if all(visit.name == name for visit in self.visits):
             return
@@ -154,7 +154,7 @@ class Gate:
 
     def _alone(self, work: Callable[[], T]) -> T:
         if self._is_changing():
-            raise DeltaInUseError('a delta is being put on or taken off further up in this thread; do it afterwards')
+            raise DeltaInUseError('this thread is already changing the applied delta; change it again afterwards')
         try:
             self._changing = mark(sys._getframe())
             return work()
@@ -162,7 +162,7 @@ class Gate:
             self._changing = None
 
     def _is_changing(self) -> bool:
-        """Whether :meth:`_alone` runs further up. A mark that an interrupt left behind is of no frame that does."""
+        """Whether :meth:`_alone` runs further up the stack. A mark left by an interrupt matches no running frame."""
         frame = sys._getframe(2) if self._changing else None
         while frame is not None and mark(frame) != self._changing:
             frame = frame.f_back
@@ -182,12 +182,12 @@ class Gate:
 
 
 def mark(frame: FrameType) -> Mark:
-    """Mark that tells ``frame`` from others while it lives, without keeping its variables alive."""
+    """A mark that identifies ``frame`` while it lives, without keeping its variables alive."""
     return id(frame), frame.f_code
 
 
 def caller() -> Mark:
-    """The frame that called the caller of this function; :mod:`contextlib` does not count."""
+    """The mark of the frame that called the caller, frames of :mod:`contextlib` aside."""
     frame = sys._getframe(2)
     while frame.f_code.co_filename == contextlib.__file__ and frame.f_back is not None:
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""A plain network of the base architecture out of base and delta."""
+"""Merge base and delta into a plain network of the base architecture."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from torch import Tensor, nn
 from mmgps.tuning import InjectionError, TuningMethod, merge_operations
 
 from .apply import AppliedDelta
+from .compatibility import backbone_of
 from .delta import Delta
-from .fit import backbone_of
 
 
 class DeltaMergeError(ValueError):
-    """A delta cannot become numbers of the base architecture."""
+    """A delta cannot be merged into the base architecture."""
 
 
 def merge(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> dict[str, Tensor]:
     """The state dict of the trained network, in the names and shapes of the base architecture.
 
-    Where the delta has only numbers of the base, they are the trained network's bit for bit; LoRA and SSF are folded
-    into the weights, which rounds.
+    If the delta only changes numbers of the base, the result equals the trained network bit for bit. LoRA and SSF are
+    folded into the weights, which rounds.
 
     Args:
-        model: With the numbers of the base; it is left as it is, a copy is changed.
-        delta: To merge.
-        method: The method of the delta if it adds modules and is none of mmgps.
+        model: With the numbers of the base; it is not changed, a copy is.
+        delta: The delta to merge.
+        method: The method of the delta, if it injects modules and is not part of mmgps.
 
     Raises:
-        DeltaMergeError: If the method computes what the base architecture cannot, as adapters and prompts do.
+        DeltaMergeError: If the base architecture cannot compute the method, as with adapters and prompts.
         DeltaMismatchError: If the delta does not fit ``model``.
     """
     merged = copy.deepcopy(model)

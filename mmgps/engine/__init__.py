@@ -1,47 +1,52 @@
 """The mmengine side: hooks, optimizer wrappers, and changes to configs."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmengine')
 
-from .base_model import build_base, build_plain  # noqa: E402
-from .checkpoints import CheckpointFileError, refuse_delta, weights_only  # noqa: E402
-from .command_line import (  # noqa: E402
+# ruff: noqa: E402
+
+from .configs.command_line import (
     add_config_arguments,
     add_launcher_arguments,
     add_tune_arguments,
+    build_runner,
     read_config,
 )
-from .components import METHOD_NAMES, build_method  # noqa: E402
-from .config import (  # noqa: E402
+from .configs.components import METHOD_NAMES, build_method
+from .configs.config import (
+    augment_test,
     enable_amp,
     enable_auto_scale_lr,
+    follow_method,
+    keep_training_config,
     rooted_datasets,
+    show_predictions,
     tune_config,
 )
-from .delta_command import add_delta_commands, run_delta_command  # noqa: E402
-from .embeddings import ImageEmbedding, PixelEmbedding  # noqa: E402
-from .fsdp import GPSFSDPStrategy, ShardingError  # noqa: E402
-from .hooks import BeforeAfterHook, DeltaHook, ExactResumeHook, GPSHook, TuneHook  # noqa: E402
-from .inference import ModelBank, init_bank, init_model  # noqa: E402
-from .inputs import InputMissingError, MissingInputsError, provide_inputs  # noqa: E402
-from .loaders import NoBatchError, check_batches  # noqa: E402
-from .micro_batches import MicroBatches  # noqa: E402
-from .optim import GPSAmpOptimWrapper, GPSOptimWrapper, WarmUpCosineLR  # noqa: E402
-from .runners import build_runner  # noqa: E402
-from .selection_loss import TaskLoss  # noqa: E402
-from .supcon import SupConLoss  # noqa: E402
-from .target import find_backbone  # noqa: E402
-from .testing import augment_test, follow_method, show_predictions, spare_config_of_training  # noqa: E402
-from .tuned_backbone import tuned_backbone  # noqa: E402
-from .view_orders import ClassBalancedOrder, ShuffledOrder  # noqa: E402
-from .work_dir import WorkDirError, enter_work_dir, hold_work_dir, remove_run, set_work_dir  # noqa: E402
+from .configs.inputs import InputMissingError, MissingInputsError, provide_inputs
+from .configs.work_dir import WorkDirError, enter_work_dir, lock_work_dir, remove_run, set_work_dir
+from .deltas.base_model import build_base, build_plain
+from .deltas.delta_command import add_delta_commands, run_delta_command
+from .deltas.delta_hook import DeltaHook
+from .deltas.inference import ModelBank, init_bank, init_model
+from .fsdp import GPSFSDPStrategy, ShardingError
+from .hooks import BeforeAfterHook, GPSHook, TuneHook
+from .optim import GPSAmpOptimWrapper, GPSOptimWrapper, WarmUpCosineLR
+from .resuming.exact_resume_hook import ExactResumeHook
+from .resuming.loaders import NoBatchError, check_batches
+from .safe_loading import CheckpointFileError, refuse_delta, weights_only
+from .selecting.micro_batches import MicroBatches
+from .selecting.selection_loss import TaskLoss
+from .selecting.supcon import ImageEmbedding, PixelEmbedding, SupConLoss
+from .selecting.views import ClassBalancedSampler, ShuffledSampler
+from .tuned_backbone import find_backbone, tuned_backbone
 
 __all__ = [
     'METHOD_NAMES',
     'BeforeAfterHook',
     'CheckpointFileError',
-    'ClassBalancedOrder',
+    'ClassBalancedSampler',
     'DeltaHook',
     'ExactResumeHook',
     'GPSAmpOptimWrapper',
@@ -56,7 +61,7 @@ __all__ = [
     'NoBatchError',
     'PixelEmbedding',
     'ShardingError',
-    'ShuffledOrder',
+    'ShuffledSampler',
     'SupConLoss',
     'TaskLoss',
     'TuneHook',
@@ -77,9 +82,10 @@ __all__ = [
     'enter_work_dir',
     'find_backbone',
     'follow_method',
-    'hold_work_dir',
     'init_bank',
     'init_model',
+    'keep_training_config',
+    'lock_work_dir',
     'provide_inputs',
     'read_config',
     'refuse_delta',
@@ -88,7 +94,6 @@ __all__ = [
     'run_delta_command',
     'set_work_dir',
     'show_predictions',
-    'spare_config_of_training',
     'tune_config',
     'tuned_backbone',
     'weights_only',

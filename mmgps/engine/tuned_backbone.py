@@ -1,39 +1,41 @@
-"""A backbone with a method in place, as a config names it."""
+"""The backbone of a model: how it is found, and built with a method in place as a config names it."""
 
 from __future__ import annotations
 
 import copy
+from difflib import get_close_matches
 from types import MethodType
 from typing import Any
 
 from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import MODELS as ANY_MODELS
 from torch import nn
 
 from mmgps.registry import MODELS
-from mmgps.selection import Injected
-from mmgps.tuning import InjectionMethod, TuningMethod, WholeParameters, freeze_unselected
+from mmgps.rewiring import Injected
+from mmgps.tuning import InjectionMethod, TuningMethod, WholeParameters, freeze_unselected, injected_by
 
-from .checkpoints import weights_only
-from .components import build_method
+from .configs.components import build_method
+from .safe_loading import weights_only
 
 
 @MODELS.register_module(name='TunedBackbone')
 def tuned_backbone(backbone: dict, method: dict, pretrained: str | None = None) -> nn.Module:
-    """Build a backbone, put a method in place and freeze what it does not train.
+    """Build a backbone, inject a method and freeze what the method does not train.
 
-    The result is the backbone itself: no wrapper, and the names of the base. Weights of the base load into it as they
-    do without the method. ``mmgps.TuneHook`` beside it in ``custom_hooks`` takes the method from here, reports what is
-    trained and checks on resuming.
+    The result is the backbone itself, without a wrapper and with the names of the base. Weights of the base load as
+    they do without the method. ``mmgps.TuneHook`` beside it in ``custom_hooks`` takes the method from here,
+    reports what is trained, and checks a resumed run.
 
     Args:
         backbone: Config of the backbone.
         method: Config of a method that needs no gradients.
-        pretrained: Handed on to the backbone; a segmentor with ``pretrained`` sets it.
+        pretrained: Passed on to the backbone; a segmentor with ``pretrained`` sets it.
 
     Raises:
-        TypeError: For a method that decides on gradients, which needs weights and data.
-        InjectionError: If the method has no form for the backbone.
+        TypeError: For a method that selects by gradients, which needs weights and data.
+        InjectionError: If the method does not support the backbone.
     """
     chosen = build_method(method)
     options = copy.deepcopy(backbone)
@@ -51,7 +53,7 @@ def tuned_backbone(backbone: dict, method: dict, pretrained: str | None = None) 
 
 
 def init_weights(backbone: Any, *args: Any, **options: Any) -> Any:
-    """The method of this name of a tuned backbone, which executes no code that a file holds."""
+    """Replacement for ``init_weights`` of a backbone that executes no code in a file."""
     with weights_only():
         return type(backbone).init_weights(backbone, *args, **options)
 
@@ -66,9 +68,9 @@ def _decided(method: TuningMethod, backbone: nn.Module) -> Any:
 
 
 def accept_base_weights(backbone: nn.Module, incompatible: Any) -> None:
-    """Let the weights of the base load without a complaint about every injected parameter.
+    """Take injected parameters off the list of missing keys when the weights of the base are loaded.
 
-    Weights that hold some injected parameters and not others are damaged: then the missing ones stay listed.
+    Weights with some injected parameters but not all are damaged: then the missing ones stay listed.
     """
     names = [
         f'{path}.{name}'
@@ -85,3 +87,49 @@ def accept_base_weights(backbone: nn.Module, incompatible: Any) -> None:
             print_log(
                 f'the loaded weights are those of the base: {len(names)} injected tensors keep their numbers', 'current'
             )
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Model inside DDP or another wrapper, and inside test-time augmentation."""
+    inner: Any = model
+    while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
+        inner = inner.module
+    return inner
+
+
+def method_of(backbone: nn.Module, asked: TuningMethod | None) -> TuningMethod:
+    """The method to tune ``backbone`` by: the one that a hook was given, or the one in place.
+
+    Raises:
+        ValueError: If there is neither, or if ``asked`` cannot take the place of the one in place.
+    """
+    in_place = injected_by(backbone)
+    if in_place is not None and not isinstance(asked or in_place, InjectionMethod):
+        assert asked is not None
+        raise ValueError(
+            f'the backbone was built with {in_place.name}, the hook asks for {asked.name}; name one method'
+        )
+    method = asked or in_place
+    if method is None:
+        raise ValueError(
+            'the hook was given no method and the backbone has none in place; set method of the hook, or '
+            "backbone=dict(type='mmgps.TunedBackbone', ...)"
+        )
+    return method
+
+
+def find_backbone(model: nn.Module, target: str) -> nn.Module:
+    """Find the submodule at path ``target``.
+
+    Raises:
+        ValueError: If there is none; names the nearest paths.
+    """
+    modules = dict(model.named_modules())
+    if not target or target not in modules:
+        top = [name for name, _ in model.named_children()]
+        near = get_close_matches(target, [name for name in modules if name], 3, 0.5) or top
+        raise ValueError(
+            f'target {target!r} is no module of {type(model).__name__}; nearest: {", ".join(near)}; '
+            'set target of the hook to the path of the backbone'
+        )
+    return modules[target]

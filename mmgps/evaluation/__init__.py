@@ -1,6 +1,6 @@
 """Polyp metrics for mmengine's evaluator. They read mmseg's samples, but import nothing of mmseg."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmengine')
 

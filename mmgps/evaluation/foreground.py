@@ -1,4 +1,4 @@
-"""Foreground Dice and IoU of one image, and how labels and network outputs become what they need. NumPy only."""
+"""Foreground Dice and IoU of one image, and the conversion of labels and network outputs to masks. NumPy only."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def dice_iou(prediction: ArrayLike, target: ArrayLike, valid: ArrayLike | None =
 
 
 def two_class_mask(labels: ArrayLike, name: str) -> Mask:
-    """Labels of 0 and 1, of any numeric type, as a boolean array; ``name`` stands in the error.
+    """Convert labels of 0 and 1, of any numeric type, to a boolean array; ``name`` is for the error message.
 
     Raises:
         ValueError: If a label is neither 0 nor 1.
@@ -57,11 +57,11 @@ def two_class_mask(labels: ArrayLike, name: str) -> Mask:
 
 
 def split_truth(labels: ArrayLike, ignore_index: int = IGNORE_INDEX) -> tuple[Mask, Mask]:
-    """Where the truth is foreground, and where it counts at all.
+    """Split the truth into its foreground and the pixels that count.
 
     Args:
         labels: ``(H, W)`` of 0, 1 and ``ignore_index``.
-        ignore_index: The label of pixels that do not count. They are never foreground.
+        ignore_index: Label of pixels that do not count. They are never foreground.
 
     Returns:
         Two boolean ``(H, W)``: foreground, valid.

@@ -1,20 +1,28 @@
-"""The scores of one image, and their average over a set."""
+"""Scores of one image, their average over a set, and the table of all images as a CSV file."""
 
 from __future__ import annotations
 
+import csv
+import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mmgps.utils.atomic_file import write_atomically
+
 from .foreground import IGNORE_INDEX, check_same_source, dice_iou, foreground_probability, split_truth, two_class_mask
 from .structure import StructureScores, structure_scores
+
+COLUMNS = ('image', 'Dice', 'IoU', 'foreground')
+STRUCTURE_COLUMNS = ('Sm', 'wFm', 'meanEm', 'MAE')
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What one image contributes; a few numbers, since every rank sends its own to the first.
+    """Scores of one image; only a few numbers, because every rank sends its own to the first.
 
     ``dice`` and ``iou`` are fractions; ``foreground``, ``labelled`` and ``pixels`` count pixels of the truth:
     foreground, not ignored, all.
@@ -40,13 +48,13 @@ def score_image(
     """Score one prediction at the size of its truth.
 
     Args:
-        name: For tables and messages.
+        name: Name of the image for tables and messages.
         truth: ``(H, W)`` of 0, 1 and ``ignore_index``.
         labels: ``(H, W)`` of 0 and 1, the predicted labels.
         scores: ``(1 or 2, H, W)``, mmseg's ``seg_logits``, for the structure measures. Without them these measure the
             labels as a map of zeros and ones.
-        structure: Whether to take the structure measures, which cost many times what Dice and IoU do.
-        ignore_index: The label of pixels that do not count.
+        structure: Also compute the structure measures, which cost many times as much as Dice and IoU.
+        ignore_index: Label of pixels that do not count.
 
     Raises:
         ValueError: If sizes differ, a value is not among those above, or ``labels`` do not come from ``scores``.
@@ -112,3 +120,26 @@ def _structure_means(scores: Sequence[StructureScores]) -> dict[str, float]:
 
 def _size(array: np.ndarray) -> str:
     return 'x'.join(map(str, array.shape))
+
+
+def write_score_table(path: str | os.PathLike[str], scores: Sequence[ImageScore]) -> None:
+    """Write one row per image, in percent with four decimals, replacing ``path`` at once.
+
+    ``foreground`` is the truth's share of the labelled pixels, to sort polyps by size. The structure measures follow
+    where they were taken; ``maxEm`` is a maximum over the whole set and has no column.
+    """
+    structure = any(score.structure is not None for score in scores)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator='\n')
+    writer.writerow(COLUMNS + STRUCTURE_COLUMNS if structure else COLUMNS)
+    for score in scores:
+        writer.writerow([score.name, *(f'{100 * value:.4f}' for value in _row(score))])
+    write_atomically(path, table.getvalue().encode())
+
+
+def _row(score: ImageScore) -> list[float]:
+    row = [score.dice, score.iou, score.foreground / score.labelled]
+    if score.structure is not None:
+        measures = score.structure
+        row += [measures.sm, measures.wfm, float(measures.em_curve.mean()), measures.mae]
+    return row

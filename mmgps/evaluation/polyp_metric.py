@@ -1,4 +1,4 @@
-"""The figures a polyp paper prints, in mmengine's evaluator."""
+"""The scores that polyp papers report, as a metric of mmengine."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from mmgps.registry import METRICS
 
 from .foreground import IGNORE_INDEX
-from .image_score import ImageScore, average, score_image
-from .score_table import write_score_table
+from .image_score import ImageScore, average, score_image, write_score_table
 
 LOWEST_SHOWN = 3
 CLASSES = 2
@@ -46,11 +45,11 @@ class PolypMetric(BaseMetric):
     structure measures use the probability in ``seg_logits``, or the labels where a sample has no ``seg_logits``.
 
     Args:
-        structure: Whether to take the structure measures; they cost many times what Dice and IoU do.
-        per_image_file: A CSV file for the scores of every image, replaced at every evaluation.
-        ignore_index: The label of pixels that do not count.
+        structure: Also compute the structure measures, which cost many times as much as Dice and IoU.
+        per_image_file: CSV file for the scores of every image, replaced at every evaluation.
+        ignore_index: Label of pixels that do not count.
         collect_device: As for mmengine's ``BaseMetric``.
-        prefix: Put before the keys, to tell several sets apart.
+        prefix: Prefix of the keys, to tell several sets apart.
         collect_dir: As for mmengine's ``BaseMetric``.
 
     Raises:
@@ -78,7 +77,7 @@ class PolypMetric(BaseMetric):
 
     @property
     def dataset_meta(self) -> dict | None:
-        """What mmengine's loops tell of the data set, when they are built."""
+        """Metadata of the data set, set by mmengine's loops when they are built."""
         return self._dataset_meta
 
     @dataset_meta.setter

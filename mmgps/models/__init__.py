@@ -1,6 +1,6 @@
-"""Models and losses for mmseg."""
+"""Models and losses for mmseg, with SAM."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

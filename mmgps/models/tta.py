@@ -21,7 +21,7 @@ class SegTTAModel(BaseTTAModel):
     of the average: its logarithm for a head of several channels, whose softmax it is, and the average itself for a
     head of one, whose ``seg_logits`` mmseg has as probabilities; mmseg's takes the sigmoid of these once more.
 
-    The sample of the first view is the one that is returned, with its truth: let the first view be the plain one.
+    The sample of the first view is returned, with its truth: let the first view be the plain one.
     """
 
     def merge_preds(self, data_samples_list: Sequence[Sequence[SegDataSample]]) -> list[SegDataSample]:
@@ -43,6 +43,6 @@ class SegTTAModel(BaseTTAModel):
 
 
 def _probabilities(scores: Tensor) -> Tensor:
-    """Of ``seg_logits [channels, H, W]``: in 32 bits or more, since half precision cannot tell faint ones apart."""
+    """Convert ``seg_logits [channels, H, W]`` to probabilities, in 32 bits or more: half precision loses faint ones."""
     scores = scores.float() if scores.dtype.itemsize < 4 else scores
     return scores.softmax(0) if len(scores) > 1 else scores

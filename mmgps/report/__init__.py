@@ -1,14 +1,12 @@
-"""What a selection chose, as a page, pictures and figures."""
+"""Report of what a selection chose: a page, pictures and numbers."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmengine')
 
-from .facts import LayerFacts, SelectionFacts, selection_facts  # noqa: E402
-from .from_file import report_of_file  # noqa: E402
-from .overlap import Overlap, in_all, overlaps  # noqa: E402
+from .facts import LayerFacts, Overlap, SelectionFacts, in_all, overlaps, selection_facts  # noqa: E402
 from .report_hook import SelectionReportHook  # noqa: E402
-from .write import SelectionReport  # noqa: E402
+from .selection_report import SelectionReport, report_of_file  # noqa: E402
 
 __all__ = [
     'LayerFacts',

@@ -1,4 +1,4 @@
-"""What there is to say of a selection, layer by layer."""
+"""Facts about a selection, layer by layer, and the overlap of two selections."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmgps.selection import Connections, Quantiles, Selection
+from mmgps.selection import Connections, Quantiles, Selection, SelectionMismatchError
 from mmgps.sparse import CompactTraining, Route
 from mmgps.tuning import count_roles
 from mmgps.tuning.sites import find_sites
 
 BUSIEST = 5
 COPIES = 3
-"""What full training with Adam holds of a weight beside the weight: its gradient and two moments."""
+"""Copies of a weight that full training with Adam holds besides it: its gradient and two moments."""
 
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """One weight with chosen connections.
+    """Facts about one weight with chosen connections.
 
     Args:
-        name: Of the weight, in the backbone.
-        part: What its layer is, such as ``fc1``; ``other`` where that is not known.
-        neurons: Its outputs.
-        fan_in: Inputs of each.
-        chosen: Connections that are trained.
-        columns: Distinct inputs that some neuron chose.
-        busiest: Share of the chosen connections that come from the five most chosen inputs.
-        route: How its gradient is made.
+        name: Name of the weight in the backbone.
+        part: Role of its layer, such as ``fc1``; ``other`` if unknown.
+        neurons: Number of its outputs.
+        fan_in: Inputs of each neuron.
+        chosen: Number of trained connections.
+        columns: Number of inputs that at least one neuron chose.
+        busiest: Share of the chosen connections that start at the five most chosen inputs.
+        route: Route that computes its gradient.
         kept_inputs: Share of the layer's input that is kept for backward.
-        bytes_saved: Gradient and moments of Adam that training the whole weight would hold besides.
-        gradients: Spread of the gradients that it was chosen by, where they are known.
+        bytes_saved: Bytes of gradient and Adam moments that training the whole weight would need in addition.
+        gradients: Quantiles of the gradients that decided the choice, if known.
     """
 
     name: str
@@ -63,14 +63,14 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class SelectionFacts:
-    """A selection.
+    """Facts about a selection.
 
     Args:
-        method: That made it.
-        settings: What it was told.
+        method: Method that made it.
+        settings: Settings of the method.
         layers: Weights with chosen connections, in the order of the network.
-        roles: Role to trained numbers of the backbone, connections and whole parameters.
-        total: Numbers of the backbone.
+        roles: Trained values of the backbone by role, connections and whole parameters.
+        total: Parameters of the backbone.
     """
 
     method: str
@@ -81,21 +81,21 @@ class SelectionFacts:
 
     @property
     def trained(self) -> int:
-        """Trained numbers of the backbone."""
+        """Trained parameters of the backbone."""
         return sum(self.roles.values())
 
     @property
     def title(self) -> str:
-        """One line that says what was chosen."""
+        """Summary of the selection in one line."""
         k = f', K={self.settings["k"]}' if 'k' in self.settings else ''
         chosen = sum(layer.chosen for layer in self.layers)
         return (
-            f'{self.method}{k}: {self.trained:,} of {self.total:,} numbers of the backbone are trained '
+            f'{self.method}{k}: {self.trained:,} of {self.total:,} parameters of the backbone are trained '
             f'({self.trained / self.total:.2%}), {chosen:,} of them single connections'
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, with shares."""
+        """All facts as JSON values, with the shares."""
         layers = [{**asdict(x), 'share': x.share, 'column_share': x.column_share} for x in self.layers]
         return {**asdict(self), 'layers': layers, 'trained': self.trained}
 
@@ -106,13 +106,13 @@ def selection_facts(
     gradients: Mapping[str, Quantiles] | None = None,
     routes: Mapping[str, Route] | None = None,
 ) -> SelectionFacts:
-    """Describe ``selection``.
+    """Collect the facts about ``selection``.
 
     Args:
-        backbone: What it was made for.
-        selection: What is trained.
-        gradients: Spread of the gradients, as :func:`mmgps.selection.gradient_quantiles` gives it.
-        routes: Of a training that has started; else they are found out.
+        backbone: Backbone that the selection was made for.
+        selection: The selection.
+        gradients: Gradient quantiles from :func:`mmgps.selection.gradient_quantiles`.
+        routes: Routes of a training that has started; determined here if None.
 
     Raises:
         SelectionMismatchError: If it was made for another architecture.
@@ -134,19 +134,19 @@ def selection_facts(
 
 
 def plain_modules(backbone: nn.Module) -> nn.Module:
-    """``backbone`` with the same tensors, without what trains its connections: that hides the parts of an attention."""
+    """Copy ``backbone`` onto the same tensors, without a running training, which hides the parts of an attention."""
     tensors = [*backbone.parameters(), *backbone.buffers()]
     return copy.deepcopy(backbone, {id(value): value for value in tensors})
 
 
 def find_routes(backbone: nn.Module, selection: Selection) -> dict[str, Route]:
-    """The routes that compact training would take; nothing is trained."""
+    """Determine the routes that compact training would take, without training."""
     with CompactTraining(backbone, selection) as training:
         return training.routes()
 
 
 def counts_of_columns(connections: Connections) -> torch.Tensor:
-    """How many neurons chose each input, int64 ``[fan_in]``."""
+    """Count the neurons that chose each input; int64 ``[fan_in]``."""
     return torch.bincount(connections.columns, minlength=connections.fan_in)
 
 
@@ -158,3 +158,61 @@ def _layer(name: str, part: str, item: Connections, size: int, routes: Mapping[s
     kind = route.kind if route else 'masked'
     columns = int((counts > 0).sum())
     return LayerFacts(name, part, item.neurons, item.fan_in, len(item), columns, busiest, kind, kept, saved)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Overlap of two selections in one weight.
+
+    Args:
+        name: Name of the weight.
+        first: Number of connections that the first chose.
+        second: Number that the second chose.
+        shared: Number that both chose.
+        by_chance: Expected number of shared ones if each neuron had chosen as many at random.
+    """
+
+    name: str
+    first: int
+    second: int
+    shared: int
+    by_chance: float
+
+    @property
+    def share(self) -> float:
+        """Shared connections as a share of those that at least one of the two chose."""
+        return self.shared / max(1, self.first + self.second - self.shared)
+
+    @property
+    def chance_share(self) -> float:
+        """Expected share for random choices."""
+        return self.by_chance / max(1.0, self.first + self.second - self.by_chance)
+
+
+def overlaps(first: Selection, second: Selection) -> list[Overlap]:
+    """Overlap of every weight in which both have connections, in the order of the first.
+
+    Raises:
+        SelectionMismatchError: If they were made for different architectures.
+    """
+    if first.architecture != second.architecture:
+        raise SelectionMismatchError(
+            f'the selections were made for different architectures, {first.architecture[:12]} and '
+            f'{second.architecture[:12]}: they have no connections in common'
+        )
+    both = [name for name in first.connections if name in second.connections]
+    found = [_overlap(name, first.connections[name], second.connections[name]) for name in both]
+    return [entry for entry in found if entry.first and entry.second]
+
+
+def in_all(parts: list[Overlap]) -> Overlap:
+    """Sum of the overlaps over all weights."""
+    sums = {key: sum(getattr(part, key) for part in parts) for key in ('first', 'second', 'shared', 'by_chance')}
+    return Overlap('all', **sums)
+
+
+def _overlap(name: str, mine: Connections, its: Connections) -> Overlap:
+    shared = int(torch.isin(mine.positions, its.positions).sum())
+    counts = [torch.bincount(item.rows, minlength=item.neurons).double() for item in (mine, its)]
+    by_chance = float((counts[0] * counts[1]).sum()) / mine.fan_in
+    return Overlap(name, len(mine), len(its), shared, by_chance)

@@ -1,8 +1,7 @@
-"""A report of what a run chose."""
+"""Hook that reports the selection of a run."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,30 +9,28 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmgps.delta import load_delta
 from mmgps.engine import find_backbone
 from mmgps.engine.hooks import find_tune_hook
-from mmgps.engine.last_checkpoint import resumed
-from mmgps.engine.selection_pass import unwrapped
+from mmgps.engine.resuming.checkpoints import resumed
+from mmgps.engine.tuned_backbone import unwrapped
 from mmgps.registry import HOOKS
-from mmgps.selection import Selection, load_selection
 from mmgps.sparse import CompactTraining
-from mmgps.whole_file import skipped_if_unwritable
+from mmgps.utils.atomic_file import skipped_if_unwritable
 
-from .figure import as_pixels
-from .write import SelectionReport
+from .charts import as_pixels
+from .selection_report import SelectionReport, read_selection
 
 
 @HOOKS.register_module()
 class SelectionReportHook(Hook):
-    """Write ``<work_dir>/selection_report`` when training starts, and hand it to the visualizer.
+    """Write ``<work_dir>/selection_report`` when training starts, and pass it to the visualizer.
 
-    So the pictures and figures stand wherever the run logs to: files, TensorBoard and the like. A resumed run keeps the
+    The pictures and numbers thus appear wherever the run logs to, such as files or TensorBoard. A resumed run keeps the
     report of its start. Without chosen connections, as under full tuning, there is nothing to report.
 
     Args:
         other: A selection or delta of another task on the same base, to see what both share.
-        names: Of this task and the other.
+        names: Names of this task and of the other.
     """
 
     # After the hook that selects.
@@ -45,13 +42,14 @@ class SelectionReportHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         tune = find_tune_hook(runner)
-        assert tune.selection is not None
-        if resumed(runner) or not is_main_process() or not tune.selection.connections:
+        assert tune.tuned is not None
+        selection, training = tune.tuned.selection, tune.tuned.training
+        if resumed(runner) or not is_main_process() or not selection.connections:
             return
         backbone = find_backbone(unwrapped(runner.model), tune.target)
-        routes = tune.training.routes() if isinstance(tune.training, CompactTraining) else {}
+        routes = training.routes() if isinstance(training, CompactTraining) else {}
         other = None if self.other is None else read_selection(self.other)
-        report = SelectionReport(backbone, tune.selection, tune.gradients, routes, other, self.names)
+        report = SelectionReport(backbone, selection, tune.gradients, routes, other, self.names)
         with skipped_if_unwritable(runner.logger.warning):
             page = report.write(Path(runner.work_dir) / 'selection_report')
             log_report(runner, report)
@@ -59,7 +57,7 @@ class SelectionReportHook(Hook):
 
 
 def log_report(runner: Runner, report: SelectionReport) -> None:
-    """Give pictures and figures to the visualizer of ``runner``."""
+    """Pass pictures and numbers to the visualizer of ``runner``."""
     for name, figure in report.figures.items():
         runner.visualizer.add_image(f'selection_{name}', as_pixels(figure))
     facts = report.facts
@@ -67,19 +65,3 @@ def log_report(runner: Runner, report: SelectionReport) -> None:
     for layer in facts.layers:
         scalars[f'selection/column_share/{layer.name}'] = layer.column_share
     runner.visualizer.add_scalars(scalars)
-
-
-def read_selection(path: str | os.PathLike[str]) -> Selection:
-    """The selection of a selection file or of a delta file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is neither.
-    """
-    try:
-        return load_selection(path)
-    except ValueError as first:
-        try:
-            return load_delta(path).selection
-        except ValueError as second:
-            raise ValueError(f'expected a selection or a delta; {first}; {second}') from second

@@ -1,38 +1,45 @@
 """Which connections to train: neurons, scores, choices, and the pass that gives the gradients. Needs only torch."""
 
-from .accumulate import Accumulation, GradientMoments, GradientSum, SquaredGradientSum
-from .choices import Choice, NetworkWide, PerLayer, PerNeuron, SharedColumns, top_of_network
+from .choices import ConnectionChoice, NetworkWide, PerLayer, PerNeuron, SharedColumns, top_of_network, top_per_row
 from .contrastive import supervised_contrastive
 from .files import SelectionFileError, load_selection, pack_selection, save_selection, unpack_selection
 from .fingerprint import architecture_fingerprint, bits, weights_fingerprint
-from .gradients import EmptyLoaderError, NonFiniteGradientError, UnreachedError, sum_gradients
-from .injected import Injected, base_parameters
-from .layout import NeuronLayout
-from .preserve import preserved
-from .quantiles import PROBABILITIES, Quantiles, gradient_quantiles
+from .gradients import (
+    PROBABILITIES,
+    EmptyLoaderError,
+    NonFiniteGradientError,
+    Quantiles,
+    UnreachedError,
+    gradient_quantiles,
+    preserved,
+    sum_gradients,
+)
+from .neurons import NeuronLayout
 from .roles import Parameter, Role, describe
 from .scores import (
+    Accumulation,
+    GradientMoments,
     GradientScore,
+    GradientSum,
     MagnitudeScore,
     RandomScore,
     Score,
     SignalToNoiseScore,
     SquaredGradientScore,
+    SquaredGradientSum,
     TaylorScore,
 )
 from .selection import Connections, Selection, SelectionMismatchError
-from .top import top_per_row
 
 __all__ = [
     'PROBABILITIES',
     'Accumulation',
-    'Choice',
+    'ConnectionChoice',
     'Connections',
     'EmptyLoaderError',
     'GradientMoments',
     'GradientScore',
     'GradientSum',
-    'Injected',
     'MagnitudeScore',
     'NetworkWide',
     'NeuronLayout',
@@ -54,7 +61,6 @@ __all__ = [
     'TaylorScore',
     'UnreachedError',
     'architecture_fingerprint',
-    'base_parameters',
     'bits',
     'describe',
     'gradient_quantiles',

@@ -1,6 +1,6 @@
-"""Rules that turn scores into chosen connections.
+"""Rules that choose connections by their scores.
 
-A rule receives the scores layer by layer and never needs all of them in memory at once.
+A rule reads the scores layer by layer and never holds all of them in memory.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .top import top_per_row
 
-
-class Choice(Protocol):
-    """A rule of choice."""
+class ConnectionChoice(Protocol):
+    """A rule that chooses connections by their scores."""
 
     def choose(self, scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
         """Choose connections.
 
         Args:
-            scores: Layer name to scores ``[neurons, fan_in]``. May compute each entry when it is asked for.
+            scores: Layer name to scores ``[neurons, fan_in]``. The mapping may compute an entry when it is read.
             k: Connections per neuron, on average for the rules that do not choose per neuron.
 
         Returns:
@@ -40,11 +38,11 @@ class PerNeuron:
 class SharedColumns:
     """The ``k`` best connections of every neuron among the inputs that most neurons of its layer would choose.
 
-    What compact training keeps and multiplies is bounded by ``columns``.
+    ``columns`` bounds the memory and the products of compact training.
 
     Args:
-        columns: Inputs of each layer, at least ``k`` are taken; clamped to the fan-in. Among inputs that equally many
-            neurons choose, the lower wins.
+        columns: Number of inputs of each layer, at least ``k``; clamped to the fan-in. Among inputs that equally many
+            neurons choose, the lower index wins.
 
     Raises:
         ValueError: For ``columns`` below 1.
@@ -90,7 +88,7 @@ def top_of_network(scores: Mapping[str, Tensor], budget: int) -> dict[str, Tenso
     Among ties the earlier layer wins, and within a layer the lower position.
 
     Args:
-        scores: Layer name to scores. May compute each entry when it is asked for.
+        scores: Layer name to scores. The mapping may compute an entry when it is read.
         budget: Clamped to the number of scores.
     """
     best = _best(scores, budget)
@@ -114,3 +112,29 @@ def _best(scores: Mapping[str, Tensor], budget: int) -> Tensor:
         merged = torch.cat([best.to(flat), flat.topk(min(budget, len(flat))).values])
         best = merged.topk(min(budget, len(merged))).values
     return best
+
+
+def top_per_row(scores: Tensor, k: int) -> Tensor:
+    """Flat positions of the ``k`` largest scores of every row, ascending.
+
+    Among equal scores the lowest column wins, so a row of zeros gives its first ``k`` columns. ``torch.topk`` alone
+    promises no order among ties, and differs between devices.
+
+    Args:
+        scores: ``[rows, columns]``, without NaN.
+        k: Entries per row; clamped to ``columns``.
+
+    Returns:
+        Positions in the flattened scores, int64 ``[rows * min(k, columns)]``.
+    """
+    columns = scores.shape[1]
+    k = min(k, columns)
+    smallest = scores.topk(k, dim=1).values[:, -1:]
+    picked = scores >= smallest
+    crowded = (picked.sum(1) > k).nonzero().flatten()
+    if len(crowded):
+        part, bound = scores[crowded], smallest[crowded]
+        above, tied = part > bound, part == bound
+        room = k - above.sum(1, keepdim=True)
+        picked[crowded] = above | (tied & (tied.cumsum(1) <= room))
+    return picked.flatten().nonzero().flatten()

@@ -1,4 +1,4 @@
-"""The supervised contrastive loss, and the features that it compares (Khosla et al., NeurIPS 2020, equation 2)."""
+"""The supervised contrastive loss (Khosla et al., NeurIPS 2020, equation 2), and the features that it compares."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TEMPERATURE = 0.07
-"""Of the paper, section 3.1, and of Khosla et al."""
+"""Value of the paper, section 3.1, and of Khosla et al."""
 
 
 def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float = TEMPERATURE) -> Tensor:
@@ -20,12 +20,12 @@ def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float 
 
         -1 / |P(i)|  sum over p in P(i) of  log( exp(z_i z_p / t) / sum over a in A(i) of exp(z_i z_a / t) )
 
-    A feature that is alone with its label has no term of its own, but stands in the sums of the others. Without any
-    pair the loss is zero. It is computed in 32 bits or more, whatever autocast says.
+    A feature that no other shares a label with has no term of its own, but appears in the sums of the others. Without
+    any pair the loss is zero. It is computed in 32 bits or more, also under autocast.
 
     Args:
         features: ``[N, C]``.
-        labels: ``[N]``, equal for what belongs together.
+        labels: ``[N]``, equal for features that belong together.
         temperature: ``t``, above 0.
 
     Returns:
@@ -55,7 +55,7 @@ def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float 
 
 
 def last_feature(outputs: Any) -> Tensor:
-    """The last tensor of what a backbone returns: of its last stage, and of a map beside a class token the token.
+    """The last tensor that a backbone returns: that of its last stage, and the class token of a stage that has one.
 
     Raises:
         TypeError: If there is none.
@@ -95,7 +95,7 @@ def spread_pixels(feature: Tensor, labels: Tensor, per_image: int, ignored: int)
     Args:
         feature: ``[N, C, H, W]``.
         labels: ``[N, h, w]`` at any resolution; read at the nearest pixel.
-        per_image: At most so many places of a map.
+        per_image: Maximum number of places in each map.
         ignored: Label whose pixels are left out.
 
     Returns:

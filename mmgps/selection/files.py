@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .sealed import SealError, read_sealed, seal, unseal, write_sealed
+from .checked_safetensors import IntegrityError, add_digest, check_digest, read_checked, write_checked
 from .selection import Connections, Selection
 
 FORMAT_VERSION = 1
@@ -23,9 +23,9 @@ class SelectionFileError(ValueError):
 
 
 def save_selection(selection: Selection, path: str | os.PathLike[str]) -> None:
-    """Write ``selection`` to ``path`` at once: the file appears whole or not at all."""
+    """Write ``selection`` to ``path``: the file appears complete or not at all."""
     state = pack_selection(selection)
-    write_sealed(path, METADATA_KEY, state['metadata'], state['positions'])
+    write_checked(path, METADATA_KEY, state['metadata'], state['positions'])
 
 
 def load_selection(path: str | os.PathLike[str]) -> Selection:
@@ -36,9 +36,9 @@ def load_selection(path: str | os.PathLike[str]) -> Selection:
         SelectionFileError: If the file is truncated, altered, of another kind, or of a newer format.
     """
     try:
-        metadata, positions = read_sealed(path, METADATA_KEY, 'selection')
+        metadata, positions = read_checked(path, METADATA_KEY, 'selection')
         return unpack_selection({'metadata': metadata, 'positions': positions})
-    except (SealError, SelectionFileError) as error:
+    except (IntegrityError, SelectionFileError) as error:
         raise SelectionFileError(f'{os.fspath(path)!r} is no intact selection file: {error}') from error
 
 
@@ -55,21 +55,21 @@ def pack_selection(selection: Selection) -> dict[str, Any]:
         'shapes': {name: [item.neurons, item.fan_in] for name, item in selection.connections.items()},
         'positions': {name: list(value.shape) for name, value in positions.items()},
     }
-    return {'metadata': seal(content, positions), 'positions': positions}
+    return {'metadata': add_digest(content, positions), 'positions': positions}
 
 
 def unpack_selection(state: Any) -> Selection:
     """The inverse of :func:`pack_selection`.
 
     Raises:
-        SelectionFileError: Says what is wrong with ``state``.
+        SelectionFileError: Names what is wrong with ``state``.
     """
     if not isinstance(state, Mapping):
         raise SelectionFileError(f'expected a packed selection, found {type(state).__name__}')
     positions = state.get('positions', {})
     try:
-        content = unseal(state.get('metadata'), positions, 'selection', FORMAT_VERSION)
-    except SealError as error:
+        content = check_digest(state.get('metadata'), positions, 'selection', FORMAT_VERSION)
+    except IntegrityError as error:
         raise SelectionFileError(str(error)) from error
     try:
         stored = {name: list(value.shape) for name, value in positions.items()}
@@ -82,7 +82,7 @@ def unpack_selection(state: Any) -> Selection:
 
 
 def checked_connections(shapes: Mapping[str, Any], positions: Mapping[str, Tensor]) -> dict[str, Connections]:
-    """Chosen connections of each weight.
+    """The chosen connections of each weight, checked.
 
     Args:
         shapes: Weight to neurons and fan-in.
@@ -104,7 +104,7 @@ def checked_connections(shapes: Mapping[str, Any], positions: Mapping[str, Tenso
 
 
 def check_sizes(shape: Any) -> None:
-    """Make sure that ``shape``, read from a file, is neurons and fan-in.
+    """Make sure that ``shape``, read from a file, holds neurons and fan-in.
 
     Raises:
         ValueError: If it is not.
@@ -115,7 +115,7 @@ def check_sizes(shape: Any) -> None:
 
 
 def checked_selection(content: Mapping[str, Any], connections: Mapping[str, Connections]) -> Selection:
-    """A selection out of its description in a file, and its connections.
+    """Build a selection from its description in a file and its connections.
 
     Raises:
         TypeError: If something is of another type.
@@ -134,6 +134,6 @@ def checked_selection(content: Mapping[str, Any], connections: Mapping[str, Conn
 
 
 def _narrow(positions: Tensor) -> Tensor:
-    """32 bits where they are enough."""
+    """Positions in 32 bits where those suffice, else in 64."""
     fits = not len(positions) or int(positions.max()) < 2**31
     return positions.detach().cpu().to(torch.int32 if fits else torch.int64).contiguous()

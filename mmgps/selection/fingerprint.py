@@ -1,4 +1,4 @@
-"""Short names for an architecture and for the exact numbers of a network."""
+"""Fingerprints of an architecture and of the exact numbers of a network."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from .injected import base_parameters
+from mmgps.rewiring import base_parameters
 
 
 def architecture_fingerprint(module: nn.Module) -> str:
-    """SHA-256 of the names and shapes of all parameters of the base: what a method injected does not count."""
+    """SHA-256 of the names and shapes of all parameters of the base; injected modules do not count."""
     digest = hashlib.sha256()
     for name, value in base_parameters(module):
         digest.update(f'{name}:{tuple(value.shape)}\n'.encode())
@@ -28,5 +28,5 @@ def weights_fingerprint(module: nn.Module) -> str:
 
 
 def bits(value: Tensor) -> Tensor:
-    """The numbers of ``value`` in logical order as bytes, uint8 on the CPU: equal bytes mean equal numbers, NaN too."""
+    """The bytes of ``value`` in logical order, uint8 on the CPU: equal bytes mean equal numbers, NaN included."""
     return value.detach().cpu().contiguous().flatten().view(torch.uint8)

@@ -1,16 +1,21 @@
-"""The selection pass: gradients of the task loss, summed over the training data."""
+"""The selection pass: sum the gradients of the task loss over the training data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .accumulate import Accumulation, GradientSum
-from .preserve import preserved
+from .roles import describe
+from .scores import Accumulation, GradientSum
+from .selection import Selection
 
 MAX_HALVINGS = 24
 
@@ -34,32 +39,32 @@ def sum_gradients(
     loss: Callable[[Any], Tensor | Iterable[Tensor]],
     loss_scale: float | None = None,
     accumulation: Accumulation | None = None,
-    anywhere: Callable[[bool], bool] | None = None,
+    any_rank: Callable[[bool], bool] | None = None,
     on_host: bool = False,
 ) -> dict[str, Tensor]:
-    """Sum the gradient of ``loss``, or what ``accumulation`` makes of it, over all ``batches``.
+    """Accumulate the gradient of ``loss`` over all ``batches``, by default as a sum.
 
-    The model is left as it was found: see :func:`preserved`. Gradients of other parameters are never made. At the
+    The model is left unchanged, see :func:`preserved`. Gradients of other parameters are never computed. At the
     peak there is one dense gradient of ``parameters``, plus a second one where sums have to be kept beside it: with
     ``loss_scale``, with an ``accumulation`` other than the sum, or for parameters of less than 32 bits, whose sums are
     kept in float32.
 
     Args:
-        model: The model, in the mode in which it is to run.
-        parameters: Name to parameter of ``model``, those whose gradient is wanted.
-        batches: Whatever ``loss`` takes.
-        loss: A batch to its scalar loss, under autocast if the caller wants it, or to several: each is differentiated
-            before the next one is asked for, and their gradients are added up.
+        model: The model, in the mode in which it will run.
+        parameters: Name to parameter of ``model`` whose gradient is needed.
+        batches: Arguments of ``loss``.
+        loss: Maps a batch to its scalar loss, under autocast if the caller needs it, or to several losses: each is
+            differentiated before the next one is computed, and their gradients are added.
         loss_scale: Factor that keeps float16 gradients from vanishing; halved, and the batch repeated, when a
             gradient overflows. It is divided out of the sums.
         accumulation: The sum by default.
-        anywhere: Whether what happened here happened on any of several processes. Needed with ``loss_scale`` where
-            these exchange something within a forward pass, so that they repeat a batch together.
-        on_host: Whether each gradient goes to the memory of the host as soon as it is made, so that the device holds
-            that of one parameter at a time. The sums are then on the host.
+        any_rank: Combines a flag of all processes by "or". Needed with ``loss_scale`` if the processes communicate
+            within a forward pass, so that they repeat a batch together.
+        on_host: Whether each gradient moves to host memory as soon as it exists, so that the device holds one at a
+            time. The sums then stay on the host.
 
     Returns:
-        Name to summed gradient, float32 or wider, of the parameter's shape, or to what ``accumulation`` makes of them.
+        Name to accumulated gradient, float32 or wider; of the parameter's shape unless ``accumulation`` says otherwise.
         A parameter that the loss does not reach has a gradient of zero.
 
     Raises:
@@ -82,7 +87,7 @@ def sum_gradients(
             sums = {name: taker.stored(accumulation.zeros(value)) for name, value in parameters.items()}
             try:
                 for count, batch in enumerate(batches, 1):  # noqa: B007
-                    loss_scale = _add_scaled(sums, taker, batch, loss, loss_scale, accumulation, anywhere)
+                    loss_scale = _add_scaled(sums, taker, batch, loss, loss_scale, accumulation, any_rank)
             finally:
                 taker.close()
         else:
@@ -115,7 +120,7 @@ def _taken(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
 
 
 class DeviceGradients:
-    """The gradients of a batch where autograd leaves them.
+    """The gradients of a batch, where autograd leaves them.
 
     Args:
         parameters: Name to parameter.
@@ -125,22 +130,22 @@ class DeviceGradients:
         self.parameters = parameters
 
     def stored(self, total: Tensor) -> Tensor:
-        """``total`` where sums are kept."""
+        """``total`` on the device that keeps the sums."""
         return total
 
     def take(self) -> dict[str, Tensor]:
-        """Name to gradient, of those that there are; none is left behind."""
+        """Take all existing gradients away from the parameters; returns them by name."""
         found = {name: value.grad for name, value in self.parameters.items() if value.grad is not None}
         for value in self.parameters.values():
             value.grad = None
         return found
 
     def close(self) -> None:
-        """Stop."""
+        """Remove all hooks."""
 
 
 class HostGradients(DeviceGradients):
-    """The gradients of a batch in the memory of the host, from construction to :meth:`close`."""
+    """Moves the gradients of a batch to host memory, from construction to :meth:`close`."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         super().__init__(parameters)
@@ -174,7 +179,7 @@ def _add_scaled(
     loss: Callable[[Any], Tensor | Iterable[Tensor]],
     scale: float | None,
     accumulation: Accumulation,
-    anywhere: Callable[[bool], bool] | None,
+    any_rank: Callable[[bool], bool] | None,
 ) -> float | None:
     """Add one batch to the sums and return the scale that did not overflow."""
     for _ in range(MAX_HALVINGS):
@@ -183,7 +188,7 @@ def _add_scaled(
         if scale is None:
             break
         overflowed = bool(_non_finite(gradients))
-        if not (anywhere(overflowed) if anywhere else overflowed):
+        if not (any_rank(overflowed) if any_rank else overflowed):
             break
         scale /= 2
     for name, gradient in gradients.items():
@@ -202,3 +207,77 @@ def _check_finite(sums: Mapping[str, Tensor]) -> None:
             f'the summed gradient holds NaN or infinity in {len(bad)} of {len(sums)} layers, first in {bad[0]!r}; '
             'check the loss on the training data, or select in float32 or bfloat16 where this was float16'
         )
+
+
+PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+SAMPLE = 100_000
+"""Maximum of sorted numbers in a layer; of a larger layer, every n-th number is sorted."""
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Magnitudes of accumulated gradients at :data:`PROBABILITIES`.
+
+    Args:
+        of_all: Quantiles of all connections of a layer.
+        of_chosen: Quantiles of its chosen connections.
+    """
+
+    of_all: tuple[float, ...]
+    of_chosen: tuple[float, ...]
+
+
+def gradient_quantiles(
+    backbone: nn.Module, selection: Selection, gradients: Mapping[str, Tensor]
+) -> dict[str, Quantiles]:
+    """Quantiles of the gradients of each weight with chosen connections.
+
+    Args:
+        backbone: The network that ``selection`` was made for.
+        selection: The chosen connections.
+        gradients: Accumulated gradients by weight. If there are several per connection, the first, the sum, counts.
+    """
+    found = {}
+    described = describe(backbone)
+    for name, connections in selection.connections.items():
+        if name in gradients and len(connections):
+            gradient = gradients[name].reshape(-1, *described[name].value.shape)[0]
+            rows = described[name].neurons.to_rows(gradient).abs().reshape(-1)
+            chosen = rows[connections.positions.to(rows.device)]
+            found[name] = Quantiles(_quantiles(rows), _quantiles(chosen))
+    return found
+
+
+def _quantiles(values: Tensor) -> tuple[float, ...]:
+    sample = values[:: max(1, len(values) // SAMPLE)].double()
+    return tuple(torch.quantile(sample, torch.tensor(PROBABILITIES, dtype=torch.double, device=sample.device)).tolist())
+
+
+@contextmanager
+def preserved(model: nn.Module) -> Iterator[None]:
+    """Restore on exit everything that a forward and backward pass changes.
+
+    That is buffers (BN statistics), training flags, ``requires_grad``, gradients, and the random state of Python,
+    NumPy and torch, on the CPU and on the CUDA devices that hold the model. Weights are not copied: a pass without an
+    optimizer does not change them.
+    """
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    modes = [(module, module.training) for module in model.modules()]
+    parameters = [(value, value.requires_grad, value.grad) for value in model.parameters()]
+    devices = sorted({t.device.index for t in [*model.parameters(), *model.buffers()] if t.is_cuda})
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        for module, training in modes:
+            module.training = training
+        for value, requires_grad, gradient in parameters:
+            value.requires_grad_(requires_grad)
+            value.grad = gradient

@@ -1,17 +1,17 @@
-"""What each parameter of a network is, decided by the type of the module that owns it.
+"""The role of each parameter of a network, decided by the type of the module that owns it.
 
 Names lie: SAM's ``LayerNorm2d`` sits at ``neck.1``, mmpretrain calls its norms ``ln1``. So the owner's type decides:
-torch's own types here, others by the tables of ``mmgps/architectures.py``. For an owner that no rule knows, what its
-code does with the parameter (``usage.py``) and the parameter's shape do:
+torch's own types by the rules here, others by the tables of ``mmgps/architectures.py``. For an owner without a rule,
+its code (``usage.py``) and the shape of the parameter decide:
 
 * vectors of a module that divides by a statistic of its input are a norm, and so is a pair of equal vectors and nothing
   else (``RMSNorm``, ``LayerNorm2d``, ``GRN``);
-* what is expanded to the batch, joined to a sequence or written into it is a token;
+* a tensor that is expanded to the batch, joined to a sequence or written into one is a token;
 * a vector, or a tensor that is longer than 1 only in its first dimension, is a bias if it is added, else it scales
   channels or heads (layer scale);
-* what ``linear`` or ``conv`` of torch gets as its weight is one;
+* a tensor that is passed to ``linear`` or ``conv`` of torch as the weight is a connection weight;
 * a table that is read at an index and added, with one column or row per head, holds biases of relative positions;
-* what is added, or has a leading dimension of 1, which is one of a batch, is a token or a position embedding;
+* a tensor that is added, or has a leading (batch) dimension of 1, is a token or a position embedding;
 * anything else is ``OTHER``: it stays frozen, and the report names it.
 """
 
@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -36,9 +35,9 @@ from mmgps.architectures import (
     SINGLE_PARAMETERS,
     TRANSPOSED_LINEAR,
 )
+from mmgps.rewiring import CONVOLUTIONS, HEADS, NORMS, TRANSPOSED, Injected, type_names
 
-from .injected import Injected
-from .layout import NeuronLayout
+from .neurons import NeuronLayout
 from .usage import Use, normalises, uses
 
 
@@ -56,18 +55,18 @@ class Role(StrEnum):
     EMBEDDING = 'embedding'
     """Class tokens, absolute and relative position embeddings, embedding tables."""
     INJECTED = 'injected'
-    """What a method put beside the base."""
+    """Parameters of modules that a method added."""
     OTHER = 'other'
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter and what it is.
+    """One parameter and its role.
 
     Args:
         name: Its first name below the module that was described.
         value: The parameter.
-        role: What it is.
+        role: Its role.
         is_bias: Whether it is an additive offset, in whatever role: the bias of a norm is one too.
         layout: Its neurons; only for ``Role.CONNECTION``.
         owner: The module that owns it.
@@ -89,12 +88,7 @@ class Parameter:
         return self.layout
 
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, *([nn.RMSNorm] if hasattr(nn, 'RMSNorm') else []))
 ATTENTION_WEIGHTS = ('in_proj_weight', 'q_proj_weight', 'k_proj_weight', 'v_proj_weight')
-# What attention modules call the number of their heads.
-HEADS = ('num_heads', 'num_attention_heads', 'n_heads', 'n_head', 'heads')
 
 
 def describe(module: nn.Module) -> dict[str, Parameter]:
@@ -125,7 +119,7 @@ Known = tuple[Role, NeuronLayout | None]
 
 
 def _known_role(modules: dict[str, nn.Module], path: str, attribute: str, value: nn.Parameter) -> Known | None:
-    """The role that the types of the owner and of the modules around it give to a parameter, None without a rule."""
+    """The role of a parameter by the types of its owner and of the modules around it; None without a rule."""
     owner = modules[path]
     around = modules.get(path.rpartition('.')[0], owner)
     if isinstance(owner, ParametrizationList):
@@ -138,7 +132,7 @@ def _known_role(modules: dict[str, nn.Module], path: str, attribute: str, value:
 
 
 def _layer_role(owner: nn.Module, attribute: str, value: Tensor) -> Known | None:
-    """The role that the owner's type gives to one of its own attributes, None for an owner without a rule."""
+    """The role of an attribute by the type of its owner; None for an owner without a rule."""
     shape = tuple(value.shape)
     types = type_names(owner)
     if isinstance(owner, Injected):
@@ -174,9 +168,9 @@ def _layer_role(owner: nn.Module, attribute: str, value: Tensor) -> Known | None
 def _parametrized_role(
     layer: nn.Module, name: str, owner: ParametrizationList, attribute: str, value: nn.Parameter
 ) -> Known | None:
-    """The role of an original of ``torch.nn.utils.parametrize``: that of what it stands for.
+    """The role of an original tensor of ``torch.nn.utils.parametrize``: that of the parameter it stands for.
 
-    Of the two that weight norm has, the first is the gain.
+    Weight norm has two originals; the first is the gain.
     """
     if not all(type_names(step) & KEEPING_PARAMETRIZATIONS for step in owner):
         return Role.OTHER, None
@@ -184,7 +178,7 @@ def _parametrized_role(
 
 
 def _reparametrized_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> Known | None:
-    """The role of what a hook of ``torch.nn.utils`` computes an attribute from before each forward."""
+    """The role of a parameter from which a hook of ``torch.nn.utils`` computes an attribute before each forward."""
     for hook in owner._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm) and attribute == f'{hook.name}_g':
             return Role.SCALE, None
@@ -197,17 +191,12 @@ def _reparametrized_role(owner: nn.Module, attribute: str, value: nn.Parameter) 
     return None
 
 
-def type_names(owner: nn.Module) -> set[str]:
-    """Qualified names of the class of ``owner`` and of those that it derives from."""
-    return {f'{kind.__module__}.{kind.__qualname__}' for kind in type(owner).__mro__}
-
-
 def _table_role(value: Tensor) -> tuple[Role, None]:
     return (Role.SCALE if value.dim() > 2 and _is_vector(value) else Role.POSITION_BIAS), None
 
 
 def _read_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> Known:
-    """The role of a parameter whose owner no rule knows: by what its code does, else by shape."""
+    """The role of a parameter whose owner has no rule: by the code of the owner, else by shape."""
     done = uses(owner).get(attribute, frozenset())
     if _is_norm(owner):
         return Role.NORM, None
@@ -251,7 +240,7 @@ def _is_one_dimensional(value: Tensor) -> bool:
 
 
 def _is_offset(owner: nn.Module, attribute: str) -> bool:
-    """Whether an attribute is what its norm adds: by torch's name for it, by its code, or as the second of a pair."""
+    """Whether an attribute is the offset of its norm: by torch's name, by its code, or as the second of a pair."""
     if getattr(owner, 'bias', None) is not None:
         return attribute == 'bias'
     own = [name for name, _ in owner.named_parameters(recurse=False)]

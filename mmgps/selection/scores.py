@@ -1,4 +1,4 @@
-"""Scores of connections: the larger, the better a connection is worth training."""
+"""Scores of connections, and how gradients are accumulated for them: the largest scores are trained."""
 
 from __future__ import annotations
 
@@ -8,8 +8,56 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .accumulate import Accumulation, GradientMoments, GradientSum, SquaredGradientSum
 from .roles import Parameter
+
+
+class Accumulation(Protocol):
+    """A rule that accumulates the gradients of the batches."""
+
+    def zeros(self, weight: Tensor) -> Tensor:
+        """The total before the first batch, in float32 or wider."""
+        ...
+
+    def add(self, total: Tensor, gradient: Tensor, factor: float) -> None:
+        """Add the gradient of one batch, times ``factor``, to ``total`` in place."""
+        ...
+
+
+class GradientSum:
+    """The sum of gradients, as in GPS. Autograd accumulates it without a second tensor."""
+
+    def zeros(self, weight: Tensor) -> Tensor:
+        return zeros_of(weight)
+
+    def add(self, total: Tensor, gradient: Tensor, factor: float) -> None:
+        total.add_(gradient, alpha=factor)
+
+
+class SquaredGradientSum:
+    """The sum of squared gradients: the sensitivity of SPT (He et al., ICCV 2023, equation 4)."""
+
+    def zeros(self, weight: Tensor) -> Tensor:
+        return zeros_of(weight)
+
+    def add(self, total: Tensor, gradient: Tensor, factor: float) -> None:
+        total.addcmul_(gradient, gradient, value=factor**2)
+
+
+class GradientMoments:
+    """The sum and the sum of squares, ``[2, *shape]``."""
+
+    def zeros(self, weight: Tensor) -> Tensor:
+        return zeros_of(weight, 2)
+
+    def add(self, total: Tensor, gradient: Tensor, factor: float) -> None:
+        total[0].add_(gradient, alpha=factor)
+        total[1].addcmul_(gradient, gradient, value=factor**2)
+
+
+def zeros_of(weight: Tensor, *leading: int) -> Tensor:
+    """Zeros of the shape of ``weight`` behind ``leading``, float32 or wider, on its device."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return torch.zeros(*leading, *weight.shape, dtype=wide, device=weight.device)
 
 
 class Score(Protocol):
@@ -19,7 +67,7 @@ class Score(Protocol):
 
     @property
     def accumulation(self) -> Accumulation:
-        """What the pass makes of the gradients of the batches."""
+        """How the selection pass accumulates the gradients of the batches."""
         ...
 
     def __call__(self, parameter: Parameter, gradient: Tensor | None) -> Tensor:
@@ -27,8 +75,8 @@ class Score(Protocol):
 
         Args:
             parameter: The weight.
-            gradient: Its gradients over the selection pass, as ``accumulation`` adds them up; None where
-                ``needs_gradient`` is False.
+            gradient: Its gradients over the selection pass, accumulated by ``accumulation``; None if ``needs_gradient``
+                is False.
         """
         ...
 
@@ -48,7 +96,7 @@ class GradientScore:
 
 
 class TaylorScore:
-    """The summed gradient times the weight: what the loss would change by, to first order, without the connection.
+    """The summed gradient times the weight: the first-order change of the loss if the connection were removed.
 
     Molchanov et al., *Importance Estimation for Neural Network Pruning*, CVPR 2019, equation 8, unsquared.
     """

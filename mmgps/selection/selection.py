@@ -1,17 +1,18 @@
-"""Which numbers of a network are trained."""
+"""The selection: which numbers of a network are trained."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmgps.utils.names import nearest
+
 from .fingerprint import architecture_fingerprint
-from .layout import NeuronLayout
+from .neurons import NeuronLayout
 from .roles import Parameter, describe
 
 
@@ -47,7 +48,7 @@ class Connections:
         return self.positions % self.fan_in
 
     def check(self) -> None:
-        """Make sure that the positions are what they should be: what trains them would wrap around at wrong ones.
+        """Make sure that the positions are valid: training would wrap around at wrong ones.
 
         Raises:
             ValueError: If they are not integers in one dimension, do not ascend, or lie outside of the weight.
@@ -76,16 +77,16 @@ class Connections:
 
 @dataclass(frozen=True)
 class Selection:
-    """The result of a method: which numbers of a backbone move.
+    """The result of a method: the numbers of a backbone that are trained.
 
     Args:
         method: Name of the method, such as ``'gps'``.
         connections: Weight name to its chosen connections.
         whole: Names of the parameters that are trained in full.
         architecture: :func:`architecture_fingerprint` of the backbone.
-        settings: What the method was told, such as ``k``; JSON values.
-        loss: The loss whose gradient it was chosen by, and its options; JSON values. None if it was chosen without
-            gradients, or written by a release that did not say.
+        settings: Settings of the method, such as ``k``; JSON values.
+        loss: The loss whose gradients decided, and its options; JSON values. None if no gradients were used, or if an
+            older release wrote the selection.
     """
 
     method: str
@@ -111,12 +112,12 @@ class Selection:
     def resolve(self, backbone: nn.Module) -> Iterator[tuple[Parameter, Connections]]:
         """Pair the connections with the weights of ``backbone``, in its order.
 
-        A selection that was read from a file has another order: without this one, gradients that processes add up
-        would be rounded differently after a resume.
+        A selection that was read from a file has another order. In that order, sums over processes would round
+        differently after a resume.
 
         Raises:
-            SelectionMismatchError: If they were chosen for another architecture, or are positions that no weight
-                has; says what is wrong.
+            SelectionMismatchError: If the selection was made for another architecture, or has positions outside a
+                weight.
         """
         described = describe(backbone)
         self._check(backbone, described)
@@ -127,10 +128,9 @@ class Selection:
     def _check(self, backbone: nn.Module, described: Mapping[str, Parameter]) -> None:
         for name in (*self.connections, *self.whole):
             if name not in described:
-                near = get_close_matches(name, described, 3, 0.0)
                 raise SelectionMismatchError(
                     f'the selection names {name!r}, which the backbone {type(backbone).__name__} does not have; '
-                    f'nearest: {", ".join(near)}; it was made for another architecture'
+                    f'nearest: {nearest(name, described) or "there is none"}; it was made for another architecture'
                 )
         for name, connections in self.connections.items():
             layout = described[name].layout

@@ -1,8 +1,8 @@
-"""What a module's code does with its own parameters, read from the source of its methods.
+"""How a module uses its own parameters, read from the source of its methods.
 
-A class that no rule names still says what its parameters are: it multiplies by a gain, adds a bias, expands a token to
-the batch, and divides by a statistic of its input where it normalises. Attributes of ``self`` are followed within one
-method, through views, elementwise functions and local names. Where a class has no source, nothing is known of it.
+The code of a class without a rule shows the roles of its parameters: it multiplies by a gain, adds a bias, expands a
+token to the batch, and divides by a statistic of its input if it normalises. Attributes of ``self`` are followed within
+one method, through views, elementwise functions and local names. A class without source tells nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .source import functions, is_attribute, is_self, methods, name_of, parents,
 
 
 class Use(StrEnum):
-    """What happens to a parameter."""
+    """One way in which code uses a parameter."""
 
     MULTIPLIED = 'multiplied'
     ADDED = 'added'
     EXPANDED = 'expanded'
-    """To the size of a batch."""
+    """Expanded to the size of the batch."""
     TOKEN = 'token'
     """Joined to a sequence or written into it, with a dimension added before."""
     GATHERED = 'gathered'
@@ -54,7 +54,7 @@ _ADD, _ADD_TO, _MULTIPLY = {'add'}, {'addmm', 'addbmm', 'baddbmm', 'addcmul'}, {
 
 
 def uses(owner: nn.Module) -> dict[str, frozenset[Use]]:
-    """Attribute of ``owner`` to its uses in the methods of its class and the bases, the constructors aside."""
+    """Uses of each attribute of ``owner`` in the methods of its class and bases, except constructors."""
     return _uses(_class_of(owner))
 
 
@@ -64,14 +64,14 @@ def normalises(owner: nn.Module) -> bool:
 
 
 def statistic_dims(owner: nn.Module) -> frozenset[int]:
-    """Dimensions that the methods of ``owner`` take statistics over, as far as they stand there as numbers."""
+    """Dimensions over which the methods of ``owner`` take statistics, if written as numbers."""
     return _statistic_dims(_class_of(owner))
 
 
 def reads_weights(owner: nn.Module) -> dict[str, bool]:
-    """Child of ``owner`` whose ``weight`` its forward computes with, to whether it has code that calls the child too.
+    """Children whose ``weight`` the forward of ``owner`` reads, to whether the code calls the child too.
 
-    Of a child that is called, only reading it for a linear map with another bias than its own counts.
+    For a child that is called, reading counts only if it serves a linear map with another bias.
     """
     return _reads_weights(_class_of(owner))
 

@@ -1,15 +1,13 @@
 """Training of single connections. Needs only torch."""
 
-from .accounting import saved_bytes
-from .base import SparseTraining
 from .compact import CompactTraining
-from .lean import FusedAttention, LeanOption, start_options
-from .masked import MaskedTraining
+from .lean import FusedAttention, LeanOption, saved_bytes, start_options
+from .masked import MaskedTraining, SparseTraining
 from .optimizer_steps import StepWatcher, UnstartedError, guard, lift, unwatch_steps, watch_steps
-from .places import Places
 from .recomputation import Recomputation
 from .registered import ChosenConnections, registered_in, unregister
 from .routes import Route
+from .weight import WeightIndex
 
 __all__ = [
     'ChosenConnections',
@@ -17,12 +15,12 @@ __all__ = [
     'FusedAttention',
     'LeanOption',
     'MaskedTraining',
-    'Places',
     'Recomputation',
     'Route',
     'SparseTraining',
     'StepWatcher',
     'UnstartedError',
+    'WeightIndex',
     'guard',
     'lift',
     'registered_in',

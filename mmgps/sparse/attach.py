@@ -1,4 +1,4 @@
-"""How the gradient of a few numbers of a weight is made from what the layer's own operation gives anyway."""
+"""Attach trained values to the output of a layer: backward computes their gradient."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from .derived import Derivation, derivation_of
 from .routes import Route
 
 
-class Plan(Protocol):
-    """What one layer keeps of its input, and how it makes the gradient of its values from it."""
+class GradientPlan(Protocol):
+    """How one layer computes the gradient of its values, and what it saves of its input for that."""
 
     route: Route
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
-        """What has to be kept of the input ``x``, as it came into the layer.
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
+        """The part of the input ``x`` that :meth:`gradient` needs.
 
         Args:
-            x: The input.
-            bias: Whether the gradient of the layer's bias is wanted too.
+            x: The input of the layer.
+            bias: Whether the gradient of the layer's bias is needed too.
         """
         ...
 
-    def keep_mapped(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
-        """What :meth:`keep` gives of ``then(x)``, where ``then`` is an elementwise function."""
-        return self.keep(then(x), bias)
+    def saved_mapped_input(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
+        """:meth:`saved_input` of ``then(x)``, where ``then`` is an elementwise function."""
+        return self.saved_input(then(x), bias)
 
-    def lay_out(self, dy: Tensor) -> Tensor:
-        """``dy`` in memory as :meth:`gradient` and the layer's own backward read it, so that it is copied once."""
+    def contiguous_grad(self, dy: Tensor) -> Tensor:
+        """``dy`` in the memory layout that :meth:`gradient` and the layer's own backward read: one copy serves both."""
         ...
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
-        """The gradient of the values, ``[chosen]``, and that of the bias, from that of the layer's output."""
+        """Gradients of the values, ``[chosen]``, and of the bias, from the gradient ``dy`` of the layer's output."""
         ...
 
 
@@ -56,11 +56,11 @@ class _Attach(torch.autograd.Function):
         x: Tensor,
         values: Tensor,
         bias: Tensor | None,
-        plan: Plan,
+        plan: GradientPlan,
         derived: Derivation | None,
     ) -> Tensor:
         if derived is None:
-            ctx.save_for_backward(plan.keep(x, bias is not None).to(y.dtype))
+            ctx.save_for_backward(plan.saved_input(x, bias is not None).to(y.dtype))
         else:
             ctx.save_for_backward(*derived.sources)
         ctx.derived = None if derived is None else replace(derived, sources=())
@@ -74,17 +74,17 @@ class _Attach(torch.autograd.Function):
             (kept,) = ctx.saved_tensors
         else:
             kept = _kept_late(ctx.plan, ctx.derived, ctx.saved_tensors, ctx.bias).to(dy.dtype)
-        dy = ctx.plan.lay_out(dy)
+        dy = ctx.plan.contiguous_grad(dy)
         values, bias = ctx.plan.gradient(dy, kept, ctx.bias)
         return dy, None, values.view(ctx.shape), bias, None, None
 
 
-def _kept_late(plan: Plan, derived: Derivation, sources: tuple[Tensor, ...], bias: bool) -> Tensor:
-    """What ``plan`` keeps of its input, taken in backward from the input made again."""
+def _kept_late(plan: GradientPlan, derived: Derivation, sources: tuple[Tensor, ...], bias: bool) -> Tensor:
+    """The saved input of ``plan``, taken in backward from the recomputed input."""
     made = derived.make(*sources)
     if derived.pointwise is None:
-        return plan.keep(made, bias)
-    return plan.keep_mapped(made, bias, derived.pointwise)
+        return plan.saved_input(made, bias)
+    return plan.saved_mapped_input(made, bias, derived.pointwise)
 
 
 # not in every version of torch that is supported
@@ -92,26 +92,26 @@ _is_exporting: Callable[[], bool] = getattr(torch.compiler, 'is_exporting', torc
 
 
 def recorded() -> bool:
-    """Whether a trace, an export or ``torch.fx`` records what runs, as a graph that computes and never trains."""
+    """Whether a trace, an export or ``torch.fx`` records the operations, for a graph that is never trained."""
     tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call]
     return tracing or _is_exporting() or getattr(_symbolic_trace, '_is_fx_tracing_flag', False)
 
 
-def wanted(values: Tensor) -> bool:
-    """Whether the gradient of ``values`` is."""
+def needs_grad(values: Tensor) -> bool:
+    """Whether ``values`` needs a gradient."""
     return torch.is_grad_enabled() and values.requires_grad and not recorded()
 
 
 def constant(weight: Tensor) -> Tensor:
-    """``weight`` without its own gradient, which is that of whoever else reads it.
+    """``weight`` as a constant: its own gradient comes from other readers only.
 
-    Where no gradient is recorded it stays itself, so that a mode that watches for reads of it sees this one, and in a
-    trace or an export, which never trains.
+    If no gradient is recorded, and in a trace or an export, the weight itself is returned, so that a mode that watches
+    reads of the weight sees this one.
     """
     return weight.detach() if torch.is_grad_enabled() and not recorded() else weight
 
 
-def attach(y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
-    """``y``, the output of a layer for ``x``, made to depend on ``values``, and on ``bias`` where one is given."""
+def attach(y: Tensor, x: Tensor, values: Tensor, bias: Tensor | None, plan: GradientPlan) -> Tensor:
+    """The output ``y`` of a layer for ``x``, made to depend on ``values`` and, if given, on ``bias``."""
     attached: Tensor = _Attach.apply(y, x, values, bias, plan, derivation_of(x))  # type: ignore[no-untyped-call]
     return attached

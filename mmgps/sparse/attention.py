@@ -1,7 +1,8 @@
-"""``nn.MultiheadAttention``, which never calls its output projection and packs three weights into one.
+"""Train connections of ``nn.MultiheadAttention``, which packs three weights into one and never calls its projections.
 
-Its own code runs, with one name bound anew: what it calls ``linear`` also attaches the gradient of the values. So the
-mathematics, the masks, the dropout and the fast inference path are those of the installed torch.
+The code of the installed torch runs with one name rebound: its ``linear`` also attaches the gradient of the values. So
+mathematics, masks, dropout and the fast inference path are torch's own. ``F.scaled_dot_product_attention`` replaces it
+where the caller drops the attention weights: it does not save them, only queries, keys, values and output.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attach import constant, wanted
-from .forward import OwnForward, no_hook, runs_forward_of
-from .fused_attention import is_self_attention, self_attention
+from mmgps.rewiring import OwnForward, no_hook, runs_forward_of
+
+from .attach import constant, needs_grad
+from .derived import Derivation, identity, mark_derived
 from .linear import LinearPlan, attached_linear, dense_linear, linear_plan
 from .routes import Route
 from .weight import TrainedWeight
@@ -30,13 +32,13 @@ def runs_natively(owner: nn.Module) -> bool:
 
 
 class Projection:
-    """A weight of the attention and the plans for what is read of it at once: all of its rows, or some.
+    """A weight of the attention, with a plan for each set of rows that is read at once.
 
-    They are made before the first forward: a compiled one finds nothing to make.
+    The plans exist before the first forward, so a compiled forward has none to create.
 
     Args:
         weight: The weight.
-        packed: Whether it holds query, key and value projections, of which two or one may be read at once.
+        packed: Whether it holds the query, key and value projections; one or two of them may be read at once.
     """
 
     def __init__(self, weight: TrainedWeight, packed: bool) -> None:
@@ -47,23 +49,23 @@ class Projection:
         self._parts = {part: self._planned(*part) for part in [(0, neurons), *parts]}
 
     def __call__(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
-        """The linear map by ``w``, the rows of the weight from ``start``, that depends on the values in them."""
+        """The linear map by ``w``, rows of the weight from ``start``; depends on the values in these rows."""
         entries, plan = self._parts[start, start + len(w)]
         values: Tensor = self.weight.values
-        if plan is None or not wanted(values):
+        if plan is None or not needs_grad(values):
             return F.linear(x, constant(w), b)
         if entries != (0, len(self.weight)):
             values = values.reshape(-1)[entries[0] : entries[1]]
         return attached_linear(x, w, b, values, plan)
 
     def route(self) -> Route:
-        """That of a call with all rows."""
+        """The route of a call with all rows."""
         _, plan = self._parts[0, self.weight.layout.neurons]
         assert plan is not None, 'a weight of which nothing is trained is not installed'
         return plan.route
 
     def _planned(self, start: int, stop: int) -> tuple[tuple[int, int], LinearPlan | None]:
-        """First and last of the values in the rows, which are consecutive; their plan, None if there are none."""
+        """Range of the values in the consecutive rows, and their plan; None if the rows have no values."""
         rows = self.weight.rows
         first, last = int((rows < start).sum()), int((rows < stop).sum())
         if first == last:
@@ -73,7 +75,7 @@ class Projection:
 
 
 class _Rows(threading.local):
-    """The next row of the packed weight, in each thread."""
+    """The next row of the packed weight, per thread."""
 
     next = 0
 
@@ -92,7 +94,7 @@ class ProjectingForward(OwnForward, ABC):
         self._forward = attention_code(self._linear, **names)
         self._read, self._compiled_read = _Rows(), 0
         self.fused = False
-        """Whether the caller drops the attention weights, so that none are made."""
+        """Whether the caller drops the attention weights, so that none are computed."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._count(0)
@@ -126,7 +128,7 @@ class ProjectingForward(OwnForward, ABC):
         return self.project(x, w, b, start)
 
     def _count(self, row: int) -> None:
-        """Keep that ``row`` of the packed weight is read next in this thread, of which a compiler knows but one."""
+        """Note that ``row`` of the packed weight is read next in this thread; a compiler knows only one thread."""
         if torch.compiler.is_compiling():
             self._compiled_read = row
         else:
@@ -137,10 +139,10 @@ class ProjectingForward(OwnForward, ABC):
         """The linear map by ``w``.
 
         Args:
-            x: Its input.
-            w: A weight of the module, or rows of the packed one.
+            x: The input.
+            w: A weight of the module, or rows of the packed weight.
             b: The bias.
-            start: First of those rows.
+            start: Index of the first of these rows.
         """
 
 
@@ -149,7 +151,7 @@ class AttentionForward(ProjectingForward):
 
     Args:
         owner: The module.
-        weights: Those of its weights that are trained, among them that of its output projection.
+        weights: Its trained weights, the one of the output projection included.
     """
 
     def __init__(self, owner: nn.MultiheadAttention, weights: Sequence[TrainedWeight]) -> None:
@@ -190,7 +192,7 @@ def attention_code(linear: Callable[..., Tensor], **names: Any) -> Callable[...,
 
     Args:
         linear: In place of ``F.linear``; gets the packed weight or consecutive rows of it.
-        names: Other names of torch's module that the forward is to see bound anew.
+        names: Other names of torch's module to rebind.
     """
     inner = F.multi_head_attention_forward
     parts = {name: _rebound(getattr(F, name), linear=linear) for name in ('_in_projection_packed', '_in_projection')}
@@ -207,7 +209,7 @@ def _never(_: object) -> bool:
 
 
 def _rebound(function: Any, **names: Any) -> Any:
-    """``function`` with some of its global names bound to something else.
+    """A copy of ``function`` with some of its global names rebound.
 
     Its scope has no ``__name__``: torch.compile would look the names up in the module of that name.
     """
@@ -216,3 +218,58 @@ def _rebound(function: Any, **names: Any) -> Any:
     copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
+
+
+KEEPS_OUTPUT = (
+    'ScaledDotProductFlashAttention',
+    'ScaledDotProductEfficientAttention',
+    'ScaledDotProductCudnnAttention',
+)
+"""Prefixes of the names of torch's operations that save their output for backward."""
+
+
+def is_self_attention(owner: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether ``owner`` computes self-attention on a batch, with one packed projection and nothing else."""
+    packed = owner.in_proj_weight is not None and owner.bias_k is None and not owner.add_zero_attn
+    return packed and query.dim() == 3 and _same(query, key) and _same(query, value)
+
+
+def self_attention(owner: nn.MultiheadAttention, linear: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """The output of ``owner`` for ``x`` as queries, keys and values, in its layout.
+
+    The projections read the tokens image by image, as callers hold them in memory whatever ``batch_first`` says. Under
+    dropout the random numbers differ from those of torch's code with weights.
+
+    Args:
+        owner: The module.
+        linear: Computes the linear maps of ``owner``, the packed one first.
+        x: ``[batch, tokens, width]``, or ``[tokens, batch, width]`` without ``batch_first``.
+    """
+    x = x if owner.batch_first else x.transpose(0, 1)
+    images, tokens, width = x.shape
+    heads = (images, tokens, owner.num_heads, owner.head_dim)
+    packed = linear(x, owner.in_proj_weight, owner.in_proj_bias)
+    q, k, v = (part.view(heads).transpose(1, 2) for part in packed.chunk(3, dim=-1))
+    attended = F.scaled_dot_product_attention(q, k, v, dropout_p=owner.dropout if owner.training else 0.0)
+    if not torch.compiler.is_compiling() and _maker(attended).startswith(KEEPS_OUTPUT):
+        mark_derived(attended, Derivation((attended.detach(),), identity))
+    y = linear(attended.transpose(1, 2).reshape(images, tokens, width), owner.out_proj.weight, owner.out_proj.bias)
+    return y if owner.batch_first else y.transpose(0, 1)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether ``b`` is ``a``, or the same view of the same tensor: mmcv transposes one tensor three times."""
+    if a is b:
+        return True
+    if torch.compiler.is_compiling() or a._base is None or a._base is not b._base:
+        return False
+    return _layout(a) == _layout(b)
+
+
+def _layout(x: Tensor) -> tuple[object, ...]:
+    return x.shape, x.stride(), x.storage_offset(), x.dtype, x.requires_grad, _maker(x)
+
+
+def _maker(x: Tensor) -> str:
+    """The operation of torch that made ``x``, '' where it has no gradient."""
+    return '' if x.grad_fn is None else x.grad_fn.name()

@@ -1,4 +1,4 @@
-"""Compact training: the chosen numbers of a weight are one small parameter, at about the cost of bias tuning."""
+"""Compact training: the chosen numbers of a weight form one small parameter, at about the cost of bias tuning."""
 
 from __future__ import annotations
 
@@ -8,27 +8,19 @@ from types import TracebackType
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
+from mmgps.rewiring import Call
 from mmgps.selection import Selection
 
-from .forward import Call
+from .changes import LateComparisons, values_and_agreed, weights_and_agreed, with_changed_values, with_changed_weights
 from .install import Handle, Installer
 from .optimizer_steps import lift
 from .optimizers import check_elementwise
-from .reduce import average_gradients
 from .registered import register, unregister
 from .routes import Route
-from .shard import is_sharded
-from .weight import (
-    TrainedWeight,
-    different_bits,
-    values_and_agreed,
-    weights_and_agreed,
-    with_changed_values,
-    with_changed_weights,
-)
+from .weight import TrainedWeight, is_sharded
 
 
 class CompactTraining:
@@ -120,7 +112,7 @@ class CompactTraining:
             *(weight.after_backward(partial(self._check_seen, weight)) for weight in self._weights),
         ]
         # DDP, which wraps the network between here and the first forward, must not reduce gradients of the weights
-        if not (registered or _in_processes()) or any(is_sharded(weight.dense) for weight in self._weights):
+        if not _in_processes() or any(is_sharded(weight.dense) for weight in self._weights):
             self.watch_weights()
 
     def watch_weights(self) -> None:
@@ -236,42 +228,6 @@ class CompactTraining:
             raise RuntimeError(_unseen(weight))
 
 
-class LateComparisons:
-    """Comparisons made on a device whose results are read one step later, so that no step waits for the device."""
-
-    def __init__(self) -> None:
-        self._recent: list[Tensor] = []
-        self._due: list[Tensor] = []
-
-    def add(self, ones: Sequence[Tensor], others: Sequence[Tensor]) -> None:
-        """Compare each tensor of ``ones`` with its counterpart, bit by bit; nothing while a CUDA graph is captured."""
-        if not _capturing():
-            self._recent += different_bits(ones, others)
-
-    def check(self, everything: bool = False) -> None:
-        """Read the results of the previous step, or all of them.
-
-        Raises:
-            RuntimeError: If numbers differed.
-        """
-        if _capturing():
-            return
-        found, self._due = self._due, self._recent
-        self._recent = []
-        if everything:
-            found, self._due = found + self._due, []
-        if any(bool(flag) for flag in found):
-            raise RuntimeError(
-                'chosen numbers were changed between two steps in a way that torch does not count (through .data), in '
-                'a weight or in the parameter that the optimizer holds for it, and the last step did not see it; write '
-                'under torch.no_grad() without .data, or use mmgps.MaskedTraining'
-            )
-
-
-def _capturing() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-
-
 def _in_processes() -> bool:
     return dist.is_available() and dist.is_initialized()
 
@@ -304,3 +260,35 @@ def _check_place(weight: TrainedWeight) -> None:
             f'{weight.name} is on {now[0]} as {now[1]}, its values were built on {built[0]} as {built[1]}; '
             'move and convert the backbone before building CompactTraining'
         )
+
+
+@torch.no_grad()
+def average_gradients(values: Sequence[nn.Parameter]) -> None:
+    """Average the gradients over all processes, as one buffer per type and device, in the order of ``values``.
+
+    A gradient that some processes do not have counts as zero there; one that none has stays absent.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return
+    groups: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = {}
+    for value in values:
+        groups.setdefault((value.dtype, value.device), []).append(value)
+    for members in groups.values():
+        _average(members)
+
+
+def _average(values: Sequence[nn.Parameter]) -> None:
+    present = values[0].new_tensor([float(value.grad is not None) for value in values])
+    parts = [value.grad if value.grad is not None else torch.zeros_like(value) for value in values]
+    buffer = torch.cat([part.reshape(-1) for part in parts] + [present])
+    dist.all_reduce(buffer)
+    buffer /= dist.get_world_size()
+    sizes = [value.numel() for value in values]
+    *averages, present = torch.split(buffer, [*sizes, len(values)])
+    missing = [at for at, value in enumerate(values) if value.grad is None]
+    anywhere = present.tolist() if missing else []
+    for at, (value, average) in enumerate(zip(values, averages, strict=True)):
+        if value.grad is not None:
+            value.grad.copy_(average.view_as(value))
+        elif anywhere[at]:
+            value.grad = average.view_as(value).clone()

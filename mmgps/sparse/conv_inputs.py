@@ -1,20 +1,88 @@
-"""What a convolution keeps of its input, and the selected inputs that are made from it."""
+"""Inputs of a convolution: its geometry, the channels that are saved, and the selected inputs read from them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from .routes import MOSTLY
-from .windows import Geometry
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The geometry of a convolution.
+
+    Args:
+        kernel: Size of the kernel, one number per spatial dimension, as are stride and dilation.
+        stride: Steps between outputs.
+        dilation: Steps between kernel positions.
+        padding: In the order of ``torch.nn.functional.pad``: last dimension first, before and after.
+        mode: Padding mode of ``torch.nn.functional.pad``.
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[int, ...]
+    mode: str = 'constant'
+
+    @property
+    def plain(self) -> bool:
+        """Whether each output position reads only the input at the same position."""
+        return {*self.kernel, *self.stride} == {1} and not any(self.padding)
+
+    def padded(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.padding, self.mode) if any(self.padding) else x
+
+    def windows(self, x: Tensor, outputs: Sequence[int]) -> Tensor:
+        """View the padded ``x [batch, channels, *size]`` as ``[batch, channels, *kernel, *outputs]``.
+
+        No stride of ``x`` is read: a compiler may change the memory layout after tracing.
+        """
+        dims = len(self.kernel)
+        moves = zip(self.kernel, self.dilation, self.stride, outputs, strict=True)
+        for dim, (kernel, dilation, stride, count) in enumerate(moves, 2):
+            x = x.unfold(dim, dilation * (kernel - 1) + 1, stride).narrow(dim, 0, count)
+            x = x[..., ::dilation] if dilation > 1 else x
+        return x.permute(0, 1, *range(2 + dims, 2 + 2 * dims), *range(2, 2 + dims))
+
+    def outputs(self, padded: Sequence[int]) -> list[int]:
+        """Output size for a padded input size."""
+        reach = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
+        return [(n - r) // s + 1 for n, r, s in zip(padded, reach, self.stride, strict=True)]
+
+
+def geometry_of(owner: nn.Module) -> Geometry:
+    """The geometry of a convolution; for a transposed one, that of the convolution that it reverses."""
+    kernel, stride, dilation = (tuple(getattr(owner, name)) for name in ('kernel_size', 'stride', 'dilation'))
+    mode = str(owner.padding_mode)
+    return Geometry(kernel, stride, dilation, _padding(owner), 'constant' if mode == 'zeros' else mode)
+
+
+def _padding(owner: nn.Module) -> tuple[int, ...]:
+    """The padding that torch reads in forward: ``padding``, which a network may change after construction, or the value
+    derived from it during construction.
+    """
+    padding: Any = owner.padding
+    if owner.padding_mode == 'zeros' and not isinstance(padding, str):
+        return tuple(side for size in reversed(padding) for side in (size, size))
+    return tuple(getattr(owner, '_reversed_padding_repeated_twice'))  # noqa: B009
+
+
+def one_padding(padding: Sequence[int]) -> list[int] | None:
+    """Symmetric padding, first dimension first; None if the two sides differ."""
+    sides = [(padding[at], padding[at + 1]) for at in range(0, len(padding), 2)][::-1]
+    return [before for before, _ in sides] if all(a == b for a, b in sides) else None
 
 
 @dataclass(frozen=True)
 class Taps:
-    """What chosen connections read: a channel and a position of the kernel each.
+    """The inputs that chosen connections read: a channel and a kernel position each.
 
     Args:
         channels: Input channel, counted over all groups, int64 ``[count]``.
@@ -32,7 +100,7 @@ class Taps:
 
 @dataclass(frozen=True)
 class Kept:
-    """The input channels that some neuron selects; all of them, by reference, where that is most."""
+    """The input channels that some neuron selects; all channels, by reference, if most are selected."""
 
     channels: Tensor
     total: int
@@ -56,13 +124,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class Source:
-    """What is kept of the input of a convolution, and the selected inputs made from it.
+    """The saved part of the input of a convolution, and the selected inputs read from it.
 
     Args:
-        geometry: Of the convolution.
-        kept: The channels.
+        geometry: Geometry of the convolution.
+        kept: The saved channels.
         taps: The distinct selected inputs, among the kept channels.
-        early: Whether they are read in forward, where that is less to keep than whole channels.
+        early: Whether they are read in forward, which saves less than whole channels would.
     """
 
     geometry: Geometry
@@ -70,7 +138,7 @@ class Source:
     taps: Taps
     early: bool
 
-    def keep(self, x: Tensor) -> Tensor:
+    def saved_input(self, x: Tensor) -> Tensor:
         """``[batch, distinct, *outputs]`` or ``[batch, channels, *size]``."""
         x = batched(x, self.geometry)
         channels = self.kept.of(x)
@@ -88,7 +156,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SelectedInputs:
-    """Selected inputs ``[batch, distinct, positions]``, copied a part at a time where they are still windows."""
+    """Selected inputs ``[batch, distinct, positions]``, copied in parts while they are still windows."""
 
     source: Tensor
     taps: Taps | None
@@ -106,3 +174,23 @@ class SelectedInputs:
 def batched(x: Tensor, geometry: Geometry) -> Tensor:
     """``x`` with a batch dimension."""
     return x if x.dim() == len(geometry.kernel) + 2 else x.unsqueeze(0)
+
+
+def weight_gradient(
+    dy: Tensor, x: Tensor, shape: tuple[int, ...], geometry: Geometry, padding: list[int], groups: int, transposed: bool
+) -> Tensor:
+    """The gradient of the whole weight, of ``shape``, of a convolution, by the native operation."""
+    stand_in = dy.new_empty(1).expand(shape)
+    outputs = _outputs_of_transposed(x, geometry, padding) if transposed else list(dy.shape[2:])
+    beyond = [found - least for found, least in zip(dy.shape[2:], outputs, strict=True)]
+    stride, dilation, mask = list(geometry.stride), list(geometry.dilation), [False, True, False]
+    native = torch.ops.aten.convolution_backward
+    _, whole, _ = native(dy, x, stand_in, None, stride, padding, dilation, transposed, beyond, groups, mask)
+    gradient: Tensor = whole
+    return gradient
+
+
+def _outputs_of_transposed(x: Tensor, geometry: Geometry, padding: list[int]) -> list[int]:
+    """The minimum size of the output; a caller may ask for more by ``output_padding`` or ``output_size``."""
+    sizes = zip(x.shape[2:], geometry.kernel, geometry.stride, geometry.dilation, padding, strict=True)
+    return [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, d, p in sizes]

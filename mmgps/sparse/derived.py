@@ -1,9 +1,8 @@
-"""Tensors that backward can make again from others, which autograd keeps anyway.
+"""Tensors that backward can recompute from others, which autograd saves anyway.
 
-A layer norm keeps its input, so its output need not be kept as well for the linear layer behind it. What makes such an
-output marks it with its :class:`Derivation`; what would keep it keeps the sources of the derivation instead, which are
-stored once however many keep them. A mark follows the tensor into its views, and is void once numbers were changed in
-place.
+A layer norm saves its input, so the linear layer behind it need not save the output of the norm. The producer of such
+an output marks it with its :class:`Derivation`; a consumer saves the sources of the derivation instead, which are
+stored once for all consumers. A mark also holds for views of the tensor, and becomes void when numbers change in place.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ Make = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Derivation:
-    """How a tensor is made again.
+    """The recipe to recompute a tensor.
 
     Args:
-        sources: Detached tensors that autograd keeps anyway.
+        sources: Detached tensors that autograd saves anyway.
         make: ``make(*sources)`` is the tensor.
-        pointwise: Where it is an elementwise function of ``make(*sources)``, that function: some of its numbers are
-            then made from as many numbers. None where ``make`` gives the tensor itself.
+        pointwise: The elementwise function that turns ``make(*sources)`` into the tensor, so that a part of the tensor
+            needs only the same part of ``make``. None if ``make`` gives the tensor itself.
         product: Whether a matrix product is part of ``make``.
     """
 
@@ -40,7 +39,7 @@ class Derivation:
 
 @dataclass(frozen=True)
 class _Marked:
-    """A derivation with what it holds for: versions, and the layout of the marked tensor."""
+    """A derivation with the versions and the layout for which it is valid."""
 
     derivation: Derivation
     version: int
@@ -50,7 +49,7 @@ class _Marked:
 
 
 def mark_derived(y: Tensor, derivation: Derivation) -> None:
-    """Let ``y``, all of the tensor that it may be a view of, and its views be known to be made by ``derivation``."""
+    """Mark ``y`` and its views as recomputable by ``derivation``; a partial view is not marked."""
     if y.numel() != _root(y).numel():
         return
     versions = tuple(source._version for source in derivation.sources)
@@ -58,9 +57,9 @@ def mark_derived(y: Tensor, derivation: Derivation) -> None:
 
 
 def derivation_of(x: Tensor) -> Derivation | None:
-    """How ``x`` is made again, None if it is not known to be cheaper than keeping it.
+    """The derivation of ``x``; None if saving it is not known to cost more than recomputing it.
 
-    Within ``torch.compile`` nothing is: the compiler decides by itself what it makes again.
+    Always None within ``torch.compile``, which decides itself what to recompute.
     """
     if torch.compiler.is_compiling():
         return None
@@ -75,11 +74,11 @@ def derivation_of(x: Tensor) -> Derivation | None:
 
 
 class InAutocast:
-    """``function`` under the autocast of now, whenever it is called.
+    """``function`` under the autocast of the time of construction, whenever it is called.
 
     Args:
-        function: Makes a tensor.
-        device: Type of the device whose autocast counts.
+        function: Computes a tensor.
+        device: Device type of the autocast.
     """
 
     def __init__(self, function: Make, device: str) -> None:
@@ -93,7 +92,7 @@ class InAutocast:
 
 @dataclass(frozen=True)
 class _View:
-    """A view of what ``make`` makes, which lies in memory as it did in forward."""
+    """A view of the result of ``make``, with the memory layout of the forward pass."""
 
     make: Make
     made: tuple[int, ...]
@@ -106,6 +105,11 @@ class _View:
         if y.stride() != self.made:
             y = torch.empty_strided(y.shape, self.made, dtype=y.dtype, device=y.device).copy_(y)
         return y.as_strided(self.shape, self.stride, y.storage_offset() + self.offset)
+
+
+def identity(x: Tensor) -> Tensor:
+    """``x``: the ``make`` of a tensor that autograd saves itself."""
+    return x
 
 
 def _root(x: Tensor) -> Tensor:

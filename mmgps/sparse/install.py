@@ -1,4 +1,4 @@
-"""Which layer gets which plan."""
+"""Install the forwards that compute the gradients of the values, layer by layer."""
 
 from __future__ import annotations
 
@@ -7,31 +7,26 @@ from typing import Protocol
 
 from torch import nn
 
-from mmgps.selection.roles import CONVOLUTIONS, TRANSPOSED
+from mmgps.rewiring import TRANSPOSED, computes_natively
 
 from .attention import AttentionForward, runs_natively
-from .conv import ConvForward, conv_plan
-from .forward import runs_forward_of
+from .conv import ConvForward, conv_plan, transposed_plan
 from .linear import LinearForward
-from .routes import Kind, Route
-from .transposed import transposed_plan
+from .routes import GradientKernel, Route
 from .weight import TrainedWeight
-
-# Where a forward is defined that computes torch's operation on the layer's input as it comes.
-NATIVE_FORWARDS = {'torch.nn.modules.linear', 'torch.nn.modules.conv', 'mmcv.cnn.bricks.wrappers'}
 
 
 class Handle(Protocol):
-    """Something installed."""
+    """An installed change that can be removed."""
 
     def remove(self) -> None: ...
 
 
 class Installer:
-    """Installs on every owner of every weight what makes the gradient of its values.
+    """Installs a forward on every owner of a trained weight that computes natively.
 
-    An owner that computes in a way of its own gets nothing: the weight that it reads sends its own gradient back
-    (:meth:`TrainedWeight.watch`), which is called the fallback.
+    Any other owner is left alone: the weight receives its own gradient, from which the chosen numbers are picked
+    (:meth:`TrainedWeight.watch`). This is the fallback.
 
     Args:
         weights: The trained weights.
@@ -68,7 +63,7 @@ class Installer:
     def _install_layer(self, owner: nn.Module, weight: TrainedWeight, native: bool) -> None:
         if not native:
             fan_in = weight.layout.fan_in
-            self._note({weight.name: Route(Kind.FALLBACK, fan_in, fan_in, len(weight))})
+            self._note({weight.name: Route(GradientKernel.FALLBACK, fan_in, fan_in, len(weight))})
             return
         if isinstance(owner, nn.Linear):
             forward: LinearForward | ConvForward = LinearForward(owner, weight)
@@ -83,16 +78,8 @@ class Installer:
             self.routes.setdefault(name, route)
 
 
-def computes_natively(owner: nn.Module) -> bool:
-    """Whether ``owner`` is a linear layer or convolution that runs torch's operation on its weight and its input.
-
-    One that computes with a standardised weight, or pads its input itself, does not: only the fallback is right there.
-    """
-    return isinstance(owner, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)) and runs_forward_of(owner, NATIVE_FORWARDS)
-
-
 def fused_convolutions(backbone: nn.Module) -> Iterator[nn.Module]:
-    """Those that mmcv's ``ConvModule`` computes in one with the norm behind them, by swapping their forward."""
+    """Convolutions that mmcv's ``ConvModule`` fuses with the norm behind them, by swapping their forward."""
     for module in backbone.modules():
         if getattr(module, 'efficient_conv_bn_eval_forward', None) is not None:
             yield module.get_submodule('conv')

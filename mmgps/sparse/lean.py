@@ -1,30 +1,28 @@
-"""Options that take time or memory off a step of any method, and round otherwise than without."""
+"""Options that reduce the time or memory of a step of any method; results differ by rounding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from mmgps.architectures import DROP_WEIGHTS
+from mmgps.rewiring import type_name
 
 from .attention import PlainAttention, ProjectingForward, runs_natively
 from .install import Handle
 
-DROP_WEIGHTS = {
-    'mmcv.cnn.bricks.transformer.MultiheadAttention',
-    'mmseg.models.backbones.mit.EfficientMultiheadAttention',
-}
-"""Modules that take the first result of the ``nn.MultiheadAttention`` below them and drop the second."""
-
 
 class LeanOption(Protocol):
-    """Changes how a network with its method in place computes, and not what, but for rounding.
+    """Changes how a network computes, but not its results, except for rounding.
 
     Names, state dict, copies and pickles of the network stay those of the base.
     """
 
     def start(self, backbone: nn.Module) -> None:
-        """Begin; called after the method, and the training of its connections, are in place.
+        """Begin; called when the method and the training of its connections are in place.
 
         Raises:
             ValueError: If ``backbone`` has nothing to change.
@@ -32,16 +30,16 @@ class LeanOption(Protocol):
         ...
 
     def report(self) -> str:
-        """What the table at the start of training says of it."""
+        """The line about this option in the table at the start of training."""
         ...
 
     def close(self) -> None:
-        """Leave the network as :meth:`start` found it."""
+        """Restore the network to its state before :meth:`start`."""
         ...
 
 
 def start_options(options: Sequence[LeanOption], backbone: nn.Module) -> None:
-    """Start ``options`` in their order; if one is refused, leave ``backbone`` as it was."""
+    """Start ``options`` in order; if one is refused, leave ``backbone`` unchanged."""
     try:
         for option in options:
             option.start(backbone)
@@ -54,12 +52,12 @@ def start_options(options: Sequence[LeanOption], backbone: nn.Module) -> None:
 class FusedAttention:
     """Attention by ``F.scaled_dot_product_attention`` where the caller drops the attention weights.
 
-    Works inside ``nn.MultiheadAttention``, whatever is trained or put in place there. Masks, dropout and all else go
-    through torch's own code, asked for no weights; plain self-attention has a shorter way.
+    Works inside ``nn.MultiheadAttention``, whatever is trained or injected there. Plain self-attention takes a shorter
+    way; everything else, with masks and dropout, goes through torch's own code, called without weights.
 
     Args:
-        callers: Qualified names of classes, beside those that are known, which call a ``nn.MultiheadAttention`` that
-            is a child of theirs and drop the second result.
+        callers: Qualified names of further classes that call a child ``nn.MultiheadAttention`` and drop the second
+            result.
     """
 
     def __init__(self, callers: Sequence[str] = ()) -> None:
@@ -94,7 +92,7 @@ class FusedAttention:
 
     def _nothing(self, backbone: nn.Module) -> str:
         around = {
-            f'{type(caller).__module__}.{type(caller).__qualname__}'
+            type_name(caller)
             for caller in backbone.modules()
             if any(isinstance(child, nn.MultiheadAttention) for child in caller.children())
         }
@@ -106,7 +104,7 @@ class FusedAttention:
 
 
 class _Fused:
-    """Lets the forward of a method make no weights, until :meth:`remove`."""
+    """Lets the forward of a method compute no attention weights, until :meth:`remove`."""
 
     def __init__(self, forward: ProjectingForward) -> None:
         self._forward = forward
@@ -122,6 +120,33 @@ def _definer(module: nn.Module) -> type:
 
 
 def remove_all(handles: list[Handle]) -> None:
-    """Remove ``handles``, the last one first, and forget them."""
+    """Remove all ``handles``, last first, and clear the list."""
     while handles:
         handles.pop().remove()
+
+
+def saved_bytes(forward: Callable[[], Any], exclude: Iterable[Tensor] = ()) -> int:
+    """Bytes that autograd saves in a forward pass for backward.
+
+    Each storage counts once and in full, however many saved tensors it holds. ``exclude`` leaves out parameters, inputs
+    and other tensors that exist anyway.
+
+    Args:
+        forward: Runs the forward pass and returns an object that holds its graph.
+        exclude: Tensors whose storage does not count.
+    """
+    known = {tensor.untyped_storage().data_ptr() for tensor in exclude}
+    kept: dict[int, tuple[int, Tensor]] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            # held, so that no later tensor gets its address
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor.detach())
+        # detached: an operation that saved its own output would otherwise hold its graph, and the graph it, for good
+        return tensor.detach()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = forward()
+    del result
+    return sum(size for size, _ in kept.values())

@@ -1,4 +1,4 @@
-"""Linear layers."""
+"""Train connections of linear layers: the forward, and plans for the gradient."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attach import Plan, attach, constant, wanted
+from mmgps.rewiring import OwnForward
+
+from .attach import GradientPlan, attach, constant, needs_grad
 from .derived import derivation_of
-from .forward import OwnForward
-from .picking import RowPick, chunks, wide_type
-from .routes import MOSTLY, Kind, Route, Work
+from .routes import MOSTLY, GradientKernel, LayerCost, Route, RowPick, chunks, wide_type
 from .weight import TrainedWeight
 
 
@@ -34,13 +34,13 @@ class LinearForward(OwnForward):
 
 
 def attached_linear(x: Tensor, w: Tensor, b: Tensor | None, values: Tensor, plan: LinearPlan) -> Tensor:
-    """``F.linear(x, w, b)`` that depends on ``values``.
+    """``F.linear(x, w, b)``, made to depend on ``values``.
 
-    The gradient of the bias is a sum over the same positions as that of the values. Where it can be made on the way,
-    the native operation does not read the output's gradient once more for it.
+    The gradient of the bias is a sum over the same positions as that of the values. A plan that computes both saves the
+    native operation from reading the output gradient once more.
     """
     w = constant(w)
-    if not wanted(values):
+    if not needs_grad(values):
         return F.linear(x, w, b)
     if b is None or not b.requires_grad or not plan.makes_bias:
         return attach(_flat_linear(x, w, b), x, values, None, plan)
@@ -48,8 +48,8 @@ def attached_linear(x: Tensor, w: Tensor, b: Tensor | None, values: Tensor, plan
 
 
 def dense_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    """``F.linear(x, w, b)`` with the gradient of the whole weight, that keeps no input that can be made again."""
-    if not wanted(w) or derivation_of(x) is None:
+    """``F.linear(x, w, b)`` with the gradient of the whole weight; saves no input that can be recomputed."""
+    if not needs_grad(w) or derivation_of(x) is None:
         return F.linear(x, w, b)
     trained = b is not None and b.requires_grad
     y = _flat_linear(x, w.detach(), b.detach() if b is not None and trained else b)
@@ -59,8 +59,8 @@ def dense_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
 def _flat_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     """``F.linear`` as one matrix product.
 
-    For a frozen weight torch multiplies batch by batch, which is slow where the batch is long and each part small:
-    ``nn.MultiheadAttention`` hands over ``[tokens, batch, width]``.
+    For a frozen weight torch multiplies batch by batch, which is slow for many small parts:
+    ``nn.MultiheadAttention`` passes ``[tokens, batch, width]``.
     """
     return F.linear(x.reshape(-1, x.shape[-1]), w, b).view(*x.shape[:-1], len(w))
 
@@ -75,29 +75,29 @@ def linear_plan(rows: Tensor, columns: Tensor, neurons: int, fan_in: int) -> Lin
         fan_in: Size of the last dimension of ``x``.
     """
     distinct, places = torch.unique(columns, return_inverse=True)
-    work = Work(neurons, fan_in, len(distinct), len(rows), len(distinct), fan_in, rows.device.type)
+    work = LayerCost(neurons, fan_in, len(distinct), len(rows), len(distinct), fan_in, rows.device.type)
     route = work.route()
-    if route.kind is Kind.COLUMNS:
+    if route.kind is GradientKernel.COLUMNS:
         made = LinearColumns if rows.device.type == 'cpu' else LaunchedColumns
         return made(route, rows + places * neurons, distinct)
-    if route.kind is Kind.DENSE:
+    if route.kind is GradientKernel.DENSE:
         return LinearDense(route, rows, columns, neurons, fan_in)
     if len(distinct) > MOSTLY * fan_in:
         return LinearGather(route, rows, None, columns)
     return LinearGather(route, rows, distinct, places)
 
 
-class LinearPlan(Plan):
+class LinearPlan(GradientPlan):
     """A plan of a linear layer."""
 
     makes_bias = True
 
-    def lay_out(self, dy: Tensor) -> Tensor:
+    def contiguous_grad(self, dy: Tensor) -> Tensor:
         return dy.reshape(-1, dy.shape[-1]).view(dy.shape)
 
 
 class LinearColumns(LinearPlan):
-    """Keeps the selected columns, transposed: both factors of the product then lie in memory as it reads them.
+    """Saves the selected columns, transposed, so that both factors lie in memory in the order of the product.
 
     A row of ones beside them gives the gradient of the bias.
     """
@@ -105,7 +105,7 @@ class LinearColumns(LinearPlan):
     def __init__(self, route: Route, flat: Tensor, distinct: Tensor) -> None:
         self.route, self._flat, self._distinct = route, flat, distinct
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         """``[distinct + bias, positions]``."""
         columns = x.reshape(-1, x.shape[-1]).t()
         if not bias:
@@ -115,8 +115,8 @@ class LinearColumns(LinearPlan):
         kept[-1] = 1
         return kept
 
-    def keep_mapped(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
-        kept = self.keep(x, bias)
+    def saved_mapped_input(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
+        kept = self.saved_input(x, bias)
         chosen = kept[: len(self._distinct)]
         chosen.copy_(then(chosen))
         return kept
@@ -127,17 +127,17 @@ class LinearColumns(LinearPlan):
 
 
 class LaunchedColumns(LinearColumns):
-    """The same in as few launches as can be, for devices on which a small layer waits for them.
+    """The same in as few kernel launches as possible, for devices on which small layers wait for them.
 
-    The columns are copied as they lie, which reads whole rows; the gradient of the bias is a sum of its own.
+    The columns are copied without a transposition, which reads whole rows; the gradient of the bias is a separate sum.
     """
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         """``[..., distinct]``."""
         return x.index_select(-1, self._distinct)
 
-    def keep_mapped(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
-        return then(self.keep(x, bias))
+    def saved_mapped_input(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
+        return then(self.saved_input(x, bias))
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy = dy.view(-1, dy.shape[-1])
@@ -146,18 +146,18 @@ class LaunchedColumns(LinearColumns):
 
 
 class LinearGather(LinearPlan):
-    """Multiplies and adds up connection by connection."""
+    """Multiplies and sums connection by connection."""
 
     def __init__(self, route: Route, rows: Tensor, distinct: Tensor | None, places: Tensor) -> None:
         self.route, self._distinct, self._places = route, distinct, places
         self._pick = RowPick(rows)
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         """``[..., distinct]``, or ``x`` itself."""
         return x if self._distinct is None else x.index_select(-1, self._distinct)
 
-    def keep_mapped(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
-        return then(self.keep(x, bias))
+    def saved_mapped_input(self, x: Tensor, bias: bool, then: Callable[[Tensor], Tensor]) -> Tensor:
+        return then(self.saved_input(x, bias))
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy, x = dy.view(-1, dy.shape[-1]), kept.reshape(-1, kept.shape[-1])
@@ -172,9 +172,9 @@ class LinearGather(LinearPlan):
 
 
 class LinearDense(LinearPlan):
-    """Makes the whole gradient, picks, and frees it.
+    """Computes the gradient of the whole weight, picks the chosen numbers, and frees it.
 
-    It is made with the smaller of its two sizes as rows, which is the faster way round.
+    The smaller of its two sizes becomes the rows, which is faster.
     """
 
     makes_bias = False
@@ -183,7 +183,7 @@ class LinearDense(LinearPlan):
         self.route, self._neurons_first = route, neurons <= fan_in
         self._flat = rows * fan_in + columns if self._neurons_first else columns * neurons + rows
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         return x
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
@@ -193,16 +193,16 @@ class LinearDense(LinearPlan):
 
 
 class WholeWeight(LinearPlan):
-    """The gradient of all numbers of a weight, which is how full fine-tuning and masked training make it.
+    """The gradient of all numbers of a weight, as full fine-tuning and masked training compute it.
 
     Args:
         weight: ``[neurons, fan_in]``.
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self.route = Route(Kind.DENSE, weight.shape[1], weight.shape[1], weight.numel())
+        self.route = Route(GradientKernel.DENSE, weight.shape[1], weight.shape[1], weight.numel())
 
-    def keep(self, x: Tensor, bias: bool) -> Tensor:
+    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         return x
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:

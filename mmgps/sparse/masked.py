@@ -1,8 +1,9 @@
-"""Masked training: the slow obvious way, and the oracle of the fast one."""
+"""The protocol for training a sparse subset of weights, and masked training: the slow, obvious way and the oracle."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,52 @@ from torch.utils.hooks import RemovableHandle
 from mmgps.selection import Selection
 
 from .optimizer_steps import lift
+
+
+class SparseTraining(Protocol):
+    """Trains the chosen connections of a backbone and nothing else of their weights."""
+
+    def replacements(self) -> dict[nn.Parameter, nn.Parameter]:
+        """Maps weights of the optimizer to the parameters that replace them there."""
+        ...
+
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        """Make sure that ``optimizer``, on the replacements, takes the steps that it would take on the weights.
+
+        Raises:
+            ValueError: If it is not known to do so.
+        """
+        ...
+
+    def start(self, registered: bool = True) -> None:
+        """Prepare training; called once before the first step, with the weights in place.
+
+        Args:
+            registered: Make ``parameters()`` of the model find what is trained, so that frameworks train it and DDP
+                reduces its gradients. A client that gives :meth:`replacements` to the optimizer itself passes False;
+                their gradients are then averaged over processes in :meth:`before_step`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Restore the network as :meth:`start` found it, with the numbers trained since."""
+        ...
+
+    def watch_weights(self) -> None:
+        """Prepare a forward pass of a module around the backbone."""
+        ...
+
+    def before_step(self) -> None:
+        """Prepare complete gradients, before they are unscaled or clipped."""
+        ...
+
+    def after_step(self) -> None:
+        """Carry the result of an optimizer step into the weights."""
+        ...
+
+    def report(self) -> str:
+        """The text about sparse training in the table at the start of training."""
+        ...
 
 
 class MaskedTraining:

@@ -1,9 +1,8 @@
-"""Which optimizers give the same steps for a few numbers of a weight as for the whole weight.
+"""Check that an optimizer takes the same steps for a few numbers of a weight as for the whole weight.
 
-An optimizer that computes the step of each number from the history of that number alone does: it does not matter to it
-which others it holds. One that weighs a tensor as a whole (LARS and LAMB by its norm, Adafactor by its rows, columns
-and scale, Muon as a matrix) takes steps of another length, or of another direction, for the trained numbers alone.
-Of a class that is not known here it cannot be told.
+An elementwise optimizer does: it computes the step of each number from the history of that number alone. An optimizer
+that treats a tensor as a whole (LARS and LAMB by its norm, Adafactor by its rows, columns and scale, Muon as a matrix)
+takes steps of another length or direction if it holds only the trained numbers. Unknown classes are refused.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def check_elementwise(optimizer: Optimizer) -> None:
     """Make sure that ``optimizer`` steps each number by itself.
 
     Raises:
-        ValueError: Names its class, and what to do.
+        ValueError: Names the class and the alternatives.
     """
     if is_elementwise(optimizer):
         return

@@ -1,4 +1,4 @@
-"""Inputs of linear layers that backward makes again from what norms and activations keep anyway."""
+"""Recompute inputs of linear layers in backward, from tensors that norms and activations save anyway."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .derived import Derivation, InAutocast, Make, derivation_of, mark_derived
-from .forward import OwnForward, no_hook, runs_forward_of
-from .install import Handle, computes_natively
+from mmgps.rewiring import OwnForward, computes_natively, no_hook, runs_forward_of
+
+from .derived import Derivation, InAutocast, Make, derivation_of, identity, mark_derived
+from .install import Handle
 from .lean import remove_all
 from .linear import LinearForward, dense_linear
 
 NATIVE_NORMS = {'torch.nn.modules.normalization'}
 NATIVE_ACTIVATIONS = {'torch.nn.modules.activation'}
 KEEP_INPUT = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
-"""Activations whose backward reads their input; the output is made again from it."""
+"""Activations whose backward reads their input; the output is recomputed from it."""
 KEEP_OUTPUT = (nn.ReLU, nn.Sigmoid, nn.Tanh)
-"""Activations whose backward reads their output, which is then kept anyway."""
+"""Activations whose backward reads their output, which is saved anyway."""
 
 
 class Recomputation:
-    """Linear layers keep nothing of an input that is the output of a norm or an activation.
+    """Linear layers save no input that is the output of a norm or an activation.
 
-    Backward makes it again from the input of the norm or activation, which is kept anyway. Under ``torch.compile``,
-    which chooses by itself what it makes again, it changes nothing.
+    Backward recomputes it from the input of the norm or activation, which is saved anyway. It changes nothing under
+    ``torch.compile``, which decides itself what to recompute.
 
     Args:
-        hidden: Share of the activations, the first ones, whose input is not kept either if it comes from a linear
-            layer behind a norm: it costs that layer's product once more. 0 makes no product twice.
+        hidden: Share of the activations, counted from the first, whose input is not saved either if it comes from a
+            linear layer behind a norm. This costs the product of that layer once more; 0 repeats no product.
 
     Raises:
         ValueError: For a share outside 0 to 1.
@@ -98,7 +99,7 @@ class DenseLinear(OwnForward):
 
 
 class _Mark:
-    """Forward hook that marks an output, where it has a gradient. A copied module gets none of it."""
+    """Forward hook that marks an output that has a gradient. A copied module does not get it."""
 
     def __init__(self, mark: Callable[..., None]) -> None:
         self._mark = mark
@@ -129,9 +130,9 @@ def _norm_of(norm: Any) -> Callable[..., Tensor]:
 
 def _mark_activation(activation: nn.Module, x: Tensor, y: Tensor) -> None:
     if isinstance(activation, KEEP_OUTPUT):
-        mark_derived(y, Derivation((y.detach(),), _itself))
+        mark_derived(y, Derivation((y.detach(),), identity))
     elif derivation_of(y) is None:
-        mark_derived(y, Derivation((x.detach(),), _itself, _pointwise(activation, x.device.type)))
+        mark_derived(y, Derivation((x.detach(),), identity, _pointwise(activation, x.device.type)))
 
 
 def _mark_product(layer: Any, x: Tensor, y: Tensor) -> None:
@@ -156,7 +157,7 @@ class _Product:
 
 
 class ForgettingActivation(OwnForward):
-    """The forward of an activation that keeps the sources of its input where this is made by a linear layer."""
+    """The forward of an activation that saves the sources of its input if a linear layer computes the input."""
 
     def __call__(self, input: Tensor) -> Tensor:
         native = partial(type(self._owner).forward, self._owner)
@@ -172,7 +173,7 @@ class ForgettingActivation(OwnForward):
 
 
 class _Shared:
-    """What ``make`` makes: once for the layer behind an activation and for the activation itself."""
+    """The result of ``make``, computed once for an activation and the layer behind it."""
 
     def __init__(self, make: Make) -> None:
         self._make = make
@@ -184,14 +185,14 @@ class _Shared:
         return self._made
 
     def last(self, *sources: Tensor) -> Tensor:
-        """The same for the last that asks."""
+        """The same for the last consumer."""
         made = self(*sources)
         self._made = None
         return made
 
 
 class _Forgetting(torch.autograd.Function):
-    """An activation that makes its input again in backward."""
+    """An activation that recomputes its input in backward."""
 
     @staticmethod
     def forward(
@@ -222,7 +223,3 @@ def _is_activation(module: nn.Module) -> bool:
 
 def _pointwise(activation: nn.Module, device: str) -> Callable[[Tensor], Tensor]:
     return InAutocast(partial(type(activation).forward, activation), device)
-
-
-def _itself(x: Tensor) -> Tensor:
-    return x

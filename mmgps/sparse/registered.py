@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmgps.selection import Injected
+from mmgps.rewiring import Injected
 
 from .optimizer_steps import guard
 from .weight import TrainedWeight
@@ -22,8 +22,8 @@ class ChosenConnections(Injected):
     """Child of a layer that holds the trained numbers of its weights, under the weights' names.
 
     ``model.parameters()``, ``model.zero_grad()``, clipping, DDP and the optimizers that frameworks build find them
-    there. A state dict has none of them, since the weights hold the same numbers. A copy or a pickle of the layer has
-    them, as averages of models need, and computes without them: an optimizer that holds them there raises an error.
+    there. A state dict has none of them, since the weights hold the same numbers. Copies and pickles of the layer have
+    them, as averages of models need, and compute without them: an optimizer that holds them there raises an error.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which way the gradient of a layer's values is made, and what it costs.
+"""Choose the kernel that computes the gradient of a layer's values, by a written cost rule.
 
 Costs are counted per output position in multiply-adds of a matrix product, the unit in which the device is fast:
 
@@ -9,46 +9,54 @@ Costs are counted per output position in multiply-adds of a matrix product, the 
 * ``dense``: the layer's whole gradient, picked from at once and freed: ``neurons * fan_in``, times ``GROUPED`` for a
   grouped convolution, whose products are narrow. It keeps all inputs, which counts ``KEPT`` for each.
 
-Those of the CPU lie between measurements on two machines (README). On an H200 a connection of the gather is worth 265
-multiply-adds in float32 and 4000 in bfloat16, and which of the two it will be is not known before the first forward.
-They are fixed, not measured at the start: another route would round differently after a resume.
+The costs of the CPU lie between measurements on two machines (README). On an H200 a connection of the gather is worth
+265 multiply-adds in float32 and 4000 in bfloat16, and which of the two it will be is not known before the first
+forward. The costs are fixed, not measured at the start: another route would round differently after a resume.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+
+import torch
+from torch import Tensor
 
 NARROW = 15
 ENTRY = {'cpu': 60, 'cuda': 1000}
 KEPT = 20
 GROUPED = 4
+
 MOSTLY = 0.75
-"""The share of inputs from which on keeping all of them, by reference, beats a copy of the selected ones."""
+"""Share of selected inputs above which saving all inputs, by reference, beats a copy of the selected ones."""
+
+CHUNK = {'cpu': 2**18, 'cuda': 2**24}
+"""Numbers that a gather holds at once: as many as fit a CPU cache, a fraction of the memory elsewhere."""
 
 
-class Kind(StrEnum):
-    """A way to make the gradient of the values."""
+class GradientKernel(StrEnum):
+    """A way to compute the gradient of the values."""
 
     COLUMNS = 'columns'
     GATHER = 'gather'
     DENSE = 'dense'
     FALLBACK = 'fallback'
-    """The operation's own gradient, for an owner of which nothing is known."""
+    """The own gradient of the operation, for an owner that does not compute natively."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """The way of one layer.
+    """The kernel of one layer, and what it saves.
 
     Args:
-        kind: How its gradient is made.
-        kept: Numbers kept for backward per position, at most.
+        kind: The kernel.
+        kept: Maximum of numbers saved for backward per position.
         inputs: Numbers that the layer reads per position.
         chosen: Trained numbers.
     """
 
-    kind: Kind
+    kind: GradientKernel
     kept: int
     inputs: int
     chosen: int
@@ -58,18 +66,18 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What decides a route.
+class LayerCost:
+    """The sizes that decide the route of a layer, and the costs that follow from them.
 
     Args:
-        neurons: Outputs.
-        fan_in: Connections of each.
-        distinct: Selected inputs, which is what a product with them is wide.
+        neurons: Number of outputs.
+        fan_in: Connections per output.
+        distinct: Number of selected inputs: the width of a product with them.
         chosen: Trained connections.
-        kept: Numbers to keep per position for them.
-        inputs: Numbers to keep per position for all inputs.
-        device: Type of the device.
-        grouped: Whether it is a grouped convolution.
+        kept: Numbers to save per position for the selected inputs.
+        inputs: Numbers to save per position for all inputs.
+        device: Device type.
+        grouped: Whether the layer is a grouped convolution.
     """
 
     neurons: int
@@ -81,17 +89,59 @@ class Work:
     device: str
     grouped: bool = False
 
-    def costs(self) -> dict[Kind, float]:
-        """Kind to cost per position."""
+    def costs(self) -> dict[GradientKernel, float]:
+        """Cost per position of each kernel."""
         whole = self.neurons * self.fan_in * (GROUPED if self.grouped else 1)
         return {
-            Kind.COLUMNS: self.neurons * (self.distinct + NARROW) + KEPT * self.kept,
-            Kind.GATHER: self.chosen * ENTRY.get(self.device, ENTRY['cuda']) + KEPT * self.kept,
-            Kind.DENSE: whole + KEPT * self.inputs,
+            GradientKernel.COLUMNS: self.neurons * (self.distinct + NARROW) + KEPT * self.kept,
+            GradientKernel.GATHER: self.chosen * ENTRY.get(self.device, ENTRY['cuda']) + KEPT * self.kept,
+            GradientKernel.DENSE: whole + KEPT * self.inputs,
         }
 
     def route(self) -> Route:
-        """The cheapest."""
+        """The cheapest route."""
         costs = self.costs()
         kind = min(costs, key=lambda kind: costs[kind])
-        return Route(kind, self.inputs if kind is Kind.DENSE else self.kept, self.inputs, self.chosen)
+        return Route(kind, self.inputs if kind is GradientKernel.DENSE else self.kept, self.inputs, self.chosen)
+
+
+def chunks(count: int, each: int, device: str) -> Iterator[slice]:
+    """Cut ``count`` items of ``each`` numbers into parts of at most ``CHUNK`` numbers, at least one item each.
+
+    A compiled graph serves any size, so the number of parts cannot depend on the size: it gets one part.
+    """
+    if torch.compiler.is_compiling():
+        yield slice(None)
+        return
+    step = max(1, CHUNK.get(device, CHUNK['cuda']) // max(each, 1))
+    for start in range(0, count, step):
+        yield slice(start, start + step)
+
+
+class RowPick:
+    """Picks rows of a tensor along one dimension; copies nothing if they are all rows in order."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+        self._all = torch.equal(rows, torch.arange(len(rows), device=rows.device))
+
+    def __call__(self, x: Tensor, dim: int) -> Tensor:
+        return x if self._all and x.shape[dim] == len(self.rows) else x.index_select(dim, self.rows)
+
+
+def wide_type(x: Tensor) -> torch.dtype:
+    """The type for sums: at least float32."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def dots(a: Tensor, b: Tensor) -> Tensor:
+    """``[batch, count, positions]`` twice to the inner products over batch and positions, ``[count]``.
+
+    ``b`` is overwritten.
+    """
+    return b.to(wide_type(a)).mul_(a).sum((0, 2))
+
+
+def summed_product(a: Tensor, b: Tensor) -> Tensor:
+    """``[batch, m, positions]`` and ``[batch, n, positions]`` to the product summed over the batch, ``[m, n]``."""
+    return torch.bmm(a, b.transpose(1, 2)).sum(0, dtype=wide_type(a))

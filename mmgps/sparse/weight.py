@@ -1,17 +1,15 @@
-"""The trained numbers of one weight."""
+"""The trained numbers of one weight, and where they lie in its memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from mmgps.selection import Connections, Parameter
-
-from .places import Places
-from .shard import ShardPlaces, is_sharded
+from mmgps.selection import Connections, NeuronLayout, Parameter
 
 
 class TrainedWeight:
@@ -41,7 +39,7 @@ class TrainedWeight:
 
     @property
     def dense(self) -> nn.Parameter:
-        """The weight that its owner has now: one that is sharded is another tensor within the forward pass."""
+        """The weight that its owner holds now: a sharded weight is another tensor within the forward pass."""
         found = self.owner._parameters[self.attribute]
         assert found is not None
         return found
@@ -136,9 +134,109 @@ class TrainedWeight:
         """Neuron of each number, int64 ``[chosen]``, ascending."""
         self.columns = connections.columns.to(dense.device)
         """Its place among the neuron's inputs, int64 ``[chosen]``."""
-        self._places = (ShardPlaces if is_sharded(dense) else Places)(dense, self.layout, connections)
+        self._places = (ShardedWeightIndex if is_sharded(dense) else WeightIndex)(dense, self.layout, connections)
         self.flat = self._places.flat
         """Its place in the weight read in logical order, int64 ``[chosen]``."""
+
+
+def _after_accumulating(value: Tensor, hook: Callable[[Tensor], None]) -> RemovableHandle:
+    handle: RemovableHandle = value.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+    return handle
+
+
+def is_sharded(value: Tensor) -> bool:
+    """Whether ``value`` is a ``DTensor``, of which this process holds a part."""
+    return hasattr(value, 'to_local')
+
+
+class ShardedWeightIndex:
+    """Reads and writes the chosen connections of a weight that is sharded along one dimension, as in FSDP.
+
+    Every process holds all numbers to write, and writes those in its own shard.
+
+    Args:
+        dense: The weight, a ``DTensor``; every process holds one run of ``ceil(size / processes)`` slices of it.
+        layout: Its neurons.
+        connections: The chosen connections.
+    """
+
+    def __init__(self, dense: Any, layout: NeuronLayout, connections: Connections) -> None:
+        self._dense = dense
+        self.flat = logical_index(layout, connections.positions).to(dense.device)
+        """Positions in the whole weight read in logical order, int64 ``[chosen]``, in the order of the connections."""
+        local, (placement,) = dense.to_local(), dense.placements
+        cut, mesh = placement.dim, dense.device_mesh
+        index = list(torch.unravel_index(self.flat, dense.shape))
+        index[cut] = index[cut] - mesh.get_local_rank() * -(-dense.shape[cut] // mesh.size())
+        inside = (index[cut] >= 0) & (index[cut] < local.shape[cut])
+        self._mine = inside.nonzero().view(-1)
+        strides = zip(index, local.stride(), strict=True)
+        self._local = torch.stack([i[self._mine] * stride for i, stride in strides]).sum(0)
+
+    @torch.no_grad()
+    def take(self) -> Tensor:
+        """The chosen numbers, ``[chosen]``. All processes must call it: it gathers the weight."""
+        whole: Tensor = self._dense.full_tensor()
+        return whole.reshape(-1).index_select(0, self.flat)
+
+    @torch.no_grad()
+    def put(self, values: Tensor) -> None:
+        """Write the ``values`` ``[chosen]`` of the own shard in place; other numbers keep their bits."""
+        self._dense.to_local().view(-1).index_copy_(0, self._local, values.index_select(0, self._mine))
+
+
+class WeightIndex:
+    """Reads and writes the chosen connections of one tensor without touching its other numbers.
+
+    Args:
+        dense: The weight.
+        layout: Its neurons.
+        connections: The chosen connections.
+    """
+
+    def __init__(self, dense: Tensor, layout: NeuronLayout, connections: Connections) -> None:
+        self._dense = dense
+        self.flat = logical_index(layout, connections.positions).to(dense.device)
+        """Positions in the weight read in logical order, int64 ``[chosen]``, in the order of the connections."""
+        self._strides: tuple[int, ...] | None = None
+        self._stored, self._numbers = self.flat, dense.detach()
+
+    def take(self) -> Tensor:
+        """The chosen numbers, ``[chosen]``."""
+        self._look()
+        return self._numbers.index_select(0, self._stored)
+
+    def put(self, values: Tensor) -> None:
+        """Write ``values`` ``[chosen]`` in place; the other numbers keep their bits."""
+        self._look()
+        self._numbers.index_copy_(0, self._stored, values)
+
+    def _look(self) -> None:
+        """Update the positions in storage order if the memory or the strides of the weight changed.
+
+        Storage order differs from logical order in channels-last weights.
+        """
+        dense = self._dense
+        if self._strides == dense.stride() and self._numbers.data_ptr() == dense.data_ptr():
+            return
+        self._strides = dense.stride()
+        index = torch.unravel_index(self.flat, dense.shape)
+        self._stored = torch.stack([i * s for i, s in zip(index, self._strides, strict=True)]).sum(0)
+        self._numbers = _storage(dense)
+
+
+def logical_index(layout: NeuronLayout, positions: Tensor) -> Tensor:
+    """Flat positions in the weight from flat positions in its rows."""
+    if not layout.transposed:
+        return positions
+    order = layout.to_rows(torch.arange(layout.neurons * layout.fan_in).view(layout.shape))
+    return order.reshape(-1)[positions.cpu()]
+
+
+def _storage(dense: Tensor) -> Tensor:
+    """A flat view of ``dense`` in storage order."""
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(dense.shape, dense.stride(), strict=True))
+    return dense.detach().as_strided((extent,), (1,), dense.storage_offset())
 
 
 def _shape(connections: Connections) -> tuple[int, ...]:
@@ -146,56 +244,3 @@ def _shape(connections: Connections) -> tuple[int, ...]:
     per_neuron = torch.bincount(connections.rows, minlength=connections.neurons)
     equal = count > 0 and bool((per_neuron == per_neuron[0]).all())
     return (connections.neurons, count // connections.neurons) if equal else (count,)
-
-
-def with_changed_values(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
-    """Those whose values have changed since they were read or written."""
-    return _changed(weights, *values_and_agreed(weights))
-
-
-def with_changed_weights(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
-    """Those whose numbers in the weight have; those that are sharded aside, of which it is not known."""
-    return _changed(_unsharded(weights), *weights_and_agreed(weights))
-
-
-def values_and_agreed(weights: Sequence[TrainedWeight]) -> tuple[list[Tensor], list[Tensor]]:
-    """The values, and the numbers that they held when they were last read or written."""
-    return [weight.values.detach() for weight in weights], [weight.agreed for weight in weights]
-
-
-def weights_and_agreed(weights: Sequence[TrainedWeight]) -> tuple[list[Tensor], list[Tensor]]:
-    """The chosen numbers in the weights that are not sharded, and those that they held back then."""
-    weights = _unsharded(weights)
-    return [weight.in_dense() for weight in weights], [weight.agreed for weight in weights]
-
-
-def different_bits(ones: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
-    """One flag per type and device, bool ``[]`` on that device: a tensor of ``ones`` differs from its counterpart."""
-    groups: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
-    for one, other in zip(ones, others, strict=True):
-        mine, theirs = groups.setdefault((one.dtype, one.device), ([], []))
-        mine.append(one.reshape(-1))
-        theirs.append(other.reshape(-1))
-    return [(_bits(mine) != _bits(theirs)).any() for mine, theirs in groups.values()]
-
-
-def _unsharded(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
-    return [weight for weight in weights if not is_sharded(weight.dense)]
-
-
-@torch.no_grad()
-def _changed(weights: Sequence[TrainedWeight], now: list[Tensor], agreed: list[Tensor]) -> list[TrainedWeight]:
-    if not any(different_bits(now, agreed)):
-        return []
-    pairs = zip(weights, now, agreed, strict=True)
-    return [weight for weight, one, other in pairs if any(different_bits([one], [other]))]
-
-
-def _bits(parts: list[Tensor]) -> Tensor:
-    whole = torch.cat(parts)
-    return whole.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[whole.element_size()])
-
-
-def _after_accumulating(value: Tensor, hook: Callable[[Tensor], None]) -> RemovableHandle:
-    handle: RemovableHandle = value.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
-    return handle

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from torch import nn
 
-from mmgps.delta import Delta, check_growth, grow, load_delta, verify
+from mmgps.delta import Delta, check_injection, inject_missing, load_delta, verify
+from mmgps.rewiring import Structure
 from mmgps.sparse import CompactTraining, unregister
-from mmgps.tuning import Structure, TuningMethod
+from mmgps.tuning import TuningMethod
 
 from .snapshot import write_delta
 from .tune import method_of
@@ -46,8 +47,8 @@ def load(
     try:
         if method is None:
             beside = {name: found.tensors[found.prefix + name] for name in found.injected()}
-            check_growth(backbone, found.selection, beside)
-        grow(backbone, found.selection, found.injected(), method)
+            check_injection(backbone, found.selection, beside)
+        inject_missing(backbone, found.selection, found.injected(), method)
         tuned = Tuned(model, found.selection, method or method_of(found.selection), found.target, training)
         tuned.start()
         write_delta(model, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -15,8 +16,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from mmgps.sparse import SparseTraining, watch_steps
-from mmgps.tuning import Trained, UntrainedError, check_held, held_by, kept_elsewhere, listed
+from mmgps.sparse import SparseTraining, unwatch_steps, watch_steps
+from mmgps.tuning import FirstIteration, Trained, UntrainedError, check_held, held_by, kept_elsewhere, neutralize_unused
+from mmgps.utils.text import listed
 
 from .processes import in_processes
 
@@ -33,21 +35,20 @@ def take_over(
     training: SparseTraining,
     added: Mapping[nn.Parameter, list[nn.Parameter]],
 ) -> None:
-    """Take frozen parameters out of ``optimizers`` and let them hold what is trained.
+    """Remove frozen parameters from ``optimizers`` and add the trained ones.
 
-    Parameter groups are edited in place: schedulers go on pointing at them.
+    Parameter groups are edited in place, so schedulers keep pointing at them.
 
     Args:
-        optimizers: Built for all parameters of the model, before it was known what is trained.
-        frozen: Parameters that they shall not hold.
-        training: What trains the chosen connections.
-        added: Parameter to new ones, which join its group unless some group holds them already.
+        optimizers: Optimizers that were built for all parameters of the model.
+        frozen: Parameters to remove.
+        training: Training of the selected connections, whose parameters replace their weights.
+        added: Maps a parameter to new ones, which join its group unless a group holds them already.
 
     Raises:
-        ValueError: If no optimizer holds a parameter that a new one could join, if one keeps its parameters elsewhere
-            than in its groups, if one that makes its state at construction cannot be built anew for those that it
-            holds by now, or if one that holds a weight with chosen connections may not step these as it would step
-            the weight.
+        ValueError: If no optimizer holds the parameter that a new one should join; if an optimizer keeps its
+            parameters outside of its groups; if one that creates its state at construction cannot be rebuilt for its
+            new parameters; or if one would step selected connections otherwise than their full weight.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     heirs = _new_members(groups, added)
@@ -66,7 +67,7 @@ def take_over(
 
 
 def _check_groups(optimizer: Optimizer, followed: Collection[int]) -> None:
-    """Refuse an optimizer that would not notice who follows the parameters of these ids in its groups."""
+    """Refuse an optimizer that would not notice new parameters in place of those with the ids ``followed``."""
     kept = kept_elsewhere(optimizer)
     if kept and any(id(value) in followed for value in held_by(optimizer)):
         raise ValueError(
@@ -80,7 +81,7 @@ def _check_groups(optimizer: Optimizer, followed: Collection[int]) -> None:
 def _new_members(
     groups: Sequence[Mapping[str, Any]], added: Mapping[nn.Parameter, list[nn.Parameter]]
 ) -> dict[int, list[nn.Parameter]]:
-    """The parameters of ``added`` that no group holds, by the id of the parameter whose group they join."""
+    """Map the id of each parameter to the members of ``added`` that no group holds yet."""
     held = {id(value) for group in groups for value in group['params']}
     heirs = {id(weight): [value for value in new if id(value) not in held] for weight, new in added.items()}
     lost = {at: new for at, new in heirs.items() if new and at not in held}
@@ -103,7 +104,7 @@ def _kept(
 
 
 def _renew_state(optimizer: Optimizer) -> None:
-    """Give an optimizer that makes its state at construction, as Adagrad does, the state of what it holds by now."""
+    """Rebuild the state of an optimizer that creates it at construction, as Adagrad does."""
     if not optimizer.state:
         return
     kind = type(optimizer)
@@ -111,23 +112,37 @@ def _renew_state(optimizer: Optimizer) -> None:
         anew = kind([dict(group) for group in optimizer.param_groups], **optimizer.defaults)
     except TypeError as error:
         raise ValueError(
-            f'{kind.__name__} makes its state at construction, before it is known what is trained, and cannot be built '
-            f'anew with its defaults ({error}); choose one that makes it at the first step, such as AdamW'
+            f'{kind.__name__} creates its state at construction, before the trained parameters are known, and cannot '
+            f'be rebuilt with its defaults ({error}); choose one that creates it at the first step, such as AdamW'
         ) from error
     optimizer.state.clear()
     optimizer.state.update(anew.state)
 
 
 class StepHooks:
-    """Calls a :class:`Tuned` before and after each step of any optimizer that holds parameters of its model.
+    """Calls the training of a :class:`Tuned` around each step of any optimizer that holds parameters of its model.
 
-    With a closure, it is called once the closure has made the gradients. Lives no longer than the :class:`Tuned`.
+    With a closure, the training is called once the closure has made the gradients. The first iteration is checked.
+
+    Args:
+        tuned: The tuned model, which this does not keep alive.
+        first: Watches its first iteration.
     """
 
-    def __init__(self, tuned: Tuned) -> None:
+    def __init__(self, tuned: Tuned, first: FirstIteration) -> None:
         self._tuned = weakref.ref(tuned)
+        self._first: FirstIteration | None = first
         self._concerned: weakref.WeakKeyDictionary[Optimizer, tuple[int, bool]] = weakref.WeakKeyDictionary()
+        self._seen: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._in_first_round = True
         watch_steps(self)
+
+    def close(self) -> None:
+        """Watch no more."""
+        unwatch_steps(self)
+        if self._first is not None:
+            self._first.close()
+            self._first = None
 
     def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tuned = self._tuned()
@@ -136,20 +151,50 @@ class StepHooks:
         _, *given = args  # the optimizer itself is the first
         closure = given[0] if given else kwargs.get('closure')
         if closure is None:
-            tuned.before_step(optimizer)
+            self._before_step(tuned, optimizer)
             return None
-        after = partial(_evaluated, closure, partial(tuned.before_step, optimizer))
+        after = partial(_evaluated, closure, partial(self._before_step, tuned, optimizer))
         return ((optimizer, after, *given[1:]), kwargs) if given else (args, {**kwargs, 'closure': after})
 
     def after(self, optimizer: Optimizer) -> None:
         tuned = self._tuned()
-        if tuned is not None and self._concerns(tuned, optimizer):
-            tuned.after_step(optimizer)
+        if tuned is None or not self._concerns(tuned, optimizer):
+            return
+        tuned.training.after_step()
+        if self._first is None:
+            return
+        done, unused = self._first.finish()
+        if unused:
+            warnings.warn(
+                f'{len(unused)} tensors count as trained and take no part in the first iteration: '
+                f'{", ".join(unused)}; they keep their values as long as training does not use them',
+                stacklevel=2,
+            )
+            neutralize_unused(tuned.model, unused)
+        if done:
+            self._first = None
+
+    def _before_step(self, tuned: Tuned, optimizer: Optimizer) -> None:
+        if tuned.switched_off:
+            raise RuntimeError('an optimizer steps within disabled(); leave the context before training')
+        if optimizer in self._seen:
+            self._in_first_round = False
+        else:
+            check_unsharded(tuned.model)
+            check_optimizer(optimizer, tuned.training)
+            if self._in_first_round:
+                check_all_held(tuned.model, tuned.trained(), [*self._seen, optimizer])
+            if self._first is not None:
+                self._first.add(optimizer)
+            self._seen.add(optimizer)
+        tuned.training.before_step()
 
     def _concerns(self, tuned: Tuned, optimizer: Optimizer) -> bool:
+        """Whether ``optimizer`` holds any parameter of the model."""
         count, found = self._concerned.get(optimizer, (-1, False))
         if count != len(optimizer.param_groups):
-            found = tuned.concerns(optimizer)
+            mine = {*map(id, tuned.model.parameters()), *map(id, tuned.training.replacements())}
+            found = any(id(value) in mine for value in held_by(optimizer))
             self._concerned[optimizer] = len(optimizer.param_groups), found
         return found
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmgps.delta import Delta, tensors_of
 from mmgps.selection import Selection
-from mmgps.sparse import Places, registered_in
+from mmgps.sparse import WeightIndex, registered_in
 
 
 class Snapshot:
@@ -22,7 +22,7 @@ class Snapshot:
 
     def __init__(self, model: nn.Module, selection: Selection, target: str) -> None:
         backbone = model.get_submodule(target)
-        self._chosen = [Places(entry.value, entry.neurons, item) for entry, item in selection.resolve(backbone)]
+        self._chosen = [WeightIndex(entry.value, entry.neurons, item) for entry, item in selection.resolve(backbone)]
         self._numbers = [spot.take() for spot in self._chosen]
         self._whole = [(value, value.detach().clone()) for value in _moving(model, backbone, selection)]
 
@@ -38,7 +38,7 @@ def write_delta(model: nn.Module, delta: Delta) -> None:
     """Put the numbers of ``delta``, which fits, into ``model``."""
     for entry, item in delta.selection.resolve(model.get_submodule(delta.target)):
         numbers = delta.values[entry.name]
-        Places(entry.value, entry.neurons, item).put(numbers.to(entry.value.device))
+        WeightIndex(entry.value, entry.neurons, item).put(numbers.to(entry.value.device))
     found = tensors_of(model)
     for name, value in delta.tensors.items():
         found[name].detach().copy_(value)

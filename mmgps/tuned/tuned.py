@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from mmgps.delta import (
-    Base,
+    BaseFingerprint,
     Delta,
     DeltaMismatchError,
     Origin,
@@ -24,33 +22,30 @@ from mmgps.delta import (
     save_delta,
     tensors_of,
 )
-from mmgps.selection import Injected, Selection
+from mmgps.rewiring import Call, Injected, Structure
+from mmgps.selection import Selection
 from mmgps.sparse import (
     ChosenConnections,
     CompactTraining,
     LeanOption,
     SparseTraining,
     start_options,
-    unwatch_steps,
 )
-from mmgps.sparse.forward import Call
 from mmgps.tuning import (
     FirstIteration,
     InjectionError,
-    Structure,
     Trained,
     TuningMethod,
     beside,
     check_trainable,
-    eject,
     format_report,
     freeze_unselected,
     merge_operations,
-    neutralize_unused,
     trained_tensors,
+    unload,
 )
 
-from .optimizers import StepHooks, check_all_held, check_optimizer, check_unsharded, take_over
+from .optimizers import StepHooks, take_over
 from .snapshot import Snapshot, write_delta
 
 TrainingFactory = Callable[[nn.Module, Selection], SparseTraining]
@@ -89,20 +84,17 @@ class Tuned:
         self.model, self.selection, self.method, self.target = model, selection, method, target
         self.backbone = model.get_submodule(target)
         self._flags = [(value, value.requires_grad) for value in model.parameters()]
-        self.added = method.complete(self.backbone, selection)
+        self.added = method.inject_selected(self.backbone, selection)
         """Weights of the base to the parameters that the method put beside them."""
         check_trainable(self.backbone, selection)
         self.training = training(self.backbone, selection)
         self.frozen = freeze_unselected(self.backbone, selection)
         """Parameters of the backbone that do not move."""
         self.lean = tuple(lean)
-        self._base = Base({})
+        self._base = BaseFingerprint({})
         self._before: Snapshot | None = None
         self._hooks: StepHooks | None = None
         self._reading: list[RemovableHandle] = []
-        self._first: FirstIteration | None = None
-        self._seen: weakref.WeakSet[Optimizer] = weakref.WeakSet()
-        self._in_first_round = True
         self._switched_off = False
 
     # -- clients that drive the steps themselves ------------------------------------------------------------------
@@ -125,14 +117,13 @@ class Tuned:
         self.training.start(registered)
         start_options(self.lean, self.backbone)
         if registered:
-            self._base = Base.of(self.backbone, self.selection)
+            self._base = BaseFingerprint.of(self.backbone, self.selection)
             self._before = Snapshot(self.model, self.selection, self.target)
             self._reading = [
                 part.register_forward_pre_hook(Call(self.training.watch_weights))
                 for part in (self.model, *self.model.children())
             ]
-            self._hooks = StepHooks(self)
-            self._first = self.watch([])
+            self._hooks = StepHooks(self, self.watch([]))
             vars(self.model)[_RECORD] = self
 
     def watch(self, optimizers: Sequence[Optimizer]) -> FirstIteration:
@@ -218,7 +209,7 @@ class Tuned:
         self._switched_off = True
         try:
             if self._injects:
-                eject(self.backbone)
+                unload(self.backbone)
             self._before.restore()
             yield self.model
         finally:
@@ -250,9 +241,14 @@ class Tuned:
         assert self._before is not None
         self._close()
         if self._injects:
-            eject(self.backbone)
+            unload(self.backbone)
         self._before.restore()
         return self.model
+
+    @property
+    def switched_off(self) -> bool:
+        """The model is within :meth:`disabled`."""
+        return self._switched_off
 
     @property
     def _injects(self) -> bool:
@@ -265,11 +261,8 @@ class Tuned:
             option.close()
         self.training.close()
         if self._hooks is not None:
-            unwatch_steps(self._hooks)
+            self._hooks.close()
             self._hooks = None
-        if self._first is not None:
-            self._first.close()
-            self._first = None
         for handle in self._reading:
             handle.remove()
         for value, flag in self._flags:
@@ -284,43 +277,6 @@ class Tuned:
             )
         if self._switched_off:
             raise RuntimeError('this is not possible within disabled(); leave the context before')
-
-    # -- steps of optimizers, called by StepHooks --------------------------------------------------------------------
-
-    def concerns(self, optimizer: Optimizer) -> bool:
-        """Whether ``optimizer`` holds any parameter of the model."""
-        mine = {*map(id, self.model.parameters()), *map(id, self.training.replacements())}
-        return any(id(value) in mine for group in optimizer.param_groups for value in group['params'])
-
-    def before_step(self, optimizer: Optimizer) -> None:
-        if self._switched_off:
-            raise RuntimeError('an optimizer steps within disabled(); leave the context before training')
-        if optimizer in self._seen:
-            self._in_first_round = False
-        else:
-            check_unsharded(self.model)
-            check_optimizer(optimizer, self.training)
-            if self._in_first_round:
-                check_all_held(self.model, self.trained(), [*self._seen, optimizer])
-            if self._first is not None:
-                self._first.add(optimizer)
-            self._seen.add(optimizer)
-        self.training.before_step()
-
-    def after_step(self, optimizer: Optimizer) -> None:
-        self.training.after_step()
-        if self._first is None:
-            return
-        done, unused = self._first.finish()
-        if unused:
-            warnings.warn(
-                f'{len(unused)} tensors are counted as trained and take no part in the first iteration: '
-                f'{", ".join(unused)}; they stay as they are for as long as the model does not use them in training',
-                stacklevel=2,
-            )
-            neutralize_unused(self.model, unused)
-        if done:
-            self._first = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         return None

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from .injection import InjectionMethod, generator_for
 from .lora import offered, positive
-from .operations import Operation
-from .parts import Part, as_parts
-from .placing import place
-from .sites import Site, find_sites, pick_sites
+from .operations import Operation, place
+from .sites import LayerPart, Site, as_parts, find_sites, pick_sites
 
-OFFERED = (Part.QKV, Part.PROJ, Part.FC1, Part.FC2, Part.LINEAR, Part.BLOCK)
+OFFERED = (LayerPart.QKV, LayerPart.PROJ, LayerPart.FC1, LayerPart.FC2, LayerPart.LINEAR, LayerPart.BLOCK)
 
 
 class Adapter(InjectionMethod):
@@ -24,12 +22,12 @@ class Adapter(InjectionMethod):
 
     Args:
         bottleneck: Width between the two maps.
-        parts: Where they stand. ``('fc2',)``, Pfeiffer's form, is the default; ``('proj', 'fc2')`` is Houlsby's, with
-            one behind each attention too. In a network of convolutions the default is ``('block',)``: behind the last
-            norm of each residual block.
+        parts: Layers that get an adapter. ``('fc2',)``, Pfeiffer's form, is the default; ``('proj', 'fc2')`` is
+            Houlsby's, with one behind each attention too. In a network of convolutions the default is ``('block',)``:
+            behind the last norm of each residual block.
 
     Raises:
-        ValueError: For a bottleneck below 1, or a part that is none.
+        ValueError: For a bottleneck below 1 or an unknown part.
     """
 
     name = 'adapter'
@@ -44,7 +42,7 @@ class Adapter(InjectionMethod):
 
     def put_in_place(self, backbone: nn.Module) -> None:
         here = {site.part for site in find_sites(backbone)}
-        default = (Part.BLOCK,) if Part.FC2 not in here and Part.BLOCK in here else (Part.FC2,)
+        default = (LayerPart.BLOCK,) if LayerPart.FC2 not in here and LayerPart.BLOCK in here else (LayerPart.FC2,)
         for site in pick_sites(backbone, self.parts or default, self.name):
             place(site, Bottleneck(site, self.bottleneck))
 
@@ -56,7 +54,7 @@ class Bottleneck(Operation):
 
     Args:
         site: The map behind which it stands.
-        width: Of the bottleneck.
+        width: Width of the bottleneck.
     """
 
     key = 'adapter'

@@ -1,4 +1,4 @@
-"""What a fine-tuning method has to say: which numbers of the backbone move."""
+"""The protocol of a fine-tuning method, which decides which numbers of the backbone are trained."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mmgps.selection import Accumulation, GradientSum, Parameter, Role, Selectio
 
 
 class TuningMethod(Protocol):
-    """A method: which numbers of a backbone move.
+    """A fine-tuning method: decides which numbers of a backbone are trained.
 
-    Everything outside the backbone (head, decoder) is trained by every method; a parameter that the user froze, by
-    ``frozen_stages`` for example, stays frozen.
+    Every method trains everything outside the backbone (head, decoder). A parameter that the user froze, for example by
+    ``frozen_stages``, stays frozen.
     """
 
     name: str
 
     @property
     def accumulation(self) -> Accumulation:
-        """How the gradients of the batches become those that :meth:`select` gets."""
+        """How the gradients of the batches are accumulated for :meth:`select`."""
         ...
 
     @property
@@ -31,30 +31,30 @@ class TuningMethod(Protocol):
         ...
 
     def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
-        """The weights among whose connections the method chooses; their gradients are what the pass sums."""
+        """The weights among whose connections the method chooses; the pass accumulates their gradients."""
         ...
 
     def settings(self) -> dict[str, object]:
-        """What the method was told, as JSON values: a run resumes only under the same settings."""
+        """The settings of the method, as JSON values: a run resumes only under the same settings."""
         ...
 
     def select(self, backbone: nn.Module, gradients: Mapping[str, Tensor] | None) -> Selection:
-        """Decide.
+        """Decide which numbers are trained.
 
         Args:
             backbone: With the pre-trained weights in place.
-            gradients: Accumulated gradients of :meth:`candidates`; None where ``needs_gradient`` is False.
+            gradients: Accumulated gradients of :meth:`candidates`; None if ``needs_gradient`` is False.
         """
         ...
 
-    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
-        """Put in place what ``selection`` trains and the backbone does not have yet.
+    def inject_selected(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+        """Inject the modules that ``selection`` trains and the backbone lacks.
 
-        Called before the optimizer takes over the selection, when it was made and when it is restored.
+        Called before the optimizer takes over a new or restored selection.
 
         Returns:
-            Weight to the new parameters that the optimizer holds under the same options. Nothing for methods that add
-            nothing, or that did so when the model was built.
+            Weight to the new parameters that get the same optimizer options. Empty for methods that add nothing, or did
+            so when the model was built.
         """
         ...
 
@@ -68,7 +68,7 @@ def check_candidates(method: TuningMethod, backbone: nn.Module) -> None:
     """Make sure that a method that chooses by gradients has something to choose from.
 
     Raises:
-        ValueError: Says what is frozen, if it has none.
+        ValueError: If it has nothing; the message says what is frozen.
     """
     if method.needs_gradient and not method.candidates(backbone):
         weights = [name for name, entry in describe(backbone).items() if entry.role is Role.CONNECTION]
@@ -100,7 +100,7 @@ def check_chosen(selection: Selection, backbone: nn.Module) -> None:
 
 
 class WholeParameters(ABC):
-    """Base of the methods that train some parameters in full and no single connections."""
+    """Base class of methods that train some parameters in full and no single connections."""
 
     name: str
     needs_gradient = False
@@ -116,7 +116,7 @@ class WholeParameters(ABC):
         whole = tuple(name for name, entry in trainable(backbone).items() if self.trains(entry))
         return Selection(self.name, {}, whole, architecture_fingerprint(backbone), self.settings())
 
-    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+    def inject_selected(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         return {}
 
     @abstractmethod

@@ -1,32 +1,30 @@
-"""How much of a backbone was loaded from files, and not left at random numbers."""
+"""Check that a backbone was loaded from files and not left at random numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor, nn
 
-from mmgps.selection import base_parameters
-from mmgps.sparse.forward import no_hook
-
-from .trained import listed
+from mmgps.rewiring import base_parameters, no_hook
+from mmgps.utils.names import nearest
+from mmgps.utils.text import listed
 
 ENOUGH = 0.9
-"""Share of the backbone's numbers that has to come from the files that were loaded."""
+"""Minimum share of the backbone's numbers that must come from loaded files."""
 
 
 class RandomBaseError(ValueError):
-    """Next to nothing of a file fitted the backbone, which would be tuned from random numbers."""
+    """A loaded file did not fit the backbone, which would be tuned from random numbers."""
 
 
 class LoadingWatch:
-    """Sees what is loaded into a backbone, from now on to :meth:`close`, by whatever calls ``load_state_dict``.
+    """Watches ``load_state_dict`` of a backbone, from construction to :meth:`close`.
 
-    A tensor counts if it arrives at its module in the right shape: one that the backbone renames or resizes in loading
-    does.
+    A tensor counts if it arrives at its module in the right shape, also if the backbone renames or resizes it on the
+    way.
 
     Args:
         backbone: The network that will be tuned.
@@ -44,32 +42,32 @@ class LoadingWatch:
 
     @property
     def loads(self) -> int:
-        """Files, or other state dicts, that were loaded into the backbone."""
+        """Number of files or other state dicts that were loaded into the backbone."""
         return len(self._loads)
 
     def share(self, loaded: Collection[int] | None = None) -> float:
-        """The numbers that were loaded, or those of some parameters, as a share of all of the backbone."""
+        """Share of the backbone's numbers that were loaded, or that lie in the parameters ``loaded``."""
         total = sum(size for _, size in self._sizes.values())
         taken = self._loaded if loaded is None else loaded
         return sum(self._sizes[at][1] for at in taken) / total if total else 1.0
 
     def close(self) -> None:
-        """See no more."""
+        """Stop watching."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def check(self, origin: str, instead: str) -> None:
-        """Make sure that what was loaded filled the backbone, if anything was, and each file most of it.
+        """Make sure that each loaded file filled most of the backbone.
 
-        A file with nothing at all for the backbone, as one of a head, needs another beside it.
+        A file without any tensor for the backbone, such as that of a head, is allowed beside one that filled it.
 
         Args:
-            origin: Where it came from, for the error.
-            instead: What to do if a random backbone is meant.
+            origin: Origin of the files, for the error message.
+            instead: Advice for users who intend a random backbone.
 
         Raises:
-            RandomBaseError: Says how much fitted, and names tensors of both sides.
+            RandomBaseError: States the loaded share and names tensors of both sides.
         """
         filled = self.share() >= ENOUGH
         for load in self._loads:
@@ -78,8 +76,8 @@ class LoadingWatch:
 
     def _says(self, load: _Load) -> str:
         missing = [name for at, (name, _) in self._sizes.items() if at not in load.loaded]
-        near = get_close_matches(missing[0], load.offered, 1, 0.4)
-        offered = [*near, *(name for name in load.offered if name not in near)]
+        near = nearest(missing[0], load.offered, 1)
+        offered = sorted(load.offered, key=lambda name: name != near)  # stable: the others stay in order
         held = listed(offered) if offered else f'nothing whose name begins with {load.prefix!r}'
         return (
             f'gave {self.share(load.loaded):.1%} of the numbers of {self._kind}, which would be tuned from random '
@@ -105,9 +103,9 @@ class _Load:
     """One state dict that was loaded into the backbone.
 
     Args:
-        prefix: What the names of the backbone begin with there.
-        offered: The names.
-        loaded: Ids of the parameters that it gave.
+        prefix: Prefix of the backbone's names in it.
+        offered: Its names.
+        loaded: Ids of the parameters that it filled.
     """
 
     prefix: str
@@ -116,7 +114,7 @@ class _Load:
 
 
 class _Arrival:
-    """Hook before a module takes its tensors out of a state dict. A copied module gets none of it."""
+    """Hook that runs before a module takes its tensors from a state dict. A copied module does not get it."""
 
     def __init__(self, watch: LoadingWatch, module: nn.Module, is_root: bool) -> None:
         self._watch, self._module, self._is_root = watch, module, is_root

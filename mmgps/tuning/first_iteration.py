@@ -1,14 +1,15 @@
-"""Notice trained numbers that get no gradient in the first iteration.
+"""Find trained numbers that get no gradient in the first iteration.
 
 Some are harmless, such as a branch that the network does not run in training. Others are cut off: by a reentrant
 checkpoint whose input needs no gradient, by ``torch.no_grad`` or ``detach`` on the way to the loss, by a module that
-reads the weight of a layer without calling it. :class:`mmgps.tuning.reads.Reads` tells them apart. All hooks are gone
-afterwards.
+reads the weight of a layer without calling it. :class:`ReadWatcher` tells them apart. All
+hooks are removed afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,51 +17,52 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mmgps.sparse.forward import Call
+from mmgps.rewiring import Call
+from mmgps.sparse import registered_in
+from mmgps.utils.text import listed
 
-from .reads import Reads
-from .trained import Trained, UntrainedError, held_by, listed
+from .read_watcher import ReadWatcher
+from .trained import Trained, UntrainedError, held_by
 
 PATIENCE = 100
-"""Steps of other optimizers after which one that has not stepped yet is an error."""
+"""Steps of other optimizers after which an optimizer without a step is an error."""
 UNKNOWN = -1
 """Stands for an optimizer that :meth:`FirstIteration.add` was not told of yet."""
-FLAGS = ('reached', 'recorded', 'layer_recorded', 'unrecorded', 'detached')
-
+FLAGS = ('reached', 'recorded', 'layer_recorded', 'unrecorded', 'detached', 'read_directly', 'layer_reached')
 
 CAUSES: Sequence[tuple[Callable[[Trained], bool], str]] = (
     (
-        lambda entry: entry.unrecorded and not (entry.layer_recorded if entry.chosen else entry.recorded),
+        lambda entry: entry.unrecorded and not entry.recorded,
         'they compute where no gradients are recorded: within torch.no_grad, or within a reentrant checkpoint whose '
         'input needs no gradient since all before it is frozen; leave out use_checkpoint or with_cp of the backbone, '
         'or let it call torch.utils.checkpoint with use_reentrant=False',
     ),
     (
         lambda entry: entry.layer_recorded and not entry.recorded,
-        'the weights of their layers are read by another module, which never calls the layers, so that what was '
-        'attached to them does not run; choose other layers or another method, or for connections set '
+        'the weights of their layers are read by another module, which never calls the layers, so that attached '
+        'modules and values do not run; choose other layers or another method, or for connections set '
         "sparse=dict(type='mmgps.MaskedTraining') of the hook",
     ),
     (
         lambda entry: entry.detached,
-        'what is computed from them is detached on the way to the loss (detach, .data or torch.no_grad); let gradients '
-        'pass, or freeze what lies before',
+        'their results are detached on the way to the loss (detach, .data or torch.no_grad); let gradients pass, or '
+        'freeze everything before',
     ),
 )
-"""Reasons why a tensor got no gradient, in the order in which they are asked for."""
+"""Reasons why a tensor got no gradient, in the order in which they are checked."""
 
 
 class FirstIteration:
     """Watches the first training iteration of a model.
 
-    Build it when everything is in place, run an iteration, and call :meth:`finish`; go on until that says that all is
-    known: an optimizer may have its first step later than another.
+    Build it when everything is in place, run an iteration, and call :meth:`finish`. Repeat until it says that all is
+    known: optimizers may take their first steps at different times.
 
     Args:
         model: The network, without a wrapper.
         trained: See :func:`trained_tensors`.
-        optimizers: Which hold them, as far as they are known.
-        target: Path of the backbone, which has to get some gradient if any of it is trained.
+        optimizers: The optimizers that hold them, as far as they are known.
+        target: Path of the backbone, which must get some gradient if any of it is trained.
     """
 
     def __init__(
@@ -73,7 +75,10 @@ class FirstIteration:
         self._steps: list[int] = []
         self._counters: list[Any] = []
         self._judged: set[int] = set()
-        self._reads = Reads(trained)
+        registered = set(map(id, registered_in(model)))
+        self._registered = [entry for entry in trained if entry.chosen and id(entry.value) in registered]
+        self._layers_watched = False
+        self._reads = ReadWatcher(trained)
         self._depth = 0
         self._handles = [
             *(entry.value.register_hook(self._marker(entry)) for entry in trained),  # type: ignore[no-untyped-call]
@@ -91,17 +96,18 @@ class FirstIteration:
         self._counters.append(optimizer.register_step_pre_hook(self._counter(at)))
 
     def finish(self) -> tuple[bool, list[str]]:
-        """Judge what is known after an iteration, of which all processes of a distributed run have to ask.
+        """Judge the tensors after an iteration; all processes of a distributed run must call it.
 
         Returns:
-            Whether all is known by now, when nothing watches any more; and the names of tensors that the network does
-            not use in this mode.
+            Whether all tensors are judged, after which nothing is watched any more; and the names of tensors that the
+            network does not use in this mode.
 
         Raises:
-            UntrainedError: Names the tensors that are cut off, and by what.
+            UntrainedError: Names the tensors that are cut off, and the cause.
         """
         self._reads.find_detached()
         _share(self._trained, self._steps)
+        self._check_counted_once()
         active = {self._owner.get(id(entry.value), UNKNOWN) for entry in self._trained if entry.reached} - {UNKNOWN}
         active |= {at for at, steps in enumerate(self._steps) if steps}
         fresh = [e for e in self._trained if self._owner.get(id(e.value), UNKNOWN) in active - self._judged]
@@ -124,10 +130,10 @@ class FirstIteration:
         return done, unused
 
     def check_loss(self, loss: Tensor) -> None:
-        """Make sure that a ``loss``, about to be differentiated, hangs on something that is trained.
+        """Make sure that ``loss``, about to be differentiated, depends on trained tensors.
 
         Raises:
-            UntrainedError: Names the tensors that are cut off, and by what.
+            UntrainedError: Names the tensors that are cut off, and the cause.
         """
         if not loss.requires_grad:
             self._reads.find_detached()
@@ -158,6 +164,17 @@ class FirstIteration:
             raise UntrainedError(_sentence([entry.name for entry in inside], len(self._trained), cause))
         return [entry.name for entry in lost]
 
+    def _check_counted_once(self) -> None:
+        """Refuse a loss that reads weights and their registered connections: these would get both gradients."""
+        twice = [e.name for e in self._registered if e.layer_reached and (e.read_directly or not e.layer_recorded)]
+        if twice:
+            raise UntrainedError(
+                f'the loss reads {len(twice)} weights of which connections are trained outside of their layers: '
+                f'{listed(twice)}; as a penalty over model.parameters() it would count those twice: take '
+                'tuned.parameters() instead. Is it no penalty, read them within forward of the model, or train by '
+                'mmgps.MaskedTraining'
+            )
+
     def _watch(self, root: nn.Module) -> Iterator[Any]:
         yield root.register_forward_pre_hook(Call(self._enter), prepend=True)
         yield root.register_forward_hook(Call(self._leave), always_call=True)
@@ -166,6 +183,7 @@ class FirstIteration:
         if (self._depth or torch.is_grad_enabled()) and not _compiling():  # a picture drawn meanwhile is not training
             self._depth += 1
             if self._depth == 1:
+                self._watch_layers()
                 self._reads.__enter__()  # type: ignore[no-untyped-call]
 
     def _leave(self) -> None:
@@ -173,6 +191,15 @@ class FirstIteration:
             self._depth -= 1
             if not self._depth:
                 self._reads.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def _watch_layers(self) -> None:
+        """Mark weights that get a gradient of their own, which they require from the first forward pass on."""
+        for entry in self._registered if not self._layers_watched else ():
+            layer = entry.layer
+            if layer is not None and layer.requires_grad:
+                mark = partial(setattr, entry, 'layer_reached')
+                self._handles.append(layer.register_hook(lambda _, mark=mark: mark(True)))  # type: ignore[no-untyped-call]
+        self._layers_watched = True
 
     @staticmethod
     def _marker(entry: Trained) -> Callable[[Tensor | None], None]:
@@ -189,13 +216,13 @@ class FirstIteration:
 
 
 def _roots(model: nn.Module, target: str) -> list[nn.Module]:
-    """The model, its parts and the backbone: a train_step may call any of them."""
+    """The model, its children and the backbone: a train_step may call any of them."""
     found = [model, *model.children(), *([model.get_submodule(target)] if target else [])]
     return list({id(module): module for module in found}.values())
 
 
 def _share(trained: Sequence[Trained], steps: list[int]) -> None:
-    """Let every process know what any saw: gradients are averaged over all of them."""
+    """Share the observations of all processes: gradients are averaged over them."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return
     rows = [float(getattr(entry, flag)) for entry in trained for flag in FLAGS]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmgps.selection import (
     Accumulation,
-    Choice,
+    ConnectionChoice,
     Connections,
     GradientScore,
     Parameter,
@@ -30,8 +30,8 @@ class GPS:
         k: Connections per neuron, at least 1; clamped to the fan-in of a neuron.
         score: What makes a connection worth training.
         choice: Among which connections the scores compete.
-        whole: Roles of the parameters that are trained in full, one or several. The paper's code trains biases, layer
-            scales and relative-position bias tables, and freezes norms, tokens and position embeddings.
+        full_roles: Roles of the parameters that are trained in full, one or several. The paper's code trains biases,
+            layer scales and relative-position bias tables, and freezes norms, tokens and position embeddings.
 
     Raises:
         ValueError: For a ``k`` below 1 or an unknown role.
@@ -43,22 +43,22 @@ class GPS:
         self,
         k: int = 1,
         score: Score | None = None,
-        choice: Choice | None = None,
-        whole: str | Sequence[Role | str] = (Role.BIAS, Role.SCALE, Role.POSITION_BIAS),
+        choice: ConnectionChoice | None = None,
+        full_roles: str | Sequence[Role | str] = (Role.BIAS, Role.SCALE, Role.POSITION_BIAS),
     ) -> None:
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise ValueError(
                 f'k is the number of connections per neuron and must be an integer of at least 1, got {k!r}'
             )
-        whole = [whole] if isinstance(whole, str) else list(whole)
+        full_roles = [full_roles] if isinstance(full_roles, str) else list(full_roles)
         allowed = [role.value for role in Role if role is not Role.CONNECTION]
-        unknown = [role for role in whole if role not in allowed]
+        unknown = [role for role in full_roles if role not in allowed]
         if unknown:
-            raise ValueError(f'whole names the roles that are trained in full, got {unknown}; allowed: {allowed}')
+            raise ValueError(f'full_roles names the roles that are trained in full, got {unknown}; allowed: {allowed}')
         self.k = k
         self.score = score or GradientScore()
         self.choice = choice or PerNeuron()
-        self.whole = tuple(Role(role) for role in whole)
+        self.full_roles = tuple(Role(role) for role in full_roles)
 
     @property
     def needs_gradient(self) -> bool:
@@ -79,10 +79,10 @@ class GPS:
             name: Connections(chosen[name].cpu(), entry.neurons.neurons, entry.neurons.fan_in)
             for name, entry in candidates.items()
         }
-        whole = tuple(name for name, entry in trainable(backbone).items() if entry.role in self.whole)
+        whole = tuple(name for name, entry in trainable(backbone).items() if entry.role in self.full_roles)
         return Selection(self.name, connections, whole, architecture_fingerprint(backbone), self.settings())
 
-    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+    def inject_selected(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         return {}
 
     def settings(self) -> dict[str, object]:
@@ -90,7 +90,7 @@ class GPS:
             'k': self.k,
             'score': _described(self.score),
             'choice': _described(self.choice),
-            'whole': [role.value for role in self.whole],
+            'full_roles': [role.value for role in self.full_roles],
         }
 
     def _report_clamping(self, candidates: Mapping[str, Parameter]) -> None:
@@ -104,7 +104,7 @@ class GPS:
             )
 
 
-def _described(component: Score | Choice) -> str:
+def _described(component: Score | ConnectionChoice) -> str:
     """The class and the arguments of a component, as ``RandomScore(seed=0)``."""
     arguments = ', '.join(f'{name}={value!r}' for name, value in vars(component).items())
     return type(component).__name__ + (f'({arguments})' if arguments else '')

@@ -1,4 +1,4 @@
-"""What the methods that add modules share."""
+"""The base class of methods that inject modules."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmgps.selection import Injected, Parameter, Role, Selection, base_parameters
+from mmgps.rewiring import Injected, Structure, base_parameters, drop_compiled
+from mmgps.selection import Parameter, Role, Selection
 
 from .base import WholeParameters
-from .placing import check_connected
+from .operations import check_connected
 from .sites import InjectionError
-from .structure import Structure, drop_compiled
 
 _RECORD = '_mmgps_method'
 
 
 class InjectionMethod(WholeParameters):
-    """Base of the methods that put modules beside those of the backbone and train nothing else of it.
+    """Base class of methods that inject modules into the backbone and train nothing else of it.
 
-    ``mmgps.TunedBackbone`` puts them in place when the model is built. Where that was not done, :meth:`select` does it
-    when training starts, and :meth:`complete` on resuming.
+    ``mmgps.TunedBackbone`` injects them when the model is built. Otherwise :meth:`select` does so when training starts,
+    and :meth:`inject_selected` on resuming.
     """
 
     def inject(self, backbone: nn.Module) -> None:
-        """Put the modules in place.
+        """Inject the modules.
 
-        Their first numbers follow from torch's seed and their names alone; no random number is drawn, so that the
-        rest of the model starts as it would without the method.
+        Their first numbers depend only on torch's seed and their names. No random number is drawn from the global
+        generator, so the rest of the model starts as it would without the method.
 
         Raises:
-            InjectionError: If the method cannot do this on ``backbone``, or if it has injected modules already.
+            InjectionError: If the method does not support ``backbone``, or if that has injected modules already.
                 This or any other exception leaves ``backbone`` as it was.
         """
         if any(isinstance(module, Injected) for module in backbone.modules()):
@@ -52,19 +52,19 @@ class InjectionMethod(WholeParameters):
 
     @abstractmethod
     def put_in_place(self, backbone: nn.Module) -> None:
-        """What :meth:`inject` does."""
+        """Create the modules and place them; called by :meth:`inject`."""
 
     def select(self, backbone: nn.Module, gradients: Mapping[str, Tensor] | None = None) -> Selection:
-        """Everything that was injected.
+        """Select all injected parameters.
 
         Raises:
-            InjectionError: If another method injected something, or if some of it does not run.
+            InjectionError: If another method injected modules, or if some of them do not run.
         """
         self._ensure(backbone)
         check_connected(backbone)
         return super().select(backbone)
 
-    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+    def inject_selected(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         self._ensure(backbone)
         return beside(backbone)
 
@@ -83,7 +83,7 @@ class InjectionMethod(WholeParameters):
 
 
 def beside(backbone: nn.Module) -> dict[nn.Parameter, list[nn.Parameter]]:
-    """Parameter of the base to the injected ones that belong to the same layer."""
+    """Parameter of the base to the injected parameters of the same layer."""
     found = {}
     for parent in backbone.modules():
         new = [v for child in parent.children() if isinstance(child, Injected) for v in child.parameters()]
@@ -93,12 +93,12 @@ def beside(backbone: nn.Module) -> dict[nn.Parameter, list[nn.Parameter]]:
 
 
 def injected_by(backbone: nn.Module) -> InjectionMethod | None:
-    """The method that put modules into ``backbone`` when it was built."""
+    """The method that injected modules into ``backbone``, None if there is none."""
     return cast('InjectionMethod | None', getattr(backbone, _RECORD, None))
 
 
 def forget(backbone: nn.Module) -> None:
-    """Let :func:`injected_by` know of no method."""
+    """Remove the record that :func:`injected_by` reads."""
     vars(backbone).pop(_RECORD, None)
 
 

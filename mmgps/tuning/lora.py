@@ -2,30 +2,94 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from .injection import InjectionMethod
-from .low_rank import low_rank
-from .parts import Part, as_parts
-from .placing import place
-from .sites import InjectionError, find_sites, pick_sites
+from mmgps.sparse.linear import dense_linear
 
-OFFERED = (Part.QKV, Part.PROJ, Part.FC1, Part.FC2, Part.LINEAR, Part.CONV)
+from .injection import InjectionMethod, generator_for
+from .operations import Operation, place
+from .sites import InjectionError, LayerPart, Site, as_parts, find_sites, pick_sites
+
+CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+
+
+class LowRank(Operation):
+    """``y + scale * b (a x)`` behind a linear map.
+
+    Starts as the identity: ``b`` is zero, ``a`` uniform in +-1/sqrt(inputs), Kaiming's rule with a = sqrt(5) as peft
+    and the authors have it.
+
+    Args:
+        shape: Shape of the weight, ``[outputs, inputs, *kernel]``.
+        rank: Rank of the factors ``a`` ``[rank, inputs, *kernel]`` and ``b`` ``[outputs, rank]``.
+        scale: Factor of the added term.
+        generator: Generator of ``a``.
+    """
+
+    key = 'lora'
+
+    def __init__(self, shape: torch.Size, rank: int, scale: float, generator: torch.Generator) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(shape[1:].numel())
+        self.a = nn.Parameter(torch.empty(rank, *shape[1:]).uniform_(-bound, bound, generator=generator))
+        self.b = nn.Parameter(torch.zeros(shape[0], rank))
+        self.scale = scale
+
+    def forward(self, x: Tensor, y: Tensor, rows: slice, dim: int) -> Tensor:
+        return y + self.scale * F.linear(dense_linear(x, self.a, None), self.b[rows])
+
+    def merge(self, weight: Tensor, bias: Tensor | None) -> None:
+        weight += self.scale * self.b @ self.a.flatten(1)
+
+
+class LowRankConv(LowRank):
+    """The same behind a convolution: ``a`` is one with ``rank`` outputs, ``b`` one of kernel size 1.
+
+    Args:
+        owner: The convolution, not grouped, padded by zeros.
+        rank: Rank of the factors.
+        scale: Factor of the added term.
+        generator: Generator of ``a``.
+    """
+
+    def __init__(self, owner: Any, rank: int, scale: float, generator: torch.Generator) -> None:
+        super().__init__(owner.weight.shape, rank, scale, generator)
+        self.geometry = (owner.stride, owner.padding, owner.dilation)
+
+    def forward(self, x: Tensor, y: Tensor, rows: slice, dim: int) -> Tensor:
+        convolve = CONVOLVE[self.a.dim()]
+        low = convolve(x, self.a, None, *self.geometry)
+        return y + self.scale * convolve(low, self.b.view(*self.b.shape, *[1] * (self.a.dim() - 2)))
+
+
+def low_rank(site: Site, rank: int, scale: float) -> LowRank:
+    """The low-rank operation for ``site``."""
+    generator = generator_for(site.parameter_name(LowRank.key, 'a'))
+    if site.weight.dim() > 2:
+        return LowRankConv(site.owner, rank, scale, generator)
+    return LowRank(site.weight.shape, rank, scale, generator)
+
+
+OFFERED = (LayerPart.QKV, LayerPart.PROJ, LayerPart.FC1, LayerPart.FC2, LayerPart.LINEAR, LayerPart.CONV)
 
 
 class LoRA(InjectionMethod):
     """``y += alpha / rank * B A x`` behind linear layers and convolutions.
 
     Args:
-        rank: Of the factors, at least 1.
-        alpha: Factor of what they add; equal to ``rank`` by default, so that the factor is 1.
-        parts: Which layers get factors, see :class:`Part`. By default the query, key and value projections; in a
+        rank: Rank of the factors, at least 1.
+        alpha: Numerator of the factor ``alpha / rank``; by default equal to ``rank``, so that the factor is 1.
+        parts: Which layers get factors, see :class:`LayerPart`. By default the query, key and value projections; in a
             backbone without attention every linear layer and every convolution that is not grouped.
 
     Raises:
-        ValueError: For a rank below 1, or a part that is none or has no low-rank form.
+        ValueError: For a rank below 1, or a part that is unknown or has no low-rank form.
     """
 
     name = 'lora'
@@ -44,10 +108,10 @@ class LoRA(InjectionMethod):
             place(site, low_rank(site, self.rank, self.alpha / self.rank))
 
 
-def default_parts(backbone: nn.Module) -> tuple[Part, ...]:
-    """The projections of the attention where there is one, else all that :class:`LoRA` offers."""
-    attends = any(site.part is Part.QKV for site in find_sites(backbone))
-    return (Part.QKV,) if attends else OFFERED
+def default_parts(backbone: nn.Module) -> tuple[LayerPart, ...]:
+    """The query, key and value projections if the network has attention, else all parts that :class:`LoRA` supports."""
+    attends = any(site.part is LayerPart.QKV for site in find_sites(backbone))
+    return (LayerPart.QKV,) if attends else OFFERED
 
 
 def positive(name: str, value: int) -> int:
@@ -61,13 +125,15 @@ def positive(name: str, value: int) -> int:
     return value
 
 
-def offered(method: str, parts: tuple[Part, ...], allowed: Sequence[Part]) -> tuple[Part, ...]:
-    """``parts`` if the method has a form for all of them.
+def offered(method: str, parts: tuple[LayerPart, ...], allowed: Sequence[LayerPart]) -> tuple[LayerPart, ...]:
+    """``parts`` if the method supports all of them.
 
     Raises:
         InjectionError: Otherwise.
     """
     wrong = [part.value for part in parts if part not in allowed]
     if wrong:
-        raise InjectionError(f'{method} has no form for {wrong}; it offers {", ".join(part.value for part in allowed)}')
+        raise InjectionError(
+            f'{method} does not support {wrong}; it supports {", ".join(part.value for part in allowed)}'
+        )
     return parts

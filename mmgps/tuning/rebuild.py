@@ -1,4 +1,4 @@
-"""A method from what a selection says of it."""
+"""Rebuild a method from the name and settings in a selection."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from mmgps.selection import Selection
 
 from .adapter import Adapter, Bottleneck
 from .base import TuningMethod
-from .lora import LoRA
-from .low_rank import LowRank
-from .prompts import KEY
+from .lora import LoRA, LowRank
 from .spt import SPTAdapter, SPTLoRA
 from .ssf import SSF, ScaleShift
-from .vpt import VPTDeep, VPTShallow
+from .vpt import PROMPT_KEY, VPTDeep, VPTShallow
 
 INJECTING = {kind.name: kind for kind in (Adapter, LoRA, SPTAdapter, SPTLoRA, SSF, VPTDeep, VPTShallow)}
-"""The methods that add modules; their settings are their arguments."""
-KEYS = {Bottleneck.key, LowRank.key, ScaleShift.key, KEY}
-"""The names of what they add, within the modules that they add it to."""
+"""Methods that inject modules; their settings are their arguments."""
+KEYS = {Bottleneck.key, LowRank.key, ScaleShift.key, PROMPT_KEY}
+"""Names of the injected modules within their owners."""
 
 
 def rebuild_method(selection: Selection) -> TuningMethod:
-    """The method that made ``selection``, to put in place what it trains.
+    """The method that made ``selection``, to inject its modules.
 
     Raises:
-        ValueError: For a method that adds no modules, or one that mmgps does not know; names those that it does.
+        ValueError: For a method that injects no modules or is unknown to mmgps; names the known ones.
     """
     if selection.method not in INJECTING:
         raise ValueError(

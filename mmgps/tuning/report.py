@@ -1,4 +1,4 @@
-"""How many numbers are trained, by part of the model."""
+"""Count the trained numbers by part of the model, and format the report at the start of training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from mmgps.selection import Role, Selection, describe
 from mmgps.sparse import registered_in
+from mmgps.utils.text import text_table
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ def count_parts(model: nn.Module, target: str, selection: Selection) -> list[Cou
 
     Args:
         model: The whole model, after :func:`freeze_unselected`.
-        target: Path of the backbone within it.
-        selection: What is trained of the backbone.
+        target: Path of the backbone in the model.
+        selection: The selection of the backbone.
     """
     weights = dict(model.get_submodule(target).named_parameters())
     chosen = {id(weights[name]): len(item) for name, item in selection.connections.items()}
@@ -63,25 +64,25 @@ def count_roles(backbone: nn.Module, selection: Selection) -> dict[str, int]:
 
 
 def count_whole(counts: Sequence[Count]) -> Count:
-    """All parts together."""
+    """The sum of all parts."""
     return Count('total', sum(c.trained for c in counts), sum(c.total for c in counts))
 
 
 def count_backbone(model: nn.Module, target: str, selection: Selection) -> Count:
-    """The backbone, whatever part of the model holds it."""
+    """The count of the backbone, wherever it lies in the model."""
     inner = model.get_submodule(target)
     trained = sum(count_roles(inner, selection).values())
     return Count(target, trained, sum(value.numel() for value in {*inner.parameters()} - {*registered_in(inner)}))
 
 
 def format_report(model: nn.Module, target: str, selection: Selection) -> str:
-    """The table that is printed when training starts."""
+    """The table that is logged when training starts."""
     counts = count_parts(model, target, selection)
     whole, base = count_whole(counts), count_backbone(model, target, selection)
     inner = model.get_submodule(target)
     roles = count_roles(inner, selection)
-    lines = [f'{"part":<24}{"trained":>14}{"total":>14}{"density":>11}', '-' * 63]
-    lines += [f'{c.part:<24}{c.trained:>14,}{c.total:>14,}{c.density:>11.3%}' for c in [*counts, whole]]
+    rows = [[c.part, f'{c.trained:,}', f'{c.total:,}', f'{c.density:.3%}'] for c in [*counts, whole]]
+    lines = [text_table(['part', 'trained', 'total', 'density'], rows)]
     detail = ', '.join(f'{role.replace("_", " ")} {count:,}' for role, count in roles.items()) or 'nothing'
     neurons = sum(item.neurons for item in selection.connections.values())
     lines += [

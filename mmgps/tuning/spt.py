@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from mmgps.rewiring import Structure, drop_compiled
 from mmgps.selection import (
     Connections,
     Parameter,
@@ -21,23 +22,20 @@ from mmgps.selection import (
 from .adapter import Bottleneck
 from .base import trainable
 from .injection import beside
-from .lora import OFFERED, positive
-from .low_rank import low_rank
-from .operations import Operation
-from .placing import check_connected, place
+from .lora import OFFERED, low_rank, positive
+from .operations import Operation, check_connected, place
 from .sites import Site, check_called, find_sites
-from .structure import Structure, drop_compiled
 
 
 class SPT(ABC):
     """Spend a budget on the most sensitive connections of the whole network.
 
-    A weight that holds at least as many of them as a module behind it would have parameters gets that module; of any
-    other its sensitive connections are trained. So what is trained never exceeds the budget.
+    A weight with at least as many sensitive connections as a module behind it would have parameters gets that module.
+    Of any other weight the sensitive connections are trained. So the trained numbers never exceed the budget.
 
     Args:
         budget: Numbers to train: a count, or below 1 a share of the connections of the backbone.
-        rank: Of the factors, or width of the bottleneck.
+        rank: Rank of the factors, or width of the bottleneck.
 
     Raises:
         ValueError: For a budget that is not positive, or a rank below 1.
@@ -80,7 +78,7 @@ class SPT(ABC):
         }
         return Selection(self.name, connections, tuple(whole), architecture_fingerprint(backbone), self.settings())
 
-    def complete(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
+    def inject_selected(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         before = Structure(backbone)
         try:
             self._put_in_place(backbone, selection)
@@ -108,7 +106,7 @@ class SPT(ABC):
 
     @abstractmethod
     def module(self, site: Site) -> Operation:
-        """What a sensitive weight gets."""
+        """The module for a sensitive weight."""
 
 
 class SPTLoRA(SPT):

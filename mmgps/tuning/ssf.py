@@ -7,12 +7,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from .injection import InjectionMethod, generator_for
-from .operations import Operation
-from .parts import Part
-from .placing import place
-from .sites import Site, pick_sites
+from .operations import Operation, place
+from .sites import LayerPart, Site, pick_sites
 
-CONVOLUTIONS = (Part.CONV, Part.GROUPED)
+CONVOLUTIONS = (LayerPart.CONV, LayerPart.GROUPED)
 
 
 class SSF(InjectionMethod):
@@ -20,12 +18,12 @@ class SSF(InjectionMethod):
 
     A layer without a bias gets a scale alone, so that all of it can be merged into the weights.
 
-    Where norms take their statistics from the batch, they undo what a scale and a shift before them do: in a backbone
-    with such norms the convolutions get none.
+    Norms that take statistics from the batch undo a scale and a shift before them, so convolutions of a backbone with
+    such norms get none.
 
     Args:
-        std: Deviation of the first scales around 1 and of the first shifts around 0. The authors' 0.02 does not start
-            as the base; 0 does.
+        std: Standard deviation of the initial scales around 1 and the initial shifts around 0. With the authors' 0.02
+            the network does not start as the base; with 0 it does.
 
     Raises:
         ValueError: For a negative deviation.
@@ -43,7 +41,7 @@ class SSF(InjectionMethod):
 
     def put_in_place(self, backbone: nn.Module) -> None:
         batch = any(isinstance(module, _NormBase) for module in backbone.modules())
-        parts = [part for part in Part if not (batch and part in CONVOLUTIONS)]
+        parts = [part for part in LayerPart if not (batch and part in CONVOLUTIONS)]
         for site in pick_sites(backbone, parts, self.name):
             place(site, ScaleShift(site, self.std))
 
@@ -52,8 +50,8 @@ class ScaleShift(Operation):
     """``y * scale + shift``, both ``[outputs]``; without the shift where the map has no bias.
 
     Args:
-        site: The map behind which it stands.
-        std: Deviation of the first numbers.
+        site: The map behind which it is placed.
+        std: Standard deviation of the initial numbers.
     """
 
     key = 'ssf'

@@ -1,4 +1,4 @@
-"""What is counted as trained, and whether an optimizer holds it."""
+"""The tensors that count as trained: freeze all others, and check that one optimizer holds each."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-SHOWN = 4
+from mmgps.selection import Selection, SelectionMismatchError
+from mmgps.sparse import guard
+from mmgps.utils.text import listed
 
 
 class UntrainedError(RuntimeError):
-    """Numbers that are counted as trained are not trained by anything."""
+    """Numbers that count as trained are not trained by any optimizer."""
 
 
 @dataclass
 class Trained:
-    """A tensor that is counted as trained, and what the first iteration shows of it.
+    """A tensor that counts as trained, with the observations of the first iteration.
 
     Args:
-        name: In the model.
-        value: What the optimizer steps.
-        layer: The weight that its layer computes with, where that is another tensor: the frozen weight of which
-            ``value`` holds the chosen numbers, or the weight of the layer that ``value`` was put beside.
+        name: Name in the model.
+        value: The tensor that the optimizer steps.
+        layer: The weight that its layer computes with, if that is another tensor: the frozen weight whose chosen
+            numbers ``value`` holds, or the weight of the layer that ``value`` was added to.
         chosen: Whether ``value`` holds chosen numbers of ``layer``.
     """
 
@@ -41,8 +43,12 @@ class Trained:
     """An operation read ``layer`` there."""
     unrecorded: bool = False
     """An operation read one of both where none are recorded."""
+    layer_reached: bool = False
+    """A gradient arrived at ``layer`` from outside of its layer."""
+    read_directly: bool = False
+    """An operation other than those of compact training read ``value``."""
     detached: bool = False
-    """What was computed from ``value`` was detached on the way."""
+    """A result of ``value`` was detached on the way to the loss."""
 
 
 def trained_tensors(
@@ -50,12 +56,12 @@ def trained_tensors(
     replacements: Mapping[nn.Parameter, nn.Parameter],
     beside: Mapping[nn.Parameter, Sequence[nn.Parameter]],
 ) -> list[Trained]:
-    """What is counted as trained in ``model``.
+    """The tensors of ``model`` that count as trained.
 
     Args:
-        model: The whole of it, after freezing.
+        model: The whole model, after freezing.
         replacements: Frozen weights to the parameters that hold their chosen numbers.
-        beside: Weights of the base to the parameters that were put beside them.
+        beside: Weights of the base to the parameters that were added to their layers.
     """
     layers = {id(value): weight for weight, values in beside.items() for value in values}
     chosen = {id(value) for value in replacements.values()}
@@ -72,7 +78,7 @@ def check_held(trained: Sequence[Trained], optimizers: Sequence[Optimizer]) -> N
     """Make sure that exactly one optimizer holds each of ``trained``.
 
     Raises:
-        UntrainedError: Names tensors that none holds, or that several do.
+        UntrainedError: Names tensors that no optimizer holds, or several.
     """
     if not trained:
         raise UntrainedError(
@@ -96,7 +102,7 @@ def check_held(trained: Sequence[Trained], optimizers: Sequence[Optimizer]) -> N
 
 
 def resting(trained: Sequence[Trained], optimizers: Sequence[Optimizer]) -> list[str]:
-    """Names of what an optimizer holds at a learning rate of zero, its schedule aside."""
+    """Names of tensors that an optimizer holds at a learning rate of zero, apart from its schedule."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     still = [group for group in groups if not float(group.get('initial_lr', group.get('lr', 1)))]
     ids = {id(value) for group in still for value in group['params']}
@@ -104,9 +110,9 @@ def resting(trained: Sequence[Trained], optimizers: Sequence[Optimizer]) -> list
 
 
 def kept_elsewhere(optimizer: Optimizer) -> str | None:
-    """The attribute in which ``optimizer`` keeps parameters besides its ``param_groups``, None if there is none.
+    """The attribute in which ``optimizer`` keeps parameters besides its ``param_groups``; None if there is none.
 
-    Such an optimizer steps what it keeps there. Other parameters in its groups do not reach it.
+    Such an optimizer steps the parameters in that attribute. New parameters in its groups do not reach it.
     """
     seen = {id(optimizer.param_groups)} | {id(part) for g in optimizer.param_groups for part in (g, g['params'])}
     for name, kept in vars(optimizer).items():
@@ -131,5 +137,39 @@ def _parameters_in(kept: Any, seen: set[int]) -> Iterator[nn.Parameter]:
             yield from _parameters_in(part, seen)
 
 
-def listed(names: Sequence[str]) -> str:
-    return ', '.join(names[:SHOWN]) + (f' and {len(names) - SHOWN} more' if len(names) > SHOWN else '')
+def freeze_unselected(backbone: nn.Module, selection: Selection) -> list[nn.Parameter]:
+    """Freeze every parameter of ``backbone`` of which the selection trains nothing, and unfreeze the others.
+
+    Until a :class:`SparseTraining` starts, an optimizer that steps a weight with selected connections raises an error.
+
+    Returns:
+        The frozen parameters.
+
+    Raises:
+        SelectionMismatchError: If the selection was made for another architecture; nothing is changed then.
+    """
+    partly = {parameter.name: parameter.value for parameter, _ in selection.resolve(backbone)}
+    trained = {*partly, *selection.whole}
+    guard(partly.values())
+    frozen = []
+    for name, value in backbone.named_parameters():
+        value.requires_grad_(name in trained)
+        if name not in trained:
+            frozen.append(value)
+    return frozen
+
+
+def check_trainable(backbone: nn.Module, selection: Selection) -> None:
+    """Make sure that ``selection`` trains nothing of ``backbone`` that the user froze.
+
+    Raises:
+        SelectionMismatchError: Names the frozen parameters.
+    """
+    trained = {*selection.connections, *selection.whole}
+    frozen = [name for name, value in backbone.named_parameters() if name in trained and not value.requires_grad]
+    if frozen:
+        raise SelectionMismatchError(
+            f'the selection trains {len(frozen)} parameters that {type(backbone).__name__} was built with frozen: '
+            f'{", ".join(frozen)}; select anew, or build the backbone as it was when the selection was made '
+            '(frozen_stages and the like)'
+        )

@@ -6,37 +6,31 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgps.architectures import PROMPTED_BLOCKS, PROMPTED_LAYERS, PROMPTED_WINDOWS
+from mmgps.rewiring import Injected, OwnForward, type_name
 from mmgps.selection import Role, describe
 
 from .injection import InjectionMethod, generator_for
 from .lora import positive
-from .prompts import KEY, CarriedPrompts, Prompts, attach_prompts
 from .sites import InjectionError
-from .window_prompts import attach_window_prompts
 
-# Layers that take and give ``[batch, tokens, width]``, and Swin's blocks with their window attentions. By exact type: a
-# class that derives from one of them may compute otherwise.
-LAYERS = {
-    'mmseg.models.backbones.vit.TransformerEncoderLayer',
-    'mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer',
-}
-BLOCKS = {'mmseg.models.backbones.swin.SwinBlock', 'mmpretrain.models.backbones.swin_transformer.SwinBlock'}
-WINDOWS = {'mmseg.models.backbones.swin.WindowMSA', 'mmpretrain.models.utils.attention.WindowMSA'}
+PROMPT_KEY = 'prompt'
 
 
 class VPTDeep(InjectionMethod):
     """New prompt tokens in every layer, after the class token; in Swin, in every window of every block.
 
-    Only the prompts of the layer itself are in it: those of the layer before are taken away. What leaves a layer has
-    the base's tokens alone, so heads and taps see what they know.
+    A layer contains only its own prompts; those of the layer before are removed. Its output has the tokens of the base
+    alone, so heads and taps see what they expect.
 
     Args:
-        tokens: Prompts of a layer.
+        tokens: Number of prompts per layer.
 
     Raises:
-        ValueError: For less than one.
+        ValueError: For fewer than one.
     """
 
     name = 'vpt-deep'
@@ -48,15 +42,15 @@ class VPTDeep(InjectionMethod):
         return {'tokens': self.tokens}
 
     def put_in_place(self, backbone: nn.Module) -> None:
-        layers, blocks = find(backbone, LAYERS), find(backbone, BLOCKS)
-        known = all(kind_of(block.attn.w_msa) in WINDOWS for block in blocks.values())
+        layers, blocks = find(backbone, PROMPTED_LAYERS), find(backbone, PROMPTED_BLOCKS)
+        known = all(type_name(block.attn.w_msa) in PROMPTED_WINDOWS for block in blocks.values())
         if not layers and not (blocks and known):
             raise refused(self.name, backbone, 'a plain ViT or Swin of mmseg or MMPretrain')
         for path, layer in layers.items():
-            first = first_tokens(backbone, f'{path}.{KEY}', self.tokens, layer.norm1)
+            first = first_tokens(backbone, f'{path}.{PROMPT_KEY}', self.tokens, layer.norm1)
             attach_prompts(layer, Prompts(first, class_tokens(backbone)))
         for path, block in blocks.items():
-            first = first_tokens(backbone, f'{path}.attn.w_msa.{KEY}', self.tokens, block.norm1)
+            first = first_tokens(backbone, f'{path}.attn.w_msa.{PROMPT_KEY}', self.tokens, block.norm1)
             attach_window_prompts(block, Prompts(first))
 
 
@@ -64,10 +58,10 @@ class VPTShallow(InjectionMethod):
     """Prompt tokens after the class token of the first layer, which go on through all layers of a plain ViT.
 
     Args:
-        tokens: Prompts.
+        tokens: Number of prompts.
 
     Raises:
-        ValueError: For less than one.
+        ValueError: For fewer than one.
     """
 
     name = 'vpt-shallow'
@@ -79,38 +73,34 @@ class VPTShallow(InjectionMethod):
         return {'tokens': self.tokens}
 
     def put_in_place(self, backbone: nn.Module) -> None:
-        layers = find(backbone, LAYERS)
+        layers = find(backbone, PROMPTED_LAYERS)
         if not layers:
             raise refused(self.name, backbone, 'a plain ViT of mmseg or MMPretrain; Swin merges tokens, use vpt-deep')
         (path, layer), *others = layers.items()
-        first = first_tokens(backbone, f'{path}.{KEY}', self.tokens, layer.norm1)
+        first = first_tokens(backbone, f'{path}.{PROMPT_KEY}', self.tokens, layer.norm1)
         attach_prompts(layer, Prompts(first, class_tokens(backbone), carried=True))
         for _, layer in others:
             attach_prompts(layer, CarriedPrompts(self.tokens, class_tokens(backbone)))
 
 
-def kind_of(module: nn.Module) -> str:
-    return f'{type(module).__module__}.{type(module).__qualname__}'
-
-
 def find(backbone: nn.Module, kinds: set[str]) -> dict[str, Any]:
-    """Modules whose type is one of ``kinds`` and of which the user did not freeze all, by path."""
+    """Modules by path whose type is one of ``kinds`` and which the user did not freeze entirely."""
     return {
         path: module
         for path, module in backbone.named_modules()
-        if kind_of(module) in kinds and any(value.requires_grad for value in module.parameters())
+        if type_name(module) in kinds and any(value.requires_grad for value in module.parameters())
     }
 
 
 def class_tokens(backbone: Any) -> int:
-    """Tokens of a plain ViT before those of the picture."""
+    """Number of tokens of a plain ViT before those of the image."""
     if not getattr(backbone, 'with_cls_token', True) or backbone.cls_token is None:
         return 0
     return int(getattr(backbone, 'num_extra_tokens', 1))
 
 
 def first_tokens(backbone: nn.Module, name: str, count: int, norm: Any) -> Tensor:
-    """First numbers ``[1, count, width]`` of the prompts ``name``.
+    """Initial numbers ``[1, count, width]`` of the prompts ``name``.
 
     Uniform in +-sqrt(6 / (fan_in + width)), with the fan-in of the layer that embeds the patches, ``3 p^2``.
     """
@@ -125,3 +115,136 @@ def refused(method: str, backbone: nn.Module, wanted: str) -> InjectionError:
     return InjectionError(
         f'{method} needs {wanted}; {type(backbone).__name__} has no layers of that kind that are not frozen'
     )
+
+
+class Prompts(Injected):
+    """Prompt tokens of one layer, between the class tokens and those of the image.
+
+    Args:
+        tokens: Their initial numbers, ``[1, prompts, width]``.
+        after: Number of class tokens before them.
+        carried: Whether they continue into the next layer.
+    """
+
+    def __init__(self, tokens: Tensor, after: int = 0, carried: bool = False) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(tokens)
+        self.after, self.carried = after, carried
+
+    def enter(self, x: Tensor) -> Tensor:
+        """``x`` ``[batch, tokens, width]`` with the prompts inserted."""
+        return _inserted(x, self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), self.after)
+
+    def leave(self, y: Tensor) -> Tensor:
+        """``y`` without the prompts: later layers see only the tokens of the base."""
+        return _taken(y, self.after, self.tokens.shape[1], self.carried)
+
+
+class CarriedPrompts(Injected):
+    """Carries the prompts of an earlier layer through this one. Has no numbers of its own.
+
+    Args:
+        count: Number of prompts.
+        after: Number of class tokens before them.
+    """
+
+    def __init__(self, count: int, after: int) -> None:
+        super().__init__()
+        self.count, self.after = count, after
+
+    def enter(self, x: Tensor) -> Tensor:
+        prompts = getattr(x, PROMPT_KEY, None)
+        if prompts is None:
+            raise RuntimeError(
+                'the prompts did not reach this layer: something stands between it and the layer before; use vpt-deep'
+            )
+        return _inserted(x, prompts, self.after)
+
+    def leave(self, y: Tensor) -> Tensor:
+        return _taken(y, self.after, self.count, True)
+
+
+def attach_prompts(layer: nn.Module, prompts: Prompts | CarriedPrompts) -> None:
+    """Insert ``prompts`` into ``layer``, whose first argument and result are tokens."""
+    layer.register_forward_pre_hook(enter_prompts)
+    layer.register_forward_hook(leave_prompts)
+    layer.add_module(PROMPT_KEY, prompts)
+
+
+def prompts_of(layer: nn.Module) -> Prompts | CarriedPrompts:
+    """The prompts of ``layer``."""
+    found = layer.get_submodule(PROMPT_KEY)
+    assert isinstance(found, Prompts | CarriedPrompts)
+    return found
+
+
+def _inserted(x: Tensor, prompts: Tensor, after: int) -> Tensor:
+    return torch.cat([x[:, :after], prompts, x[:, after:]], 1)
+
+
+def _taken(y: Tensor, after: int, count: int, carried: bool) -> Tensor:
+    rest = torch.cat([y[:, :after], y[:, after + count :]], 1)
+    if carried:
+        setattr(rest, PROMPT_KEY, y[:, after : after + count])
+    return rest
+
+
+def enter_prompts(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Forward pre-hook of every layer with prompts."""
+    return (prompts_of(layer).enter(args[0]), *args[1:])
+
+
+def leave_prompts(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    """Forward hook of every layer with prompts."""
+    return prompts_of(layer).leave(output)
+
+
+class PromptedWindows(OwnForward):
+    """The forward of a window attention that also attends to the prompts of its block.
+
+    The prompts precede the tokens of every window and pass the first norm of the block as these do. They have no
+    relative position and no shift: bias and mask are zero for them. Each block has its own prompts, so their outputs
+    are not computed.
+
+    Args:
+        owner: The window attention of mmseg or MMPretrain.
+        norm: The norm before it.
+    """
+
+    def __init__(self, owner: nn.Module, norm: nn.Module) -> None:
+        super().__init__(owner)
+        self._owner, self._norm = owner, norm
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self._owner, self._norm))
+
+    def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[windows, tokens, width]`` to the same, as the owner does; ``mask`` is ``[kinds, tokens, tokens]``."""
+        owner: Any = self._owner
+        prompts = self._norm(owner.get_submodule(PROMPT_KEY).tokens).to(x.dtype)
+        count, (windows, tokens, width) = prompts.shape[1], x.shape
+        packed = owner.qkv(torch.cat([prompts.expand(windows, -1, -1), x], 1))
+        query, key, value = packed.view(windows, -1, 3, owner.num_heads, width // owner.num_heads).permute(
+            2, 0, 3, 1, 4
+        )
+        scores = query[:, :, count:] * owner.scale @ key.transpose(-2, -1)
+        scores = scores + F.pad(self._bias(tokens), (count, 0))
+        if mask is not None:
+            padded = F.pad(mask, (count, 0)).unsqueeze(1)
+            scores = (scores.unflatten(0, (-1, len(mask))) + padded).flatten(0, 1)
+        weights = owner.attn_drop(owner.softmax(scores))
+        output: Tensor = owner.proj_drop(owner.proj((weights @ value).transpose(1, 2).reshape(windows, tokens, width)))
+        return output
+
+    def _bias(self, tokens: int) -> Tensor:
+        """Relative-position bias, ``[heads, tokens, tokens]``."""
+        owner: Any = self._owner
+        bias: Tensor = owner.relative_position_bias_table[owner.relative_position_index.view(-1)]
+        return bias.view(tokens, tokens, -1).permute(2, 0, 1)
+
+
+def attach_window_prompts(block: Any, prompts: Prompts) -> None:
+    """Let the window attention of a Swin block attend to ``prompts``."""
+    attention = block.attn.w_msa
+    attention.add_module(PROMPT_KEY, prompts)
+    PromptedWindows(attention, block.norm1)

@@ -1,12 +1,12 @@
-"""Overlays of truth and prediction. They read mmseg's samples, but import nothing of mmseg."""
+"""Overlays of truth and prediction. They read mmseg's samples without importing mmseg."""
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmengine')
 require('mmcv')
 
-from mmgps.visualization.contact_sheet import contact_sheet, write_png  # noqa: E402
-from mmgps.visualization.overlay import draw_overlay  # noqa: E402
-from mmgps.visualization.overlay_hook import OverlayHook  # noqa: E402
+from .contact_sheet import contact_sheet, write_png  # noqa: E402
+from .overlay import draw_overlay  # noqa: E402
+from .overlay_hook import OverlayHook  # noqa: E402
 
 __all__ = ['OverlayHook', 'contact_sheet', 'draw_overlay', 'write_png']

@@ -1,4 +1,4 @@
-"""Several captioned images on one."""
+"""Contact sheet: several captioned images on one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from mmgps.whole_file import write_whole
+from mmgps.utils.atomic_file import write_atomically
 
 from .overlay import Colour, Image, check_image
 
@@ -69,7 +69,7 @@ def write_png(path: str | os.PathLike[str], image: Image) -> None:
     """Write an RGB image as PNG, replacing ``path`` at once and making its folder if need be."""
     check_image(image)
     _, content = cv2.imencode('.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    write_whole(path, content.tobytes())
+    write_atomically(path, content.tobytes())
 
 
 def _fitted(image: Image, tile: int) -> Image:

@@ -1,4 +1,4 @@
-"""Truth and prediction of one image, drawn into it: of two classes as outlines, of any number in their colours."""
+"""Draw truth and prediction into an image: two classes as outlines, more classes in their colours."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def draw_classes(
         image: ``(H, W, 3)`` RGB, uint8. It is not changed.
         labels: ``(H, W)`` of class indices; a pixel whose label has no colour stays as it is.
         colours: Colour of each class that is drawn.
-        opacity: Of the filled regions.
+        opacity: Opacity of the filled regions.
 
     Returns:
         ``(H, W, 3)`` RGB, uint8.

@@ -1,4 +1,4 @@
-"""Pictures of what a run learned."""
+"""Hook that draws truth and prediction at the end of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmengine.structures import BaseDataElement
 from torch.utils.data import DataLoader
 
 from mmgps.registry import HOOKS
-from mmgps.whole_file import skipped_if_unwritable
+from mmgps.utils.atomic_file import skipped_if_unwritable
 
 from .overlay import Colour
 from .sample_view import View, named_classes, view_sample, write_sheet, write_view
@@ -33,7 +33,7 @@ class OverlayHook(Hook):
     own share of the set.
 
     Args:
-        num_images: How many images to draw; None draws all of them. The contact sheet shows at most 40 of them.
+        num_images: Number of images to draw; None draws all. The contact sheet shows at most 40 of them.
         columns: Images in a row of the contact sheet.
         out_dir: Folder for the pictures; a relative one lies in the run's log folder ``<work_dir>/<timestamp>``.
 

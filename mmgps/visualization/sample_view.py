@@ -1,4 +1,4 @@
-"""What is needed to draw one sample, taken from mmseg's output and kept small."""
+"""Views of samples: the few arrays of mmseg's output that are needed to draw a sample, and their drawing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SampleView:
 
     @property
     def legend(self) -> list[tuple[str, Colour]]:
-        """What each colour stands for."""
+        """Meaning of each colour."""
         if self.target is None:
             return [('prediction', PREDICTION)]
         return [('truth, filled where missed', TRUTH), ('prediction, filled where wrong', PREDICTION)]

@@ -11,7 +11,7 @@ from torch import nn
 
 from mmgps.benchmark import Setup
 from mmgps.benchmark.lora import Lora, UnmergedLora, is_plain_vit
-from mmgps.benchmark.rigs import Rig
+from mmgps.benchmark.setup import Rig
 
 #: Rank 8 on two blocks, 16 wide, hidden 32: packed input projection, output projection, two linear layers.
 FACTORS = 2 * 8 * ((16 + 48) + (16 + 16) + (16 + 32) + (32 + 16))
@@ -36,15 +36,13 @@ def test_factors_on_every_linear_layer_move_and_nothing_else(kind, setup: Setup)
 
 
 def test_both_start_as_the_base(setup: Setup) -> None:
-    base = setup.build().backbone
-    base.eval()
+    base = setup.build().eval()
     x = torch.randn(2, 3, 32, 32)
-    expected = base(x)[0]
+    expected = base.backbone(x)[0]
     for kind in (Lora, UnmergedLora):
-        tuned = copy.deepcopy(base)
-        kind(8).apply(tuned)
-        tuned.eval()
-        assert torch.allclose(tuned(x)[0], expected, atol=1e-6)
+        tuned = kind(8).tune(copy.deepcopy(base), 'backbone')
+        tuned.model.eval()
+        assert torch.allclose(tuned.backbone(x)[0], expected, atol=1e-6)
 
 
 def test_what_is_a_plain_vit(setup: Setup) -> None:

@@ -1,6 +1,7 @@
 """A run of the benchmark: its figures, its JSON, its text."""
 
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -8,12 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import mmgps.benchmark.rigs
+import mmgps.benchmark.setup
 from mmgps.benchmark import Options, Report, Setup, draw_chart, run_benchmark
-from mmgps.benchmark.child import in_child
-from mmgps.benchmark.memory import peak_bytes, peak_resident
-from mmgps.benchmark.names import default_names
-from mmgps.benchmark.recipes import Tuned
+from mmgps.benchmark.memory import in_child, peak_bytes, peak_resident
+from mmgps.benchmark.recipes import MethodRecipe, default_names
 from mmgps.tuning import GPS, FullTuning
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +40,7 @@ def test_json(report: Report, tmp_path: Path) -> None:
 
 
 def test_trained_numbers(report: Report) -> None:
-    trained = {name: figures.trained for name, figures in report.figures.items()}
+    trained = {name: figures.trained for name, figures in report.measurements.items()}
     assert trained.pop('full') > 6000
     assert trained == {
         'linear': HEAD,
@@ -54,8 +53,8 @@ def test_trained_numbers(report: Report) -> None:
 
 def test_optimizer_and_gradients_hold_only_what_is_trained(report: Report) -> None:
     """AdamW keeps two float32 for each number, and a count for each parameter."""
-    for name, figures in report.figures.items():
-        dense = report.figures['full'] if name == 'gps-masked-k1' else figures
+    for name, figures in report.measurements.items():
+        dense = report.measurements['full'] if name == 'gps-masked-k1' else figures
         held = figures.reduced_bytes // 4
         assert (held == figures.trained) == (name != 'gps-masked-k1')
         assert held <= dense.trained
@@ -64,7 +63,7 @@ def test_optimizer_and_gradients_hold_only_what_is_trained(report: Report) -> No
 
 
 def test_activations(report: Report) -> None:
-    saved = {name: figures.saved_bytes for name, figures in report.figures.items()}
+    saved = {name: figures.saved_bytes for name, figures in report.measurements.items()}
     assert 0 < saved['linear'] < saved['bias'] < saved['gps-compact-k1'] < saved['full']
     assert saved['gps-compact-k1'] < saved['gps-masked-k1'] <= saved['full']
 
@@ -83,9 +82,9 @@ def test_the_selection_is_that_of_the_data(setup: Setup, monkeypatch: pytest.Mon
         found = original(self, setup, model, recipe)
         return found
 
-    original = mmgps.benchmark.rigs.Rig.__init__
+    original = mmgps.benchmark.setup.Rig.__init__
     monkeypatch.setattr(Setup, 'gradients', watched_pass)
-    monkeypatch.setattr(mmgps.benchmark.rigs.Rig, '__init__', watched_rig)
+    monkeypatch.setattr(mmgps.benchmark.setup.Rig, '__init__', watched_rig)
     options = Options(['gps-compact-k1', 'gps-compact-k3'], steps=1, warmup=0, selection_batches=3, peak=False)
     run_benchmark(setup, options, 'tiny.py')
     model = setup.build()
@@ -102,7 +101,7 @@ def test_text(report: Report) -> None:
     rows = {line.split('|')[1].strip(): [c.strip() for c in line.split('|')[2:-1]] for line in lines if line[:1] == '|'}
     head, bias, compact = rows['method'], rows['bias'], rows['gps-compact-k1']
     assert bias[head.index('step / bias')] == bias[head.index('saved / bias')] == '1.000'
-    ratio = report.figures['gps-compact-k1'].step_s / report.figures['full'].step_s
+    ratio = report.measurements['gps-compact-k1'].step_s / report.measurements['full'].step_s
     assert compact[head.index('step / full')] == f'{ratio:.3f}'
     assert compact[head.index('step / lora-r8')] == '-'
     assert compact[head.index('peak MiB')] == '-'
@@ -137,12 +136,12 @@ def test_options_of_a_method_are_told_apart_from_it(setup: Setup) -> None:
         'gps-compact-k1+leaner',
     ]
     report = run_benchmark(setup, Options(names, steps=1, warmup=0, selection_batches=1, peak=False), 'tiny.py')
-    saved = {name: figures.saved_bytes for name, figures in report.figures.items()}
+    saved = {name: figures.saved_bytes for name, figures in report.measurements.items()}
     assert list(saved) == names
     assert saved['bias+fused'] < saved['bias']
     assert saved['full+lean'] < 0.9 * saved['full']
     assert saved['gps-compact-k1+leaner'] < saved['gps-compact-k1+lean'] < saved['gps-compact-k1']
-    trained = {name: figures.trained for name, figures in report.figures.items()}
+    trained = {name: figures.trained for name, figures in report.measurements.items()}
     assert trained['full+lean'] == trained['full']
     with pytest.raises(ValueError, match=r"unknown method 'bias\+leen', .* \+leaner behind it; nearest: bias\+lean"):
         run_benchmark(setup, Options(['bias+leen']), 'tiny.py')
@@ -152,7 +151,7 @@ def test_without_peft(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'peft', None)
     options = Options(['bias', 'lora-r8'], steps=1, warmup=0, selection_batches=1, peak=False)
     found = run_benchmark(setup, options, 'tiny.py')
-    assert list(found.figures) == ['bias']
+    assert list(found.measurements) == ['bias']
     assert 'lora-r8 is left out: peft is not installed; run: pip install -c constraints.txt peft' in found.text()
 
 
@@ -175,8 +174,10 @@ def test_lora_on_another_architecture_is_left_out(benchmark_config) -> None:
 
 def test_a_process_of_its_own_that_fails() -> None:
     assert in_child('a sum', sum, [1, 2]) == 3
-    with pytest.raises(RuntimeError, match='the process that measures nothing failed; its error stands above'):
+    with pytest.raises(RuntimeError, match='the process that measures nothing failed: ValueError: invalid literal'):
         in_child('nothing', int, 'no number')
+    with pytest.raises(RuntimeError, match='the process that measures its own end failed: BrokenProcessPool'):
+        in_child('its own end', os._exit, 1)
 
 
 @pytest.mark.slow
@@ -184,7 +185,7 @@ def test_peak_memory_of_a_process_of_its_own(setup: Setup) -> None:
     """Not that of this process, although Linux hands the maximum of a parent down."""
     ballast = torch.ones(2**28)
     batches = setup.batches(1)
-    assert 2**26 < peak_bytes(setup, Tuned(FullTuning()), batches) < peak_resident()
+    assert 2**26 < peak_bytes(setup, MethodRecipe(FullTuning()), batches) < peak_resident()
     del ballast
 
 
@@ -193,8 +194,8 @@ def test_peak_memory_of_a_process_of_its_own(setup: Setup) -> None:
 def test_on_cuda(benchmark_config) -> None:
     options = Options(['full', 'bias', 'gps-compact-k1'], steps=1, warmup=1, selection_batches=1)
     found = run_benchmark(Setup(benchmark_config, device='cuda'), options, 'tiny.py')
-    peaks = {name: figures.peak_bytes for name, figures in found.figures.items()}
-    assert all(peak and peak >= found.figures[name].saved_bytes for name, peak in peaks.items())
+    peaks = {name: figures.peak_bytes for name, figures in found.measurements.items()}
+    assert all(peak and peak >= found.measurements[name].saved_bytes for name, peak in peaks.items())
     assert peaks['bias'] < peaks['full']
 
 

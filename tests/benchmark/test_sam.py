@@ -12,7 +12,7 @@ from tiny_sam import TINY
 
 from mmgps.benchmark import Options, Setup, run_benchmark
 from mmgps.benchmark import sam as beside
-from mmgps.benchmark.sam import Cost, Workload, measure, table
+from mmgps.benchmark.sam import StepCost, Workload, format_costs, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +30,7 @@ def test_their_size_is_fixed() -> None:
 
 
 def test_table() -> None:
-    lines = table({'segment-anything': Cost(4.0, 2**32), 'mmgps': Cost(3.0, 2**31)}).splitlines()
+    lines = format_costs({'segment-anything': StepCost(4.0, 2**32), 'mmgps': StepCost(3.0, 2**31)}).splitlines()
     assert lines[1].split() == ['segment-anything', '4.00', '1.00', '4096', '1.00']
     assert lines[2].split() == ['mmgps', '3.00', '0.75', '2048', '0.50']
 
@@ -38,7 +38,7 @@ def test_table() -> None:
 def test_tool(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     seen = []
     monkeypatch.setattr(
-        beside, 'in_child', lambda what, measure, name, load: (seen.append((name, load)), Cost(1.0, 2**20))[1]
+        beside, 'in_child', lambda what, measure, name, load: (seen.append((name, load)), StepCost(1.0, 2**20))[1]
     )
     monkeypatch.setattr(sys, 'argv', ['benchmark_sam.py', '--arch', 'vit_l', '--steps', '3', '--recompute'])
     runpy.run_path(str(ROOT / 'tools/benchmark_sam.py'), run_name='__main__')
@@ -50,7 +50,7 @@ def test_the_benchmark_runs_on_sam(real_data: Path) -> None:
     """The reduced config, all layers of which have a route."""
     from mmengine.config import Config
 
-    from mmgps.engine.config import set_data_root
+    from mmgps.engine.configs.config import set_data_root
 
     cfg = Config.fromfile(ROOT / 'configs/sam/gps_sam-mini_kvasir-128.py')
     set_data_root(cfg, str(real_data / 'kvasir_seg_352'))
@@ -58,5 +58,5 @@ def test_the_benchmark_runs_on_sam(real_data: Path) -> None:
         ['full', 'bias', 'gps-compact-k1'], steps=1, warmup=0, batch_size=2, selection_batches=1, peak=False
     )
     report = run_benchmark(Setup(cfg), options, 'sam-mini')
-    saved = {name: own.saved_bytes for name, own in report.figures.items()}
+    saved = {name: own.saved_bytes for name, own in report.measurements.items()}
     assert saved['bias'] <= saved['gps-compact-k1'] < saved['full']

@@ -13,7 +13,7 @@ import pytest
 from mmengine.config import Config
 
 from mmgps.compare import RunFailedError, run_comparison, text_of
-from mmgps.compare.lock import locked
+from mmgps.compare.processes import locked
 
 
 def calls(settings) -> list[str]:

@@ -7,16 +7,19 @@ import pytest
 from mmengine.config import Config
 
 from mmgps.compare import grids_of, parse_assignments, parse_candidate, read_costs
-from mmgps.compare.holdout import hold_out, positions, split
 from mmgps.compare.metrics import METRICS, leading, present
 from mmgps.compare.rates import set_rate
-from mmgps.compare.schedule import shorten
-from mmgps.compare.settings import stated_options
+from mmgps.compare.runs import stated_options
+from mmgps.compare.trials import hold_out, positions, shorten, split
 
 
 def test_a_candidate() -> None:
-    found = parse_candidate('gps:k=5,whole=()')
-    assert (found.label, found.name, dict(found.options)) == ('gps:k=5,whole=()', 'gps', {'k': 5, 'whole': ()})
+    found = parse_candidate('gps:k=5,full_roles=()')
+    assert (found.label, found.name, dict(found.options)) == (
+        'gps:k=5,full_roles=()',
+        'gps',
+        {'k': 5, 'full_roles': ()},
+    )
     assert '/' not in parse_candidate('gps:k=5').folder
     assert parse_candidate('bias').options == ()
 
@@ -29,9 +32,9 @@ def test_a_candidate() -> None:
         ('lora:parts=[qkv,proj],rank=4', {'parts': ('qkv', 'proj'), 'rank': 4}),
         ('lora:parts=["qkv", "proj"]', {'parts': ('qkv', 'proj')}),
         ('lora:parts=qkv', {'parts': 'qkv'}),
-        ("gps:whole=('bias','scale'),k=2", {'whole': ('bias', 'scale'), 'k': 2}),
-        ('gps:whole=(bias,),k=2', {'whole': ('bias',), 'k': 2}),
-        ('gps:whole=bias', {'whole': 'bias'}),
+        ("gps:full_roles=('bias','scale'),k=2", {'full_roles': ('bias', 'scale'), 'k': 2}),
+        ('gps:full_roles=(bias,),k=2', {'full_roles': ('bias',), 'k': 2}),
+        ('gps:full_roles=bias', {'full_roles': 'bias'}),
         ('spt-lora:budget=1e-2', {'budget': 0.01}),
     ],
 )
@@ -42,12 +45,12 @@ def test_options_of_several_values(text: str, options: dict) -> None:
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('gps:whole=(bias', r"'whole=\(bias': expected '\)' at the end"),
-        ('gps:whole="bias', r"""expected '"' at the end"""),
-        ('gps:whole=bias]', r"'\]' closes no bracket"),
+        ('gps:full_roles=(bias', r"'full_roles=\(bias': expected '\)' at the end"),
+        ('gps:full_roles="bias', r"""expected '"' at the end"""),
+        ('gps:full_roles=bias]', r"'\]' closes no bracket"),
         ('gps:k=5,6', r'at least 1, got \(5, 6\)'),
         ('lora:parts=qkv,nose', r"parts names one or more of .*got \['qkv', 'nose'\]"),
-        ('gsp', r"unknown method 'gsp', .*did you mean 'gps'"),
+        ('gsp', r"unknown method 'gsp', .*nearest: gps"),
         ('gps:k', r"'k' is no option of a method; write KEY=VALUE"),
     ],
 )
@@ -128,7 +131,7 @@ def test_hold_out_within_a_wrapper(config: Config) -> None:
     assert [step.type for step in config.val_dataloader.dataset.pipeline] == ['DrawTiny', 'PackSegInputs']
     assert config.train_dataloader.dataset.dataset.pipeline[1].type == 'RandomFlip'
     config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[])
-    with pytest.raises(ValueError, match='made of several'):
+    with pytest.raises(ValueError, match='consists of several sets'):
         positions(config)
 
 

@@ -1,7 +1,6 @@
 """The table, the JSON file and the picture."""
 
 import json
-import re
 import runpy
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ import matplotlib.figure
 import pytest
 from mmengine.config import Config
 
-from mmgps.benchmark.report import table
 from mmgps.compare import draw_comparison, run_comparison
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,10 +109,3 @@ def test_tool(config: Config, settings, tmp_path: Path, monkeypatch: pytest.Monk
     sys.argv[sys.argv.index('5')] = '6'
     with pytest.raises(SystemExit, match=r'RunFailedError: 1 runs failed(.|\n)*its log is'):
         runpy.run_path(str(ROOT / 'tools/compare.py'), run_name='__main__')
-
-
-def test_cells_end_where_their_column_does() -> None:
-    lines = table(['method', 'a|b'], [['gps:whole=x|y', '\x1b[1m5'], ['full', '1\n2']]).splitlines()
-    assert len(lines) == 4
-    assert {len(re.findall(r'(?<!\\)\|', line)) for line in lines} == {3}
-    assert '\x1b' not in ''.join(lines)

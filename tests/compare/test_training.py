@@ -14,8 +14,8 @@ from mmengine.runner import IterBasedTrainLoop
 import mmgps.engine.hooks.before_after_hook as before_after_hook
 from mmgps.compare import parse_candidate
 from mmgps.compare.child import has_checkpoint, train
-from mmgps.compare.runs import Recipe, Run
-from mmgps.engine.whole_checkpoints import DivergedError
+from mmgps.compare.runs import Run, Settings
+from mmgps.engine.resuming.checkpoints import DivergedError
 
 HEAD = 8 * 16 * 9 + 2 * 8 + (8 + 1) * 2
 NEURONS = 240
@@ -27,9 +27,9 @@ def run(config: Config, tmp_path: Path):
 
     def make(method: str = 'gps', trial: bool = False, name: str = 'runs', rate: float = 3e-3, **changes) -> Run:
         config.experiment_name = f'{tmp_path.name}-{name}-{method}'  # one logger per name in a process
-        recipe = Recipe(config, tmp_path / name, share=0.25, **changes)
         candidate = parse_candidate(method)
-        found = recipe.trial(candidate, rate) if trial else recipe.final(candidate, rate, 0)
+        settings = Settings(config, name, [candidate], [0], {}, {}, tmp_path / name, share=0.25, **changes)
+        found = settings.trial(candidate, rate) if trial else settings.final(candidate, rate, 0)
         found.prepare()
         return found
 
@@ -198,7 +198,8 @@ def test_processes_survive_a_kill(config: Config, tmp_path: Path) -> None:
     from mmgps.compare.processes import start
 
     config.train_cfg.max_iters = 60
-    one = Recipe(config, tmp_path / 'runs').final(parse_candidate('gps'), 3e-3, 0)
+    candidate = parse_candidate('gps')
+    one = Settings(config, 'tiny', [candidate], [0], {}, {}, tmp_path).final(candidate, 3e-3, 0)
     environment = os.pathsep.join([str(Path(tiny.__file__).parent), *sys.path])
     with pytest.MonkeyPatch.context() as patch, (tmp_path / 'lock').open('w') as lock:
         patch.setenv('PYTHONPATH', environment)

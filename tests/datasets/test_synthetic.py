@@ -12,10 +12,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmgps.datasets import RenderFrame, SyntheticPolypDataset, SyntheticShapesDataset
-from mmgps.datasets.procedural import ProceduralDataset
 from mmgps.datasets.render import endoscope, solids
 from mmgps.datasets.render.mucosa import draw_mucosa
 from mmgps.datasets.render.polyp import draw_lesion, lay_over
+from mmgps.datasets.synthetic import ProceduralDataset
 
 SETS = [SyntheticPolypDataset, SyntheticShapesDataset]
 PIPELINE = [{'type': 'mmgps.RenderFrame'}, {'type': 'PackSegInputs'}]

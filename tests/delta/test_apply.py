@@ -7,7 +7,17 @@ import torch
 from shifted import Small, picture, trained
 from torch import nn
 
-from mmgps.delta import AppliedDelta, Base, Delta, DeltaBank, DeltaMismatchError, extract, same, save_delta, verify
+from mmgps.delta import (
+    AppliedDelta,
+    BaseFingerprint,
+    Delta,
+    DeltaBank,
+    DeltaMismatchError,
+    extract,
+    same,
+    save_delta,
+    verify,
+)
 from mmgps.tuning import LoRA, rebuild_method
 
 
@@ -127,7 +137,7 @@ def test_names_that_are_wrong_change_nothing() -> None:
     bank.switch('one')
     with pytest.raises(KeyError, match=r"no delta 'tow' at hand; nearest: two"):
         bank.switch('tow')
-    with pytest.raises(ValueError, match="'one' already"):
+    with pytest.raises(ValueError, match="already has a delta 'one'"):
         bank.add('one', trained(3)[1])
     assert_same_state(bank.model, networks['one'])
 
@@ -199,7 +209,7 @@ class NoBackbone(nn.Module):
 @pytest.mark.parametrize(
     ('kind', 'message'),
     [
-        (Wider, "differ '0.weight: float32[4,3,3,3], found float32[4,3,5,5]'"),
+        (Wider, "differs in '0.weight: float32[4,3,3,3], found float32[4,3,5,5]'"),
         (Deeper, "lacks nothing and has '7.weight', '7.bias' besides"),
         (OtherHead, 'head.weight (2, 5) torch.float32, found (3, 5) torch.float32'),
         (MoreHead, "the network has 'second.weight', 'second.bias', of which the delta says nothing"),
@@ -222,7 +232,7 @@ def lora(seed: int, **options: object) -> tuple[Small, Delta]:
     network, method = Small(), LoRA(2, parts='linear', **options)
     method.inject(network.backbone)
     selection = method.select(network.backbone)
-    base = Base.of(network.backbone, selection)
+    base = BaseFingerprint.of(network.backbone, selection)
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, value in network.named_parameters():

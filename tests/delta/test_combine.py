@@ -34,7 +34,7 @@ def state_under(delta: Delta) -> dict[str, Tensor]:
 
 def disjoint() -> tuple[Delta, Delta]:
     """Deltas of which no connection is the same, and no bias: the first trains none."""
-    gps, bias = GPS(1, score=RandomScore(1), whole=()), BiasTuning()
+    gps, bias = GPS(1, score=RandomScore(1), full_roles=()), BiasTuning()
     return trained(1, gps)[1], trained(2, bias)[1]
 
 
@@ -93,7 +93,7 @@ def test_a_union_with_added_modules() -> None:
     joined = union(trained(1)[1], lora(2, 2))
     assert (joined.selection.method, joined.injected()) == ('lora', lora(2, 2).injected())
     assert state_under(joined).keys() > Small().state_dict().keys()
-    with pytest.raises(DeltaUnionError, match='both deltas put modules beside the base'):
+    with pytest.raises(DeltaUnionError, match='both deltas inject modules'):
         union(lora(1, 2), lora(2, 4))
     found, expected = state_under(union(lora(1, 2), lora(2, 2))), state_under(lora(2, 2))
     assert [name for name, value in expected.items() if not same(found[name], value)] == []

@@ -7,7 +7,7 @@ import torch
 from shifted import Small, trained
 
 from mmgps.delta import (
-    Base,
+    BaseFingerprint,
     Delta,
     DeltaExtractError,
     DeltaFileError,
@@ -17,7 +17,7 @@ from mmgps.delta import (
     save_delta,
     unpack_delta,
 )
-from mmgps.delta.columns import ColumnsError, pack_columns, unpack_columns
+from mmgps.delta.files import ColumnsError, pack_columns, unpack_columns
 from mmgps.selection import Connections, PerLayer, RandomScore, save_selection
 from mmgps.tuning import GPS, BiasTuning, FullTuning, LinearProbe, LoRA, TuningMethod
 
@@ -167,7 +167,7 @@ def test_a_number_that_moved_unchosen_is_refused() -> None:
 def test_a_base_that_was_read_without_the_selection_is_refused() -> None:
     model, delta = trained()
     with pytest.raises(DeltaExtractError, match='read without the selection'):
-        extract(model, delta.selection, Base.of(Small().backbone))
+        extract(model, delta.selection, BaseFingerprint.of(Small().backbone))
 
 
 @pytest.mark.parametrize('method', [BiasTuning(), LinearProbe(), LoRA(2, parts='linear'), GPS(2, score=RandomScore(1))])
@@ -175,7 +175,7 @@ def test_a_parameter_that_is_not_trained_and_differs_from_the_base_is_refused(me
     """Of a norm, which no method here trains; its statistics may move."""
     model = Small()
     selection = method.select(model.backbone, None)
-    base = Base.of(model.backbone, selection)
+    base = BaseFingerprint.of(model.backbone, selection)
     model.backbone[1].running_mean += 1
     assert 'backbone.1.running_mean' in extract(model, selection, base).tensors
     with torch.no_grad():

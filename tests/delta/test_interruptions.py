@@ -11,8 +11,8 @@ from shifted import Small, picture, trained
 from torch import nn
 
 from mmgps.delta import AppliedDelta, DeltaBank, DeltaInUseError
-from mmgps.delta.patch import Whole
-from mmgps.tuning import SSF, InjectionError, LoRA, eject, merge_operations
+from mmgps.delta.apply import Whole
+from mmgps.tuning import SSF, InjectionError, LoRA, merge_operations, unload
 
 LINES, OPERATIONS = AtLine, AtOperation
 OPCODES = partial(AtLine, event='opcode')
@@ -153,7 +153,7 @@ def test_injecting_merging_and_ejecting_that_is_stopped_anywhere_changes_nothing
     for start, change in (
         (Small(), lambda model: LoRA(2).inject(model.backbone)),
         (tuned, lambda model: merge_operations(model.backbone)),
-        (tuned, lambda model: eject(model.backbone)),
+        (tuned, lambda model: unload(model.backbone)),
     ):
         model, before = copy.deepcopy(start).eval(), bits_of(start)
         output, flags = model(picture()), [value.requires_grad for value in start.parameters()]
@@ -194,7 +194,7 @@ def test_memory_that_is_missing_at_the_fifth_tensor(monkeypatch: pytest.MonkeyPa
             raise torch.OutOfMemoryError('out of memory')
         real(self, values)
 
-    monkeypatch.setattr('mmgps.delta.patch.Whole.put', put)
+    monkeypatch.setattr('mmgps.delta.apply.Whole.put', put)
     with pytest.raises(torch.OutOfMemoryError):
         bank.switch('gps')
     watched.check('fifth tensor')
@@ -205,7 +205,7 @@ def test_a_second_ctrl_c_while_the_first_is_rolled_back() -> None:
     bank = lora_bank()
     bank.switch('a')
     watched = Watched(bank)
-    real = bank._patches['gps'].put_on
+    real = bank._writers['gps'].write
 
     def twice(undo: list) -> None:
         real(undo)
@@ -218,7 +218,7 @@ def test_a_second_ctrl_c_while_the_first_is_rolled_back() -> None:
         undo.append(again)
         raise KeyboardInterrupt
 
-    bank._patches['gps'].put_on = twice
+    bank._writers['gps'].write = twice
     with pytest.raises(KeyboardInterrupt):
         bank.switch('gps')
     watched.check('second')
@@ -228,7 +228,7 @@ def test_a_roll_back_that_fails_is_finished_by_the_next_call() -> None:
     bank = lora_bank()
     bank.switch('a')
     watched, failing = Watched(bank), [True]
-    real = bank._patches['gps'].put_on
+    real = bank._writers['gps'].write
 
     def fails(undo: list) -> None:
         real(undo)
@@ -240,7 +240,7 @@ def test_a_roll_back_that_fails_is_finished_by_the_next_call() -> None:
         undo.append(broken)
         raise MemoryError
 
-    bank._patches['gps'].put_on = fails
+    bank._writers['gps'].write = fails
     with pytest.raises(OSError, match='is gone'):
         bank.switch('gps')
     failing.clear()
@@ -258,7 +258,7 @@ def test_another_owner_of_the_same_network_is_refused() -> None:
     bank.switch('x')
     with pytest.raises(DeltaInUseError, match="the delta 'x' of a bank is on this network"):
         other.switch('y')
-    with pytest.raises(DeltaInUseError, match='take it off'):
+    with pytest.raises(DeltaInUseError, match='remove it before you apply'):
         other.add('z', trained(3)[1])
     bank.switch(None)
     with AppliedDelta(model, delta), pytest.raises(DeltaInUseError, match='an applied delta is on this network'):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import mutating
+import mutations
 import pytest
 import torch
 from shifted import Small, trained
@@ -21,7 +21,7 @@ from mmgps.delta import (
     AppliedDelta,
     DeltaFileError,
     DeltaMismatchError,
-    check_growth,
+    check_injection,
     load_delta,
     pack_delta,
     save_delta,
@@ -37,14 +37,14 @@ from mmgps.selection import (
     save_selection,
     unpack_selection,
 )
-from mmgps.selection.sealed import MAX_DEPTH, seal
+from mmgps.selection.checked_safetensors import MAX_DEPTH, add_digest
 from mmgps.tuning import Adapter, LoRA
 
 
 @pytest.mark.parametrize('count', [40, pytest.param(2000, marks=pytest.mark.slow)])
 def test_mutations_are_refused_or_equal(count: int) -> None:
-    command = [sys.executable, '-m', 'mutating', '--count', str(count)]
-    folders = [str(Path(mutating.__file__).parent), *filter(None, sys.path)]
+    command = [sys.executable, mutations.__file__, '--count', str(count)]
+    folders = filter(None, sys.path)
     done = subprocess.run(command, capture_output=True, text=True, env={'PYTHONPATH': ':'.join(folders)}, check=True)
     lines = re.findall(r'(.*): (\{.*\}); (\d+) MiB', done.stdout)
     assert len(lines) == 6
@@ -102,7 +102,7 @@ def test_a_shape_edited_in_the_header_alone_is_refused(selection: Selection, tmp
 def resealed(state: dict, change: Callable[[dict], Any]) -> dict:
     content = json.loads(json.loads(state['metadata'])['content'])
     change(content)
-    return {**state, 'metadata': seal(content, state.get('positions', state.get('tensors')))}
+    return {**state, 'metadata': add_digest(content, state.get('positions', state.get('tensors')))}
 
 
 @pytest.mark.parametrize('depth', [MAX_DEPTH, 5_000, 100_000])
@@ -114,7 +114,7 @@ def test_deep_descriptions_are_refused(depth: int, selection: Selection) -> None
         nested = '[' * depth + ']' * depth
         tensors = state.get('positions', state.get('tensors'))
         text = json.dumps({**json.loads(json.loads(state['metadata'])['content']), 'settings': 'HERE'})
-        metadata = mutating._sealed_text(text.replace('"HERE"', nested), tensors)
+        metadata = mutations._sealed_text(text.replace('"HERE"', nested), tensors)
         with pytest.raises(error):
             unpack({**state, 'metadata': metadata})
 
@@ -156,11 +156,11 @@ def test_neurons_that_a_delta_claims_take_no_memory() -> None:
         claim(content)
         content['base']['digests'][name] = f'float32[{neurons},1] ' + '0' * 16
 
-    before = mutating.peak_mib()
+    before = mutations.peak_mib()
     delta = unpack_delta(resealed(claimed, claim_the_base_too))
     with pytest.raises(DeltaMismatchError, match='another architecture'):
         AppliedDelta(Small(), delta)
-    assert mutating.peak_mib() - before < 64
+    assert mutations.peak_mib() - before < 64
 
 
 @pytest.mark.parametrize(
@@ -172,10 +172,10 @@ def test_settings_of_a_delta_are_held_against_its_tensors(method: Any, setting: 
     model, state = Small(), pack_delta(trained(method=method)[1])
     delta = unpack_delta(resealed(state, lambda content: content['settings'].update({setting: value})))
     names = list(model.state_dict())
-    before = mutating.peak_mib()
+    before = mutations.peak_mib()
     with pytest.raises(DeltaMismatchError, match=method.name):
         AppliedDelta(model, delta)
-    assert mutating.peak_mib() - before < 64
+    assert mutations.peak_mib() - before < 64
     assert list(model.state_dict()) == names
 
 
@@ -222,9 +222,9 @@ def test_settings_of_a_selection_take_no_memory_either() -> None:
     """It holds no tensors to hold them against."""
     backbone, selection = Small().backbone, trained(method=LoRA(2))[1].selection
     beside = dict.fromkeys(selection.whole)
-    check_growth(backbone, selection, beside)
-    before = mutating.peak_mib()
-    with pytest.raises(DeltaMismatchError, match='numbers beside the base, more than it has'):
-        check_growth(backbone, replace(selection, settings={**selection.settings, 'rank': 2_000_000}), beside)
-    assert mutating.peak_mib() - before < 64
+    check_injection(backbone, selection, beside)
+    before = mutations.peak_mib()
+    with pytest.raises(DeltaMismatchError, match='numbers, more than the base has'):
+        check_injection(backbone, replace(selection, settings={**selection.settings, 'rank': 2_000_000}), beside)
+    assert mutations.peak_mib() - before < 64
     assert list(backbone.state_dict()) == list(Small().backbone.state_dict())

@@ -10,8 +10,8 @@ missing = [library for library in LIBRARIES if find_spec(library) is None]
 if missing:
     pytest.skip(f'needs {", ".join(missing)}', allow_module_level=True)
 
-from foreign_networks import TIMM, TORCHVISION, TRANSFORMERS  # noqa: E402
-from foreign_sweep import ALL, UNKNOWN, check  # noqa: E402
+from frameworks.check import ALL, UNKNOWN, check  # noqa: E402
+from frameworks.networks import TIMM, TORCHVISION, TRANSFORMERS  # noqa: E402
 
 #: A window attention that composes its bias, standardised weights, layer scales, a norm beside a norm, talking heads,
 #: relative positions of each kind, weights stored by input, a parametrized convolution, a mixture of experts.

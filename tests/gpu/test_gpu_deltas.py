@@ -12,7 +12,7 @@ pytest.importorskip('mmseg')
 from architectures import build
 from tuned import Tuned, state
 
-from mmgps.delta import Base, DeltaBank, extract
+from mmgps.delta import BaseFingerprint, DeltaBank, extract
 from mmgps.tuning import GPS, BiasTuning
 
 pytestmark = pytest.mark.gpu
@@ -24,7 +24,7 @@ def test_a_switch_has_the_bits_of_the_trained_network(device: str) -> None:
     for name, method in {'gps': GPS(2), 'bias': BiasTuning()}.items():
         tuned = Tuned(copy.deepcopy(base), method)
         tuned.model.to(device)
-        before = Base.of(tuned.model.backbone, tuned.selection)
+        before = BaseFingerprint.of(tuned.model.backbone, tuned.selection)
         tuned.train(range(4))
         deltas[name] = extract(tuned.model, tuned.selection, before)
         states[name] = state(tuned.model)

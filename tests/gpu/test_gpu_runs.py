@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from tiny import assert_same_bits, state_of, stop_workers
 
 from mmgps.engine import TuneHook, find_backbone
-from mmgps.engine.config import set_data_root
+from mmgps.engine.configs.config import set_data_root
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,7 +126,7 @@ def test_killed_and_resumed_is_uninterrupted(device: str, toy: bool, tmp_path: P
 def test_a_step_of_sam(device: str, toy: bool, method: str) -> None:
     from mmgps.benchmark import Setup
     from mmgps.benchmark.recipes import Selected, Tuned
-    from mmgps.benchmark.rigs import Rig
+    from mmgps.benchmark.setup import Rig
     from mmgps.sparse import CompactTraining
     from mmgps.tuning import GPS, BiasTuning, FullTuning
 

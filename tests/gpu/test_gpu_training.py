@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training_pair import ROUTES, assert_equal_training, prepare, random_selection, uneven
 
 from mmgps.sparse import CompactTraining, FusedAttention, MaskedTraining, Recomputation, start_options
-from mmgps.sparse.routes import Kind, Work
+from mmgps.sparse.routes import GradientKernel, LayerCost
 
 pytestmark = pytest.mark.gpu
 FLOAT64 = Exact(torch.float64, 1e-11)
@@ -21,7 +21,7 @@ FLOAT64 = Exact(torch.float64, 1e-11)
 
 @pytest.mark.parametrize('route', [*ROUTES, None])
 @pytest.mark.parametrize('name', LAYERS)
-def test_gradients_are_those_of_masked_training(device: str, name: str, route: Kind | None) -> None:
+def test_gradients_are_those_of_masked_training(device: str, name: str, route: GradientKernel | None) -> None:
     make, shape = LAYERS[name]
     assert_equal_gradients(make().to(device), torch.randn(shape).to(device), 3, route, FLOAT64)
 
@@ -66,13 +66,13 @@ def test_compiled_training_is_eager_training(device: str, toy: bool, name: str, 
 
 @pytest.mark.parametrize('route', [*ROUTES, None])
 def test_lean_options_change_nothing_but_rounding(
-    device: str, route: Kind | None, monkeypatch: pytest.MonkeyPatch
+    device: str, route: GradientKernel | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip('mmseg')
     from architectures import SIDE, build, maps
 
     if route is not None:
-        monkeypatch.setattr(Work, 'costs', lambda work: {route: 0.0})
+        monkeypatch.setattr(LayerCost, 'costs', lambda work: {route: 0.0})
     network, x = build('vit').double().to(device), torch.randn(2, 3, SIDE, SIDE, dtype=torch.float64).to(device)
     states = []
     for options in ([], [FusedAttention(), Recomputation()]):

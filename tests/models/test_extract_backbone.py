@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmgps.models.extract_backbone import extract_backbone
+from mmgps.models.convert import extract_backbone
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_half_keeps_integers(tmp_path: Path, state: dict[str, torch.Tensor]) -> 
 
 def test_a_prefix_that_matches_nothing_is_named(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     torch.save(state, tmp_path / 'whole.pth')
-    with pytest.raises(ValueError, match=r"no weight begins with 'backbon\.'.*did you mean 'backbone\.'"):
+    with pytest.raises(ValueError, match=r"no weight begins with 'backbon\.'.*nearest: backbone\."):
         extract_backbone(tmp_path / 'whole.pth', tmp_path / 'part.pth', prefix='backbon.')
     assert not (tmp_path / 'part.pth').exists()
 

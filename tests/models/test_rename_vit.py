@@ -13,7 +13,7 @@ pytest.importorskip('mmpretrain', reason='mmpretrain is not installed on this st
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmgps.models.rename_vit import mmpretrain_names
+from mmgps.models.convert import mmpretrain_names
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = dict(embed_dims=16, num_layers=2, num_heads=2)

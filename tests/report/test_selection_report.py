@@ -13,11 +13,10 @@ from architectures import build
 from mmengine.visualization import Visualizer
 from tiny import tiny_config, train
 
-from mmgps.delta import Base, extract, save_delta
+from mmgps.delta import BaseFingerprint, extract, save_delta
 from mmgps.engine import build_plain
 from mmgps.report import SelectionReport, in_all, overlaps, report_of_file, selection_facts
-from mmgps.report.figure import COLOURS, LABELS
-from mmgps.report.map_chart import _cells, _rows
+from mmgps.report.charts import COLOURS, LABELS, _cells, _rows
 from mmgps.selection import (
     PROBABILITIES,
     Connections,
@@ -31,7 +30,7 @@ from mmgps.selection import (
     save_selection,
 )
 from mmgps.tuning import GPS, BiasTuning, LoRA
-from mmgps.tuning.sites import Part
+from mmgps.tuning.sites import LayerPart
 
 
 def chain() -> nn.Module:
@@ -59,7 +58,7 @@ def test_facts_counted_by_hand() -> None:
     assert first.bytes_saved == 3 * 4 * (80 - 4)
     assert (first.route, first.kept_inputs) == ('columns', 2 / 20)
     assert (facts.trained, facts.total) == (3 + 4 + 4, 80 + 4 + 12 + 3)
-    assert 'gps, K=1: 11 of 99 numbers' in facts.title
+    assert 'gps, K=1: 11 of 99 parameters' in facts.title
     spread = selection_facts(net, selection_of(net, _0=[0, 21, 42, 63, 64, 65, 66]))
     assert spread.layers[0].busiest == 5 / 7
     assert all(value.requires_grad for value in net.parameters())
@@ -97,14 +96,14 @@ def test_two_random_choices_share_what_is_expected_by_chance() -> None:
 def test_the_map_has_a_row_for_each_block_and_a_cell_for_each_input() -> None:
     vit = build('vit')
     selection = GPS(1, score=RandomScore(0)).select(vit)
-    rows = _rows(vit, selection, Part.FC2)
+    rows = _rows(vit, selection, LayerPart.FC2)
     assert [len(item) for item in rows] == [16, 16]
     cells = _cells(rows)
     assert cells.shape == (2, 32)
     assert cells.sum(1) == pytest.approx([100, 100])
     column = int(rows[1].columns[0])
     assert cells[1, column] == 100 * int((rows[1].columns == column).sum()) / 16
-    assert _rows(build('resnet'), GPS(1, score=RandomScore(0)).select(build('resnet')), Part.QKV) == []
+    assert _rows(build('resnet'), GPS(1, score=RandomScore(0)).select(build('resnet')), LayerPart.QKV) == []
 
 
 @pytest.mark.parametrize('kind', ['vit', 'swin', 'convnext', 'resnet'])
@@ -172,7 +171,7 @@ def test_the_pictures_show_the_facts() -> None:
 
 
 def test_parts_have_colours_and_labels_of_their_own() -> None:
-    kinds = {*Part, 'other'} - {Part.NORM, Part.BLOCK}
+    kinds = {*LayerPart, 'other'} - {LayerPart.NORM, LayerPart.BLOCK}
     assert COLOURS.keys() == LABELS.keys() == kinds
     assert len({*COLOURS.values()}) == len({*LABELS.values()}) == len(kinds)
 
@@ -253,7 +252,7 @@ def test_from_a_file_of_a_selection_or_a_delta(tmp_path: Path) -> None:
     model = build_plain(cfg)
     selection = GPS(1, score=RandomScore(1)).select(model.backbone)
     save_selection(selection, tmp_path / 's')
-    save_delta(extract(model, selection, Base.of(model.backbone, selection)), tmp_path / 'd')
+    save_delta(extract(model, selection, BaseFingerprint.of(model.backbone, selection)), tmp_path / 'd')
     expected = selection_facts(model.backbone, load_selection(tmp_path / 's'))
     for name in ('s', 'd'):
         report = report_of_file(cfg, tmp_path / name, other=tmp_path / 'd')
@@ -262,7 +261,7 @@ def test_from_a_file_of_a_selection_or_a_delta(tmp_path: Path) -> None:
     method = LoRA(2)
     method.inject(model.backbone)
     added = method.select(model.backbone)
-    save_delta(extract(model, added, Base.of(model.backbone, added)), tmp_path / 'lora')
+    save_delta(extract(model, added, BaseFingerprint.of(model.backbone, added)), tmp_path / 'lora')
     assert report_of_file(cfg, tmp_path / 'lora').facts.trained == sum(
         value.numel() for name, value in model.backbone.named_parameters() if name in added.whole
     )
@@ -275,7 +274,7 @@ def test_a_report_that_cannot_be_written_ends_no_training(tmp_path: Path, monkey
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, f'No space left on device: {path} was not written')
 
-    monkeypatch.setattr('mmgps.report.write.write_whole', full)
+    monkeypatch.setattr('mmgps.report.selection_report.write_atomically', full)
     hooks = [dict(type='mmgps.GPSHook', k=1), dict(type='mmgps.SelectionReportHook')]
     runner = train(tiny_config(tmp_path, max_iters=2, custom_hooks=hooks, log_level='WARNING'))
     assert runner.iter == 2

@@ -16,7 +16,7 @@ from mmgps.selection import (
     save_selection,
     unpack_selection,
 )
-from mmgps.selection.sealed import seal
+from mmgps.selection.checked_safetensors import add_digest
 from mmgps.tuning import GPS
 
 
@@ -58,7 +58,7 @@ def test_the_loss_is_kept_and_may_be_missing_as_in_older_files(selection: Select
     assert unpack_selection(state).loss == said
     content = json.loads(json.loads(state['metadata'])['content'])
     del content['loss']
-    old = unpack_selection({**state, 'metadata': seal(content, state['positions'])})
+    old = unpack_selection({**state, 'metadata': add_digest(content, state['positions'])})
     assert old.loss is None
     assert old.equals(selection)
 

@@ -14,10 +14,10 @@ pytest.importorskip('mmengine')
 
 import mmengine.optim.optimizer.amp_optimizer_wrapper as amp
 
-from mmgps.engine.optim import GPSAmpOptimWrapper, hold_only_trained
+from mmgps.engine.optim import GPSAmpOptimWrapper, take_over
 from mmgps.selection import Selection
 from mmgps.sparse import CompactTraining, MaskedTraining, SparseTraining
-from mmgps.tuning import freeze_unselected
+from mmgps.tuned import Tuned, method_of
 
 KINDS = (MaskedTraining, CompactTraining)
 
@@ -36,10 +36,10 @@ def network() -> nn.Module:
 def wrapped(kind: type, net: nn.Module, selection: Selection, **options) -> tuple[GPSAmpOptimWrapper, SparseTraining]:
     """What the hook makes of a wrapper whose optimizer was built for everything."""
     wrapper = GPSAmpOptimWrapper(optimizer=torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.05), **options)
-    training = kind(net, selection)
-    hold_only_trained(wrapper, freeze_unselected(net, selection), training, True, {})
-    training.start()
-    return wrapper, training
+    tuned = Tuned(net, selection, method_of(selection), '', kind)
+    take_over(wrapper, tuned)
+    tuned.start(registered=False)
+    return wrapper, tuned.training
 
 
 def test_the_order_is_prepare_unscale_clip_step_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from torch import nn
 from training_pair import assert_equal_training, prepare, random_selection
 
 from mmgps.sparse import CompactTraining
-from mmgps.sparse.routes import Kind, Work
+from mmgps.sparse.routes import GradientKernel, LayerCost
 
 LAYERS = {
     'linear': (lambda: nn.Linear(12, 7), (3, 5, 12)),
@@ -77,7 +77,7 @@ def test_compact_equals_masked(name: str, k: int, optimizer: str) -> None:
 @pytest.mark.parametrize('kind', ['columns', 'gather', 'dense'])
 @pytest.mark.parametrize('name', [name for name in LAYERS if name not in ('bilinear', 'lstm', 'standardised')])
 def test_every_route_gives_the_same(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Work, 'costs', lambda self: {Kind(kind): 0.0})
+    monkeypatch.setattr(LayerCost, 'costs', lambda self: {GradientKernel(kind): 0.0})
     network, x = build(name)
     selection = random_selection(network, 2)
     assert_equal_training(network, selection, square(x), steps=3)
@@ -136,7 +136,7 @@ def test_attention(name: str) -> None:
 def test_attention_computes_the_same_bits_and_trains_in_eval_mode_too() -> None:
     x = torch.randn(4, 3, 8)
     network = Attention(lambda a, x: a(x, x, x)[0], batch_first=True).eval()
-    selection = random_selection(network, whole=())
+    selection = random_selection(network, full_roles=())
     expected = network(x)
     training, _ = prepare(CompactTraining, network, selection)
     found = network(x)

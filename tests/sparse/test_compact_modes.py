@@ -141,7 +141,7 @@ def test_an_empty_batch_gives_gradients_of_zero() -> None:
 def test_nothing_is_registered_and_nothing_kept_without_gradients() -> None:
     network, x = Net(), images(torch.float32)
     names, keys = [name for name, _ in network.named_parameters()], list(network.state_dict())
-    training, _ = prepare(CompactTraining, network, random_selection(network))
+    training, _ = prepare(CompactTraining, network, random_selection(network), registered=False)
     assert [name for name, _ in network.named_parameters()] == names
     assert list(network.state_dict()) == keys
     network(x).sum().backward()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 from training_pair import ROUTES
 
-from mmgps.selection.roles import CONVOLUTIONS, TRANSPOSED
-from mmgps.sparse.routes import Kind
+from mmgps.rewiring import CONVOLUTIONS, TRANSPOSED
+from mmgps.sparse.routes import GradientKernel
 
 QUICK = settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 KINDS = st.sampled_from([*ROUTES, None])
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings('ignore:k=.* exceeds the fan-in')
 
 @QUICK
 @given(st.lists(st.integers(0, 5), max_size=3), st.integers(1, 24), st.integers(1, 9), COUNTS, KINDS, TYPES)
-def test_linear(lead: list[int], fan_in: int, neurons: int, k: int, route: Kind | None, exact: Exact) -> None:
+def test_linear(lead: list[int], fan_in: int, neurons: int, k: int, route: GradientKernel | None, exact: Exact) -> None:
     assert_equal_gradients(nn.Linear(fan_in, neurons), torch.randn(*lead, fan_in), k, route, exact)
 
 
@@ -70,10 +70,10 @@ def shapes(draw: st.DrawFn) -> Shape:
 
 
 @QUICK
-@example(Shape(True, 2, 3, 2, (1,), (1,), (0,), (1,)), 1, Kind.COLUMNS, EXACT[0])  # groups of unequal size
-@example(Shape(False, 6, 1, 1, (3, 2), (1, 2), (2, 0), (2, 1)), 20, Kind.GATHER, EXACT[0])
+@example(Shape(True, 2, 3, 2, (1,), (1,), (0,), (1,)), 1, GradientKernel.COLUMNS, EXACT[0])  # groups of unequal size
+@example(Shape(False, 6, 1, 1, (3, 2), (1, 2), (2, 0), (2, 1)), 20, GradientKernel.GATHER, EXACT[0])
 @given(shapes(), COUNTS, KINDS, TYPES)
-def test_convolution(shape: Shape, k: int, route: Kind | None, exact: Exact) -> None:
+def test_convolution(shape: Shape, k: int, route: GradientKernel | None, exact: Exact) -> None:
     sizes = [5 + dim for dim in range(len(shape.kernel))]
     assume(shape.fits(sizes))
     assert_equal_gradients(shape.layer(), torch.randn(2, shape.groups * shape.per_in, *sizes), k, route, exact)
@@ -100,7 +100,7 @@ class Attends(nn.Module):
 )  # fmt: skip
 def test_attention(
     places: int, heads: int, each: int, tokens: int, bias: bool, batch_first: bool,
-    k: int, route: Kind | None, exact: Exact,
+    k: int, route: GradientKernel | None, exact: Exact,
 ) -> None:  # fmt: skip
     network = Attends(places, heads, each, bias=bias, batch_first=batch_first)
     assert_equal_gradients(network, torch.randn(2, tokens, heads * each), k, route, exact)

@@ -13,7 +13,7 @@ from torch import nn
 from training_pair import ROUTES, prepare, random_selection
 
 from mmgps.sparse import CompactTraining, MaskedTraining
-from mmgps.sparse.routes import Kind
+from mmgps.sparse.routes import GradientKernel
 
 no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 DEVICES = ['cpu', pytest.param('cuda', marks=[pytest.mark.gpu, no_cuda])]
@@ -33,7 +33,7 @@ def _exact_products() -> Iterator[None]:
 @pytest.mark.parametrize('name', LAYERS)
 @pytest.mark.parametrize('device', DEVICES)
 def test_every_route_gives_the_gradient_of_masked_training(
-    device: str, name: str, route: Kind | None, exact: Exact
+    device: str, name: str, route: GradientKernel | None, exact: Exact
 ) -> None:
     make, shape = LAYERS[name]
     assert_equal_gradients(make().to(device), torch.randn(shape).to(device), 3, route, exact)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn, optim
 from training_pair import prepare, random_selection
 
+from mmgps.rewiring import base_parameters
 from mmgps.sparse import CompactTraining, MaskedTraining, SparseTraining
 from mmgps.sparse.optimizers import ELEMENTWISE, is_elementwise
 
@@ -245,12 +246,12 @@ def shifted(pair: Pair) -> dict[str, Tensor]:
 
 
 def copied(network: nn.Module, state: dict[str, Tensor]) -> None:
-    for name, value in network.named_parameters():
+    for name, value in base_parameters(network):
         value.data.copy_(state[name])
 
 
 def assigned(network: nn.Module, state: dict[str, Tensor]) -> None:
-    for name, value in network.named_parameters():
+    for name, value in base_parameters(network):
         value.data = state[name].clone()
 
 

@@ -81,7 +81,7 @@ def assert_same_training(network: nn.Module, loss, used: set[str]) -> None:
     states = {}
     for kind in (MaskedTraining, CompactTraining):
         net = copy.deepcopy(network)
-        training, optimizer = prepare(kind, net, random_selection(net, 2))
+        training, optimizer = prepare(kind, net, random_selection(net, 2), registered=False)
         names = {id(value): name for name, value in net.named_parameters()}
         for step in range(5):
             optimizer.zero_grad()

@@ -7,7 +7,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from mmgps.sparse.reduce import average_gradients
+from mmgps.sparse.compact import average_gradients
 
 
 def _work(rank: int, folder: Path) -> None:

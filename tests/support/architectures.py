@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from tiny_sam import TINY
 from torch import Tensor, nn
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

@@ -91,7 +91,7 @@ def run(kind: str, case: str, rank: int) -> dict[str, Any]:
     """The state after training, and the numbers exchanged per step."""
     options, parts, _ = CASES[case]
     network = base_of(case)
-    training, optimizer = prepare(KINDS[kind], network, random_selection(network, 2), 'sgd')
+    training, optimizer = prepare(KINDS[kind], network, random_selection(network, 2), 'sgd', registered=False)
     wrapped = DistributedDataParallel(network, **options)  # after freezing, as the hook wraps anew
     counter = Counter()
     if case == 'plain':

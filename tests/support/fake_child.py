@@ -13,13 +13,13 @@ import sys
 import time
 from pathlib import Path
 
-LIFELINE = Path(__file__).resolve().parents[2] / 'mmgps/compare/lifeline.py'
+CHILD = Path(__file__).resolve().parents[2] / 'mmgps/compare/child.py'
 PATIENCE_S = 15
 TRAINED = {'full': 5000, 'bias': 50, 'gps': 80, 'linear': 0}
 
 
 def main(folder: Path) -> None:
-    runpy.run_path(str(LIFELINE))['end_with_parent']()
+    runpy.run_path(str(CHILD))['start_parent_watchdog']()
     facts = json.loads((folder / 'run.json').read_text())
     notes = folder.parents[1] / 'calls.txt'
     with notes.open('a') as calls:

@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 
@@ -31,7 +31,7 @@ from tuned import Tuned  # noqa: E402
 from mmgps.engine import build_method, build_plain, build_runner, tune_config  # noqa: E402
 from mmgps.engine.fsdp.shards import gathered_state, held_bytes, shard_frozen  # noqa: E402
 from mmgps.engine.fsdp.strategy import has_fsdp2  # noqa: E402, F401
-from mmgps.sparse.shard import is_sharded  # noqa: E402
+from mmgps.sparse.weight import is_sharded  # noqa: E402
 
 #: Method to its options for networks 8 to 16 wide.
 METHODS: dict[str, dict[str, Any]] = {

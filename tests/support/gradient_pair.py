@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from training_pair import random_selection
 
 from mmgps.sparse import CompactTraining, MaskedTraining
-from mmgps.sparse.routes import Kind, Work
-from mmgps.tuning import freeze_unselected
+from mmgps.sparse.routes import GradientKernel, LayerCost
+from mmgps.tuned import Tuned, method_of
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ def gradients(kind: type, network: nn.Module, k: int, run: Callable[[nn.Module],
     """Of the chosen numbers, and of what is trained whole, at the start and after a step of descent."""
     network, found = copy.deepcopy(network), []
     selection = random_selection(network, k)
-    training = kind(network, selection)
-    freeze_unselected(network, selection)
+    training = Tuned(network, selection, method_of(selection), '', kind).training
     training.start()
     resolved = list(selection.resolve(network))
     held = [training.replacements().get(parameter.value, parameter.value) for parameter, _ in resolved]
@@ -69,7 +68,7 @@ def gradients(kind: type, network: nn.Module, k: int, run: Callable[[nn.Module],
     return found
 
 
-def assert_equal_gradients(network: nn.Module, x: Tensor, k: int, route: Kind | None, exact: Exact) -> None:
+def assert_equal_gradients(network: nn.Module, x: Tensor, k: int, route: GradientKernel | None, exact: Exact) -> None:
     """Of the values as of the biases and the input, by ``route``, or by the cheapest."""
     exact = supported(network, x, exact)
     network, x = network.to(exact.dtype), x.to(exact.dtype)
@@ -80,13 +79,13 @@ def assert_equal_gradients(network: nn.Module, x: Tensor, k: int, route: Kind | 
         y = net(inputs[-1])
         return (y.square() * torch.linspace(0.5, 1, y.numel()).to(y).view_as(y)).sum()
 
-    costs = Work.costs
+    costs = LayerCost.costs
     try:
         if route is not None:
-            Work.costs = lambda self: {route: 0.0}
+            LayerCost.costs = lambda self: {route: 0.0}
         wanted, found = (gradients(kind, network, k, run) for kind in (MaskedTraining, CompactTraining))
     finally:
-        Work.costs = costs
+        LayerCost.costs = costs
     wanted += [x.grad for x in inputs[:2]]
     found += [x.grad for x in inputs[2:]]
     for one, other in zip(found, wanted, strict=True):

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

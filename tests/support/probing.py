@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmgps.engine import GPSOptimWrapper
-from mmgps.engine.selection_pass import select
+from mmgps.engine.selecting.selection_pass import select
 from mmgps.tuning import GPS
 
 SEED = 3

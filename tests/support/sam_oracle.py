@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')  # declares what torchvision, which segment_anything imports, may lack
 pytest.importorskip('segment_anything', reason='the oracle of SAM; install the extra "test"')

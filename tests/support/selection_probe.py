@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from mmengine.registry import MODELS, init_default_scope
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from mmgps.delta import Base, Delta, Origin, extract
+from mmgps.delta import BaseFingerprint, Delta, Origin, extract
 from mmgps.selection import RandomScore
 from mmgps.tuning import GPS, TuningMethod
 
@@ -41,7 +41,7 @@ def trained(
     model = copy.deepcopy(model or Small())
     chosen = method or GPS(2, score=RandomScore(seed))
     selection = chosen.select(model.backbone, None)
-    base = Base.of(model.backbone, selection)
+    base = BaseFingerprint.of(model.backbone, selection)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter, connections in selection.resolve(model.backbone):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmgps.engine.seeding import mixed_seed
+from mmgps.engine.resuming.seeding import mixed_seed
 
 TEMPERATURE = 0.07
 

@@ -15,9 +15,12 @@ from mmengine.registry import DATASETS, TRANSFORMS
 from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
+
+from mmgps.engine import tune_config  # noqa: E402
+from mmgps.selection import load_selection  # noqa: E402
 
 # mmengine prints the config at every start and into every checkpoint; laying it out takes longer than a tiny run.
 for module in (yapf.yapflib.yapf_api, mmengine.config.config):
@@ -55,6 +58,17 @@ class DrawTiny(BaseTransform):
         results.update(img=image, gt_seg_map=target, img_shape=(32, 32), ori_shape=(32, 32), seg_fields=['gt_seg_map'])
         return results
 
+
+#: Methods that add modules, with options for a network 16 wide.
+INJECTED: dict[str, dict] = {
+    'lora': dict(rank=2),
+    'adapter': dict(bottleneck=2),
+    'vpt-shallow': dict(tokens=3),
+    'vpt-deep': dict(tokens=3),
+    'ssf': dict(),
+    'spt-lora': dict(budget=0.3, rank=2),
+    'spt-adapter': dict(budget=0.3, rank=1),
+}
 
 PIPELINE = [dict(type='DrawTiny'), dict(type='RandomFlip', prob=0.5), dict(type='PackSegInputs')]
 
@@ -94,6 +108,13 @@ def tiny_model(**backbone: Any) -> dict:
     )
 
 
+def resnet(**options) -> dict:
+    """A narrow ResNet-18 of two stages in place of the ViT."""
+    shape = dict(depth=18, base_channels=8, stem_channels=8, num_stages=2, out_indices=(1,), strides=(1, 2))
+    backbone = dict(type='ResNet', dilations=(1, 1), norm_eval=True, norm_cfg=dict(type='BN'), **shape, **options)
+    return dict(tiny_model(), backbone=backbone)
+
+
 def tiny_config(work_dir: Path, max_iters: int = 6, workers: int = 0, **changes: Any) -> Config:
     """A config for an iteration-based run; ``changes`` replace whole top-level keys."""
     data = dict(type='TinyPictures', pipeline=PIPELINE)
@@ -124,6 +145,12 @@ def tiny_config(work_dir: Path, max_iters: int = 6, workers: int = 0, **changes:
     return Config(cfg)
 
 
+def plain_config(folder: Path, **changes):
+    """A config that knows nothing of mmgps, made to tune by GPS as the command line does it."""
+    wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05))
+    return tune_config(tiny_config(folder, **{'optim_wrapper': wrapper, 'custom_hooks': [], **changes}), 'gps')
+
+
 def train(cfg: Config) -> Runner:
     runner = Runner.from_cfg(cfg)
     try:
@@ -147,6 +174,28 @@ def stop_workers(runner: Runner) -> None:
 
 def state_of(runner: Runner) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in runner.model.state_dict().items()}
+
+
+def base_state(cfg) -> dict[str, torch.Tensor]:
+    """The weights that training starts from."""
+    cfg = cfg.copy()
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=0)
+    cfg.param_scheduler = None
+    cfg.work_dir += '-base'
+    cfg.experiment_name += '-base'
+    return state_of(train(cfg))
+
+
+def frozen_numbers(runner, work_dir: Path) -> dict[str, torch.Tensor]:
+    """Parameter name to True where a number of the backbone may not move."""
+    backbone = runner.model.backbone
+    frozen = {name: torch.ones_like(value, dtype=torch.bool) for name, value in backbone.named_parameters()}
+    selection = load_selection(work_dir / 'selection.safetensors')
+    for name in selection.whole:
+        frozen[name][:] = False
+    for parameter, connections in selection.resolve(backbone):
+        frozen[parameter.name] = ~connections.mask(parameter.neurons)
+    return frozen
 
 
 def assert_same_bits(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from mmgps.selection import RandomScore, Selection
 from mmgps.sparse import CompactTraining, MaskedTraining, SparseTraining
-from mmgps.sparse.routes import Kind, Work
-from mmgps.tuning import GPS, freeze_unselected
+from mmgps.sparse.routes import GradientKernel, LayerCost
+from mmgps.tuned import Tuned, method_of
+from mmgps.tuning import GPS
 
 Loss = Callable[[nn.Module, int], Tensor]
 OPTIMIZERS = {
@@ -21,7 +22,7 @@ OPTIMIZERS = {
     'sgd': lambda values: torch.optim.SGD(values, lr=1e-2, momentum=0.9, weight_decay=0.05),
     'slow-sgd': lambda values: torch.optim.SGD(values, lr=3e-5, momentum=0.9, weight_decay=0.05),
 }
-ROUTES = (Kind.COLUMNS, Kind.GATHER, Kind.DENSE)
+ROUTES = (GradientKernel.COLUMNS, GradientKernel.GATHER, GradientKernel.DENSE)
 
 # Tensors whose numbers are all smaller are compared on this scale: some are zero but for rounding, such as the running
 # mean of a linear map of what a normalisation has just centred.
@@ -42,27 +43,31 @@ def uneven(maps: Iterable[Tensor]) -> Tensor:
 def take_routes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layer by layer another route: the cost rule takes the dense one for nearly all layers of a small network."""
     turns = cycle(ROUTES)
-    monkeypatch.setattr(Work, 'costs', lambda work: {next(turns): 0.0})
+    monkeypatch.setattr(LayerCost, 'costs', lambda work: {next(turns): 0.0})
 
 
 def prepare(
-    kind: type, backbone: nn.Module, selection: Selection, optimizer: str = 'adamw'
+    kind: type, backbone: nn.Module, selection: Selection, optimizer: str = 'adamw', registered: bool = True
 ) -> tuple[SparseTraining, torch.optim.Optimizer]:
-    """As the hook does it: build, freeze, start, and give the optimizer what it shall hold."""
-    training = kind(backbone, selection)
-    dropped = {id(value) for value in freeze_unselected(backbone, selection)}
-    replaced = {id(old): new for old, new in training.replacements().items()}
-    held = [replaced.get(id(value), value) for value in backbone.parameters() if id(value) not in dropped]
-    training.start()
-    return training, OPTIMIZERS[optimizer](held)
+    """Start training of ``selection``, and build an optimizer of what it trains."""
+    tuned = Tuned(backbone, selection, method_of(selection), '', kind)
+    held = tuned.parameters()
+    tuned.training.start(registered)
+    return tuned.training, OPTIMIZERS[optimizer](held)
 
 
 def train(
-    kind: type, base: nn.Module, selection: Selection, loss: Loss, steps: int = 20, optimizer: str = 'adamw'
+    kind: type,
+    base: nn.Module,
+    selection: Selection,
+    loss: Loss,
+    steps: int = 20,
+    optimizer: str = 'adamw',
+    registered: bool = True,
 ) -> nn.Module:
     """A copy of ``base`` after ``steps`` of training; ``loss`` gets the network and the number of the step."""
     network = copy.deepcopy(base)
-    training, optim = prepare(kind, network, selection, optimizer)
+    training, optim = prepare(kind, network, selection, optimizer, registered)
     for step in range(steps):
         torch.manual_seed(step)
         optim.zero_grad()
@@ -74,11 +79,17 @@ def train(
 
 
 def assert_equal_training(
-    base: nn.Module, selection: Selection, loss: Loss, steps: int = 20, optimizer: str = 'adamw', within: float = 1e-10
+    base: nn.Module,
+    selection: Selection,
+    loss: Loss,
+    steps: int = 20,
+    optimizer: str = 'adamw',
+    within: float = 1e-10,
+    registered: bool = True,
 ) -> None:
     """Compact training gives what masked training gives, moves what is selected, and keeps all else bit-identical."""
     masked, compact = (
-        train(kind, base, selection, loss, steps, optimizer) for kind in (MaskedTraining, CompactTraining)
+        train(kind, base, selection, loss, steps, optimizer, registered) for kind in (MaskedTraining, CompactTraining)
     )
     found, expected, before = compact.state_dict(), masked.state_dict(), base.state_dict()
     assert list(found) == list(before)

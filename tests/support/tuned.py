@@ -6,9 +6,9 @@ import torch
 from architectures import SIDE, maps
 from torch import Tensor, nn
 
-from mmgps.engine.optim import GPSOptimWrapper, hold_only_trained
+import mmgps
+from mmgps.engine.optim import GPSOptimWrapper, take_over
 from mmgps.selection import Selection, sum_gradients
-from mmgps.sparse import CompactTraining
 from mmgps.tuning import InjectionMethod, TuningMethod, freeze_unselected
 
 
@@ -47,10 +47,9 @@ class Tuned:
         self.model, self.method = Whole(backbone), method
         self.wrapper = GPSOptimWrapper(torch.optim.AdamW(self.model.parameters(), lr=1e-2, weight_decay=0.05))
         self.selection = selection or self._select()
-        added = method.complete(backbone, self.selection)
-        self.training = CompactTraining(backbone, self.selection)
-        frozen = freeze_unselected(backbone, self.selection)
-        hold_only_trained(self.wrapper, frozen, self.training, True, added)
+        tuned = mmgps.Tuned(self.model, self.selection, method)
+        take_over(self.wrapper, tuned)
+        self.training = tuned.training
 
     def _select(self) -> Selection:
         gradients, backbone = None, self.model.backbone

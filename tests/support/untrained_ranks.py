@@ -3,16 +3,15 @@
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
-from mmgps.engine.optim import hold_only_trained
 from mmgps.selection import sum_gradients
 from mmgps.sparse import CompactTraining, MaskedTraining
+from mmgps.tuned import take_over
 from mmgps.tuning import GPS, FirstIteration, check_held, trained_tensors
 
 
@@ -48,9 +47,8 @@ def zero(kind: type) -> str:
     selection = gps.select(net, sum_gradients(net, weights, [x], lambda batch: net(batch).square().sum()))
     training = kind(net, selection)
     optimizer = ZeroRedundancyOptimizer(net.parameters(), torch.optim.AdamW, lr=0.1)
-    wrapper = SimpleNamespace(optimizer=optimizer)
     try:
-        hold_only_trained(wrapper, [], training, False, {})  # type: ignore[arg-type]
+        take_over([optimizer], [], training, {})
     except ValueError as error:
         return str(error)
     training.start()

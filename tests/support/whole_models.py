@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from foreign_networks import TIMM
+from frameworks.networks import TIMM
 from torch import Tensor, nn
 
 import mmgps

@@ -19,11 +19,10 @@ from tiny import assert_same_bits, tiny_config, train
 
 from mmgps.delta import AppliedDelta, Origin, load_delta, pack_delta, save_delta
 from mmgps.engine import init_model, tune_config
-from mmgps.engine.hooks.delta_hook import DELTA_KEY
-from mmgps.models.extract_backbone import extract_backbone
-from mmgps.models.rename_vit import convert_vit
-from mmgps.requirements import require
-from mmgps.selection import sealed
+from mmgps.engine.deltas.delta_hook import DELTA_KEY
+from mmgps.models.convert import convert_vit, extract_backbone
+from mmgps.selection import checked_safetensors as sealed
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

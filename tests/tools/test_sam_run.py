@@ -16,7 +16,7 @@ from mmseg.apis import inference_model, init_model
 from polyp_files import write_pictures
 from tiny import assert_same_bits, train
 
-from mmgps.engine.config import set_data_root
+from mmgps.engine.configs.config import set_data_root
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/sam/gps_sam-mini_kvasir-128.py'

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from polyp_files import write_pictures
 from tiny import tiny_config, train
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 

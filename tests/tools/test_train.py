@@ -186,7 +186,7 @@ def test_tune_options_need_a_method(config, tool) -> None:
 
 
 def test_a_wrong_method_names_the_nearest(config, tool) -> None:
-    with pytest.raises(ValueError, match=r"unknown method 'gsp', expected one of gps, .*; did you mean 'gps'\?"):
+    with pytest.raises(ValueError, match=r"unknown method 'gsp', expected one of gps, .*; nearest: gps"):
         tool(config(), '--tune', 'gsp')
 
 

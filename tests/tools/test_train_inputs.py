@@ -19,14 +19,14 @@ from support.file_server import FileServer
 from support.polyp_files import kvasir, write_zip
 from tiny_sam import TINY, build_sam
 
-import mmgps.datasets.images as images
+import mmgps.datasets.polyp as polyp
 import mmgps.models.sam.weights as weights
-from mmgps.checksum import Checksum
-from mmgps.datasets.prepare import get_source, run
+from mmgps.datasets.prepare import conversion, get_source
 from mmgps.engine import MissingInputsError, provide_inputs
 from mmgps.models.sam import FILES
-from mmgps.models.sam.pretrained import PARTS
+from mmgps.models.sam.weights import PARTS
 from mmgps.registry import INPUTS
+from mmgps.utils.download import Checksum
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGSHIP = ROOT / 'configs/gps_polyp.py'
@@ -88,7 +88,7 @@ def redirect(monkeypatch, zip_url: str, zipped: bytes, weights_url: str, content
     changes = dict(url=zip_url, checksum=checksum, layouts=(layout,))
     source = dataclasses.replace(get_source('kvasir-seg'), **changes)
     source = type('Small', (type(source),), {'official_val': lambda self: frozenset(IDS[3:])})(**vars(source))
-    for module in (images, run):
+    for module in (polyp, conversion):
         monkeypatch.setattr(module, 'get_source', lambda name: source)
     own = dataclasses.replace(FILE, sha256=hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(type(own), 'url', property(lambda self: weights_url))

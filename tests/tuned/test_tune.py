@@ -191,7 +191,7 @@ def test_an_optimizer_built_before(model: SmallModel, loader: list[Tensor]) -> N
 def test_an_optimizer_of_the_head_alone(model: SmallModel, loader: list[Tensor]) -> None:
     tuned_by('gps', model, loader)
     optimizer = torch.optim.AdamW(model.head.parameters(), lr=1e-2)
-    refused(model, optimizer, loader[0], r'4 tensors are counted as trained and no optimizer holds them: backbone\.0')
+    refused(model, optimizer, loader[0], r"4 tensors are counted as trained and no optimizer holds them: 'backbone\.0")
 
 
 def test_two_optimizers_of_one_tensor(model: SmallModel, loader: list[Tensor]) -> None:

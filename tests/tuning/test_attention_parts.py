@@ -6,9 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgps.tuning import SSF, LoRA
-from mmgps.tuning.channels import channel_dim
-from mmgps.tuning.parts import structural_parts
-from mmgps.tuning.sites import InjectionError, find_sites
+from mmgps.tuning.sites import InjectionError, channel_dim, find_sites, structural_parts
 
 
 class Attention(nn.Module):

@@ -20,7 +20,7 @@ from architectures import SIDE, build
 from shifted import Small, trained
 from test_matrix import CLAIMS, tuned
 
-from mmgps.delta import AppliedDelta, Base, DeltaBank, extract
+from mmgps.delta import AppliedDelta, BaseFingerprint, DeltaBank, extract
 from mmgps.selection import RandomScore
 from mmgps.sparse import CompactTraining
 from mmgps.tuning import GPS, SSF, Adapter, InjectionError, LoRA, merge_operations
@@ -130,7 +130,7 @@ def test_a_network_gives_the_same_numbers_where_its_delta_was_applied(
     way: str, method: str, kind: str, tmp_path: Path
 ) -> None:
     run = tuned(method, kind)
-    base = Base.of(run.model.backbone, run.selection)
+    base = BaseFingerprint.of(run.model.backbone, run.selection)
     delta = extract(run.train(range(2)).model, run.selection, base)
     plain = type(run.model)(build(kind))
     with AppliedDelta(plain, delta):
@@ -191,7 +191,7 @@ def attention_only(net: nn.Module) -> CompactTraining:
     for module in net.modules():
         if isinstance(module, nn.MultiheadAttention):
             module.requires_grad_(True)
-    selection = GPS(2, score=RandomScore(1), whole=()).select(net)
+    selection = GPS(2, score=RandomScore(1), full_roles=()).select(net)
     net.requires_grad_(False)
     return CompactTraining(net, selection)
 
@@ -257,7 +257,7 @@ def test_compact_training_of_an_encoder_in_eval_mode() -> None:
 
 def test_two_threads_in_one_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reads the packed weight from its first row, whatever the other does meanwhile."""
-    from mmgps.tuning.attention import TunedAttention
+    from mmgps.tuning.operations import TunedAttention
 
     net, barrier, real = Attends(), threading.Barrier(2), TunedAttention.project
     LoRA(2).inject(net)

@@ -11,21 +11,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmgps.selection import sum_gradients
-from mmgps.sparse import CompactTraining
+from mmgps.tuned import Tuned
 from mmgps.tuning import (
     GPS,
-    SSF,
     BiasTuning,
     FirstIteration,
     FullTuning,
     LoRA,
     UntrainedError,
-    beside,
     check_held,
-    freeze_unselected,
-    merge_operations,
-    neutralize_unused,
-    trained_tensors,
 )
 
 WIDTH = 8
@@ -75,6 +69,19 @@ def copied_without_gradient(net: Backbone, x: Tensor) -> Tensor:
     return y + 1
 
 
+def detached_in_place(net: Backbone, x: Tensor) -> Tensor:
+    return net.middle(x).mul(2).detach_()
+
+
+def stacked(net: Backbone, x: Tensor) -> Tensor:
+    return torch.stack([net.middle(x).detach(), x]).sum(0)
+
+
+def counted(net: Backbone, x: Tensor) -> Tensor:
+    """Reads where the largest number is, which has no gradient anyway."""
+    return x * F.one_hot(net.middle(x).detach().argmax(-1), WIDTH)
+
+
 def read(net: Backbone, x: Tensor) -> Tensor:
     return F.linear(x, net.middle.weight, net.middle.bias)
 
@@ -87,10 +94,29 @@ def dropped(net: Backbone, x: Tensor) -> Tensor:
     return x + torch.zeros_like(y)
 
 
+def also_looked_at(path: Callable[[Backbone, Tensor], Tensor]) -> Callable[[Backbone, Tensor], Tensor]:
+    """A pass without gradients before that of ``path``."""
+
+    def run(net: Backbone, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            net.middle(x)
+        return path(net, x)
+
+    return run
+
+
+class Standardised(nn.Linear):
+    """Computes by its weight in a way of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight - self.weight.mean(1, keepdim=True), self.bias)
+
+
 class Network(nn.Module):
-    def __init__(self, path: Callable[[Backbone, Tensor], Tensor] = plain) -> None:
+    def __init__(self, path: Callable[[Backbone, Tensor], Tensor] = plain, middle: type[nn.Linear] = nn.Linear) -> None:
         super().__init__()
         self.backbone, self.head = Backbone(path), nn.Linear(WIDTH, 1)
+        self.backbone.middle = middle(WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone(x)).square().mean()
@@ -110,11 +136,10 @@ class Run:
             values = {name: entry.value for name, entry in method.candidates(backbone).items()}
             gradients = sum_gradients(model, values, [pictures()], model)
         selection = method.select(backbone, gradients)
-        method.complete(backbone, selection)
-        self.training = CompactTraining(backbone, selection)
-        freeze_unselected(backbone, selection)
+        tuned = Tuned(model, selection, method)
+        self.training = tuned.training
         self.training.start()
-        trained = trained_tensors(model, self.training.replacements(), beside(backbone))
+        trained = tuned.trained()
         self.optimizers = make([entry.value for entry in trained])
         check_held(trained, self.optimizers)
         self.first = FirstIteration(model, trained, self.optimizers, 'backbone')
@@ -132,7 +157,7 @@ class Run:
 
 METHODS = {
     'lora': lambda: LoRA(2, parts=('linear',)),
-    'gps': lambda: GPS(1, whole=()),
+    'gps': lambda: GPS(1, full_roles=()),
     'bias': BiasTuning,
     'full': FullTuning,
 }
@@ -176,23 +201,48 @@ def test_a_checkpoint_without_reentry_cuts_nothing_off(method: str) -> None:
     assert run.iterate(0) == (True, SPARE[method])
 
 
-@pytest.mark.parametrize('path', [detached, data, copied_without_gradient])
+@pytest.mark.parametrize('path', [detached, data, copied_without_gradient, also_looked_at(detached), detached_in_place])
 @pytest.mark.parametrize('method', METHODS)
 def test_what_is_detached_on_the_way(method: str, path: Callable) -> None:
-    with pytest.raises(UntrainedError, match=r'backbone\.first\..* backbone\.middle\..*; what .* is detached'):
+    with pytest.raises(UntrainedError, match=r'backbone\.first\..*backbone\.middle\..*; their results are detached'):
         Run(Network(path), METHODS[method]()).iterate(0)
 
 
+def test_what_is_detached_goes_on_within_a_list() -> None:
+    with pytest.raises(UntrainedError, match=r"iteration: 'backbone\.middle\.bias'; .* are detached"):
+        Run(Network(stacked), BiasTuning()).iterate(0)
+
+
+def test_whole_numbers_have_no_gradient_to_lose() -> None:
+    unused = ['backbone.middle.bias', 'backbone.spare.bias']
+    assert Run(Network(counted), BiasTuning()).iterate(0) == (True, unused)
+
+
+@pytest.mark.parametrize('middle', [nn.Linear, Standardised])
+@pytest.mark.parametrize('path', [dropped, also_looked_at(dropped)], ids=['dropped', 'also-looked-at'])
 @pytest.mark.parametrize('method', METHODS)
-def test_a_result_that_nothing_uses_is_not_cut_off(method: str) -> None:
+def test_a_result_that_nothing_uses_is_not_cut_off(method: str, path: Callable, middle: type[nn.Linear]) -> None:
     """However often its size, its shape or its mean is asked for."""
-    done, unused = Run(Network(dropped), METHODS[method]()).iterate(0)
+    if method == 'lora':
+        middle = nn.Linear
+    done, unused = Run(Network(path, middle), METHODS[method]()).iterate(0)
     assert done
     assert {name.split('.')[1] for name in unused} == {'middle', 'spare'}
 
 
+@pytest.mark.parametrize('path', [detached, also_looked_at(detached)], ids=['detached', 'also-looked-at'])
+@pytest.mark.parametrize('method', ['gps', 'bias', 'full'])
+def test_what_a_layer_in_a_way_of_its_own_gives_is_detached(method: str, path: Callable) -> None:
+    model = frozen_at_first(path)
+    model.backbone.middle = Standardised(WIDTH, WIDTH)
+    with pytest.raises(
+        UntrainedError, match=r"gradient in the first iteration: 'backbone\.middle\..*; .* are detached"
+    ):
+        Run(model, METHODS[method]()).iterate(0)
+
+
 def test_a_layer_that_is_read_and_not_called() -> None:
-    with pytest.raises(UntrainedError, match=r'backbone\.middle\.lora\.a, .*; the weights of their layers are read'):
+    with pytest.raises(UntrainedError, match=r"'backbone\.middle\.lora\.a', .*; the weights of their layers are read"):
         Run(Network(read), METHODS['lora']()).iterate(0)
     assert Run(Network(read), METHODS['gps']()).iterate(0) == (True, SPARE['gps'])
 
@@ -238,8 +288,11 @@ def test_a_loss_that_hangs_on_nothing() -> None:
     model.backbone.spare.requires_grad_(False)
     model.head.requires_grad_(False)
     run = Run(model, LoRA(2, parts=('linear',)))
-    with pytest.raises(UntrainedError, match=r'2 of 2 .*backbone\.middle\.lora\.a, .*reentrant'):
+    with pytest.raises(UntrainedError, match=r"2 of 2 .*'backbone\.middle\.lora\.a', .*reentrant"):
         run.iterate(0)
+    model = Network(detached)
+    with pytest.raises(UntrainedError, match=r" 'backbone\.first\.bias', 'backbone\.middle\.bias'; .*are detached"):
+        Run(model, BiasTuning()).iterate(0, loss=lambda x: model(x).detach())
 
 
 def handles(run: Run) -> int:
@@ -260,12 +313,46 @@ def test_nothing_watches_afterwards() -> None:
     assert torch.overrides._get_current_function_mode() is None
 
 
+def test_parts_that_are_called_by_themselves_are_watched() -> None:
+    """As a ``train_step`` of a model may do."""
+    model = Network(detached)
+    with pytest.raises(UntrainedError, match=r" 'backbone\.first\.bias', 'backbone\.middle\.bias'; .*are detached"):
+        Run(model, BiasTuning()).iterate(0, loss=lambda x: model.head(model.backbone(x)).square().mean())
+
+
+def test_a_forward_pass_that_fails_is_left() -> None:
+    run = Run(Network(), BiasTuning())
+    with pytest.raises(RuntimeError):
+        run.model(torch.zeros(2, WIDTH + 1))
+    assert torch.overrides._get_current_function_mode() is None
+    assert run.iterate(0) == (True, SPARE['bias'])
+
+
+class GivesNone(torch.autograd.Function):
+    """Adds ``bias`` and has no gradient for it."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, bias: Tensor) -> Tensor:
+        return x + bias
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, None]:
+        return dy, None
+
+
+def test_no_gradient_is_none() -> None:
+    run = Run(Network(lambda net, x: GivesNone.apply(x, net.middle.bias)), BiasTuning())
+    with pytest.raises(UntrainedError, match=r"1 of 6 .*: 'backbone\.middle\.bias'; "):
+        run.iterate(0)
+
+
 def test_an_accumulation_is_judged_by_its_first_backward_pass() -> None:
     run = Run(frozen_at_first(recomputed), BiasTuning())
     with pytest.raises(UntrainedError, match='reentrant'):
         run.iterate()
     run = Run(Network(), BiasTuning())
     assert run.iterate() == (False, SPARE['bias'])
+    assert handles(run) == 1  # which counts steps
     assert run.iterate(0) == (True, [])
 
 
@@ -274,11 +361,28 @@ def test_a_forward_pass_of_somebody_else_counts_for_nothing() -> None:
     run = Run(Network(), BiasTuning())
     with torch.no_grad():
         run.model(pictures())
-        run.model.backbone.spare(pictures())
-        run.model.backbone.path = without_gradient
+        run.model.backbone.path = through_the_spare_one
         run.model(pictures())
     run.model.backbone.path = plain
     assert run.iterate(0) == (True, SPARE['bias'])
+
+
+def through_the_spare_one(net: Backbone, x: Tensor) -> Tensor:
+    return net.spare(x)
+
+
+class Teaching(Network):
+    """Runs the backbone once more, without gradients and in the midst of its own pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.backbone(x)
+        return self.head(self.backbone(x).detach()).square().mean()
+
+
+def test_a_pass_without_gradients_within_another_ends_no_watch() -> None:
+    with pytest.raises(UntrainedError, match=r"'backbone\.first\.bias.*; .* are detached"):
+        Run(Teaching(), BiasTuning()).iterate(0)
 
 
 def in_two(values: list[nn.Parameter]) -> list[torch.optim.Optimizer]:
@@ -299,20 +403,15 @@ def test_an_optimizer_that_has_its_turn_later_is_judged_then() -> None:
     assert run.iterate(0, 1) == (True, SPARE['bias'])
 
 
+def test_an_optimizer_that_steps_without_any_gradient_is_judged() -> None:
+    run = Run(Network(), BiasTuning(), in_two)
+    with pytest.raises(UntrainedError, match=r'4 of 6 .*nothing of the backbone takes part'):
+        run.iterate(0, 1, loss=lambda x: run.model.head(x).square().mean())
+
+
 def test_an_optimizer_that_never_steps() -> None:
     run = Run(Network(), BiasTuning(), in_two)
     for _ in range(99):
         run.iterate(1)
     with pytest.raises(UntrainedError, match=r'SGD has not stepped once .* 100 steps, and 4 tensors .*update_params'):
         run.iterate(1)
-
-
-def test_what_never_ran_is_not_folded_in() -> None:
-    net = Backbone(plain)
-    spare, middle = net.spare.weight.clone(), net.middle.weight.clone()
-    SSF().inject(net)
-    names = [name for name, _ in net.named_parameters()]
-    neutralize_unused(net, [name for name in names if name.startswith('spare.ssf')])
-    merge_operations(net)
-    assert torch.equal(net.spare.weight, spare)
-    assert not torch.equal(net.middle.weight, middle)

@@ -77,7 +77,7 @@ def test_rank(rank: object) -> None:
 def test_parts() -> None:
     with pytest.raises(ValueError, match=r"parts names one or more of qkv, .*; got \['q'\]"):
         LoRA(parts='q')
-    with pytest.raises(InjectionError, match=r"lora has no form for \['norm'\]; it offers qkv"):
+    with pytest.raises(InjectionError, match=r"lora does not support \['norm'\]; it supports qkv"):
         LoRA(parts=['norm'])
     with pytest.raises(
         InjectionError, match=r'lora goes to qkv, and ResNet has no such part that is not frozen; it has'

@@ -12,9 +12,9 @@ pytest.importorskip('mmpretrain')
 from architectures import BUILDERS, build
 from torch import nn
 
-from mmgps.requirements import require
-from mmgps.tuning import LoRA, Part
+from mmgps.tuning import LayerPart, LoRA
 from mmgps.tuning.sites import find_sites
+from mmgps.utils.requirements import require
 
 ALL = ('qkv', 'proj', 'fc1', 'fc2', 'linear', 'conv')
 
@@ -31,9 +31,13 @@ def by_peft(base: nn.Module, factors: dict[str, torch.Tensor], rank: int, alpha:
     """The same network by peft, with the same factors."""
     require('mmengine')
     peft = pytest.importorskip('peft')
-    sites = [site for site in find_sites(base) if site.part in (Part.QKV, Part.PROJ, Part.FC1, Part.FC2)]
-    heads = {site.path for site in sites if site.attention is not None and site.part is Part.QKV}
-    targets = [site.path for site in sites if site.part in (Part.FC1, Part.FC2) or site.attention is None] + [*heads]
+    sites = [
+        site for site in find_sites(base) if site.part in (LayerPart.QKV, LayerPart.PROJ, LayerPart.FC1, LayerPart.FC2)
+    ]
+    heads = {site.path for site in sites if site.attention is not None and site.part is LayerPart.QKV}
+    targets = [site.path for site in sites if site.part in (LayerPart.FC1, LayerPart.FC2) or site.attention is None] + [
+        *heads
+    ]
     tuned = copy.deepcopy(base)
     peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets), tuned)
     for name, value in tuned.named_parameters():

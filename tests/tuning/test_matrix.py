@@ -13,7 +13,7 @@ pytest.importorskip('mmpretrain')
 from architectures import BUILDERS, build
 from tuned import Tuned, Whole, outputs, state
 
-from mmgps.delta import AppliedDelta, Base, Delta, DeltaMergeError, extract, load_delta, merge, save_delta
+from mmgps.delta import AppliedDelta, BaseFingerprint, Delta, DeltaMergeError, extract, load_delta, merge, save_delta
 from mmgps.engine import METHOD_NAMES, build_method
 from mmgps.selection import architecture_fingerprint, bits, describe
 from mmgps.tuning import InjectionError, count_parts, merge_operations
@@ -188,7 +188,7 @@ def test_merged_equals_unmerged(method: str, kind: str) -> None:
 def trained_delta(method: str, kind: str, path: Path) -> tuple[Tuned, Delta]:
     """A run and its delta, read from a file."""
     run = tuned(method, kind)
-    base = Base.of(run.model.backbone, run.selection)
+    base = BaseFingerprint.of(run.model.backbone, run.selection)
     run.train(range(2))
     save_delta(extract(run.model, run.selection, base), path)
     run.model.requires_grad_(False)  # torch's attention computes otherwise where something could be trained

@@ -87,7 +87,7 @@ def test_new_parameters_join_the_group_of_their_layer() -> None:
     model = Whole(backbone)
     method = SPTLoRA(budget=0.3, rank=2)
     selection = method.select(backbone, sensitivities(method, backbone))
-    added = method.complete(backbone, selection)
+    added = method.inject_selected(backbone, selection)
     names = {id(value): name for name, value in model.named_parameters()}
     assert {names[id(v)] for new in added.values() for v in new} == {f'backbone.{name}' for name in selection.whole}
     for weight, new in added.items():
@@ -100,7 +100,7 @@ def test_a_selection_for_another_network_is_refused() -> None:
     method = SPTLoRA(budget=0.3, rank=2)
     selection = method.select(backbone, sensitivities(method, backbone))
     with pytest.raises(SelectionMismatchError, match=r'the selection trains .*lora.*, for which ResNet has no layer'):
-        method.complete(build('resnet'), selection)
+        method.inject_selected(build('resnet'), selection)
 
 
 @pytest.mark.parametrize('budget', [0, -3])

@@ -12,7 +12,7 @@ from architectures import build
 from torch import Tensor, nn
 from tuned import outputs
 
-from mmgps.models.sam.layers import LayerNorm2d
+from mmgps.models.sam.image_encoder import LayerNorm2d
 from mmgps.tuning import SSF, Adapter, InjectionError, merge_operations
 
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from mmgps.tuning import UntrainedError, check_held, kept_elsewhere, resting, trained_tensors
+from mmgps.tuning import (
+    SSF,
+    UntrainedError,
+    check_held,
+    kept_elsewhere,
+    merge_operations,
+    neutralize_unused,
+    resting,
+    trained_tensors,
+)
 
 
 def net() -> nn.Module:
@@ -18,25 +29,30 @@ def test_each_tensor_is_held_by_one_optimizer() -> None:
     trained = trained_tensors(model, {}, {})
     values = [entry.value for entry in trained]
     check_held(trained, [torch.optim.SGD(values[:1], lr=0.1), torch.optim.Adam(values[1:], lr=0.1)])
-    with pytest.raises(UntrainedError, match=r'^1 tensors .* no optimizer holds them: 0\.weight; let'):
+    with pytest.raises(UntrainedError, match=r"^1 tensors .* no optimizer holds them: '0\.weight'; let"):
         check_held(trained, [torch.optim.SGD(values[1:], lr=0.1)])
-    both = [torch.optim.SGD(values, lr=0.1), torch.optim.Adam(values[:1], lr=0.1)]
-    with pytest.raises(UntrainedError, match=r'^1 tensors .* by more than one optimizer \(SGD, Adam\).*: 0\.weight'):
+    other = torch.optim.Adagrad([nn.Parameter(torch.zeros(1))])
+    both = [torch.optim.SGD(values, lr=0.1), other, torch.optim.Adam(values[:1], lr=0.1)]
+    with pytest.raises(UntrainedError, match=r"^1 tensors .* by more than one optimizer \(SGD, Adam\).*: '0\.weight'"):
         check_held(trained, both)
     with pytest.raises(UntrainedError, match='nothing is trained'):
         check_held([], [])
 
 
+def test_a_tensor_that_one_optimizer_lists_twice_is_held_once() -> None:
+    trained = trained_tensors(net(), {}, {})
+    with pytest.warns(UserWarning, match='duplicate'):
+        optimizer = torch.optim.SGD([entry.value for entry in [*trained, trained[0]]], lr=0.1)
+    check_held(trained, [optimizer])
+
+
 def test_what_is_frozen_or_empty_is_not_counted() -> None:
     model = net()
     model[0].weight.requires_grad_(False)
+    model[1].bias.requires_grad_(False)
     values = nn.Parameter(torch.zeros(2))
     trained = trained_tensors(model, {model[0].weight: values, model[1].weight: nn.Parameter(torch.zeros(0))}, {})
-    assert [(entry.name, entry.value.shape) for entry in trained] == [
-        ('0.weight', (2,)),
-        ('0.bias', (4,)),
-        ('1.bias', (2,)),
-    ]
+    assert [(entry.name, entry.value.shape) for entry in trained] == [('0.weight', (2,)), ('0.bias', (4,))]
     assert trained[0].value is values
 
 
@@ -60,12 +76,34 @@ class Around(torch.optim.SGD):
     """Hands its groups on to another optimizer, as SAM and Lookahead do."""
 
     def __init__(self, values: list[nn.Parameter], lr: float) -> None:
-        super().__init__(values, lr)
+        super().__init__(values, lr, momentum=0.9)
         self.inner = torch.optim.SGD(self.param_groups, lr)
+        self.inner.outer = self
+
+    def step(self, closure: Any = None) -> None:
+        self.inner.step()
 
 
 def test_parameters_that_are_kept_outside_of_the_groups() -> None:
+    """Which the state of an optimizer is not, though it has the parameters as its keys."""
     values = list(net().parameters())
+    for value in values:
+        value.grad = torch.ones_like(value)
     assert kept_elsewhere(Kept(values, 0.1)) == 'inner'
     for optimizer in (Around(values, 0.1), torch.optim.AdamW(values), torch.optim.LBFGS(values)):
         assert kept_elsewhere(optimizer) is None
+        optimizer.step(lambda: torch.zeros(()))
+        assert kept_elsewhere(optimizer) is None
+
+
+def test_what_never_ran_is_not_folded_in() -> None:
+    """A module of which some numbers ran is left as it is."""
+    model = nn.ModuleDict(dict(used=nn.Linear(3, 3), spare=nn.Linear(3, 3)))
+    spare, used = model['spare'].weight.clone(), model['used'].weight.clone()
+    SSF().inject(model)
+    scale = model['used'].ssf.scale.clone()
+    neutralize_unused(model, ['used.ssf.scale', 'spare.ssf.scale', 'spare.ssf.shift'])
+    assert torch.equal(model['used'].ssf.scale, scale)
+    merge_operations(model)
+    assert torch.equal(model['spare'].weight, spare)
+    assert not torch.equal(model['used'].weight, used)

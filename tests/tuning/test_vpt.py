@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from architectures import build
 from torch import Tensor, nn
 
-from mmgps.delta import grow
+from mmgps.delta import inject_missing
 from mmgps.tuning import InjectionError, InjectionMethod, VPTDeep, VPTShallow
 
 KINDS = ('vit', 'mmpretrain-vit')
@@ -177,6 +177,6 @@ def test_prompts_of_a_run_with_frozen_layers_go_to_a_network_that_is_frozen_as_a
     run, plain = build(kind), build(kind).requires_grad_(False)
     run.get_submodule(frozen).requires_grad_(False)
     selection = method.select(run)
-    grow(plain, selection, set(selection.whole))
+    inject_missing(plain, selection, set(selection.whole))
     assert [name for name, _ in plain.named_modules()] == [name for name, _ in run.named_modules()]
     assert not any(name.startswith(frozen) for name in selection.whole)

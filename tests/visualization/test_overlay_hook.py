@@ -252,7 +252,7 @@ def test_a_picture_that_cannot_be_written_ends_no_training(folder, monkeypatch):
     def full(path, content):
         raise OSError(28, f'No space left on device: {path} was not written')
 
-    monkeypatch.setattr(sys.modules[write_png.__module__], 'write_whole', full)
+    monkeypatch.setattr(sys.modules[write_png.__module__], 'write_atomically', full)
     made = train(folder, {'num_images': 3})
     assert made.model.steps.item() == 20
     said = ''.join(path.read_text() for path in Path(made.log_dir).glob('*.log'))

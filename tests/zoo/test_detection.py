@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 pytest.importorskip('mmdet')
 for stack in ('mmseg', 'mmdet'):

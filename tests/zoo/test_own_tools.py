@@ -9,15 +9,15 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmgps.requirements import require
 from mmgps.selection import unpack_selection
-from mmgps.torchvision_ops import declare_missing_operators
+from mmgps.utils.requirements import require
+from mmgps.utils.torchvision_ops import declare_missing_operators
 
 require('mmseg')
 
-from zoo_sweep.architectures import zoo  # noqa: E402
-from zoo_sweep.pictures import draw_pictures  # noqa: E402
-from zoo_sweep.shrink import STEPS, shrink  # noqa: E402
+from zoos.architectures import zoo  # noqa: E402
+from zoos.pictures import draw_pictures  # noqa: E402
+from zoos.shrink import STEPS, shrink  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 
-from zoo_sweep.drive import probed, sweep  # noqa: E402
-from zoo_sweep.smallest import listed  # noqa: E402
+from zoos.drive import probed, sweep  # noqa: E402
+from zoos.smallest import listed  # noqa: E402
 
 SAMPLE = [
     ('mmseg', 'cgnet/cgnet_fcn_4xb4-60k_cityscapes-680x680.py'),

@@ -4,5 +4,5 @@ custom_hooks = [
     dict(
         type='mmgps.GPSHook',
         k=1,
-        loss=dict(type='mmgps.SupConLoss', order=dict(type='mmgps.ClassBalancedOrder', images_per_class=2), batch_size=34)),
+        loss=dict(type='mmgps.SupConLoss', order=dict(type='mmgps.ClassBalancedSampler', images_per_class=2), batch_size=34)),
 ]

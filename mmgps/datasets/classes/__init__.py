@@ -1,9 +1,5 @@
-"""Sets of images with one class each, where mmpretrain has none for them."""
+"""Classification sets that mmpretrain does not have."""
 
-from mmgps.datasets.classes.labelled import ClassDataError, LabelledImages
-from mmgps.datasets.classes.nabirds import NABirds
-from mmgps.datasets.classes.stanford_dogs import StanfordDogs
 from mmgps.datasets.classes.vtab import VTAB
-from mmgps.datasets.classes.vtab_tasks import TASKS, Task, get_task
 
-__all__ = ['TASKS', 'VTAB', 'ClassDataError', 'LabelledImages', 'NABirds', 'StanfordDogs', 'Task', 'get_task']
+__all__ = ['VTAB', 'ClassDataError', 'LabelledImages', 'NABirds', 'StanfordDogs']

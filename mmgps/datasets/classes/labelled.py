@@ -1,4 +1,4 @@
-"""What the sets of images with one class each share."""
+"""Base of the classification sets."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mmengine.dataset import BaseDataset
 
 
 class ClassDataError(FileNotFoundError):
-    """The files of a set are not there or do not fit together."""
+    """The files of a set are missing or do not fit together."""
 
 
 class LabelledImages(BaseDataset):
-    """Images with one class each, as mmpretrain's sets: ``img_path`` and ``gt_label`` of each.
+    """Images with one class each; samples have ``img_path`` and ``gt_label``, as in mmpretrain.
 
-    It needs mmengine alone; the transforms of its pipeline are those of the config's scope.
+    It needs only mmengine; the transforms of its pipeline come from the scope of the config.
 
     Args:
         data_root: Folder of the set.
@@ -25,13 +25,13 @@ class LabelledImages(BaseDataset):
         **kwargs: As for mmengine's ``BaseDataset``.
 
     Raises:
-        ValueError: For another split, names those there are.
-        ClassDataError: When the list of images is made, if a file is missing or does not fit; says how to make the set.
+        ValueError: If the split is unknown; names the known ones.
+        ClassDataError: When the images are listed, if a file is missing or does not fit; says how to make the set.
     """
 
     SPLITS: Sequence[str]
     MADE_BY: str
-    """The command that makes the set in ``{root}``."""
+    """Command that makes the set in ``{root}``."""
 
     def __init__(self, data_root: str, split: str, **kwargs: Any) -> None:
         if split not in self.SPLITS:
@@ -40,15 +40,15 @@ class LabelledImages(BaseDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """A mapping for each image of the split, in the order of the published lists."""
+        """List the images of the split in the order of the published lists."""
         return [dict(img_path=str(path), gt_label=label) for path, label in self.labelled()]
 
     @abstractmethod
     def labelled(self) -> list[tuple[Path, int]]:
-        """Image and class, counted from 0, of the split."""
+        """Paths of the images of the split with their classes, counted from 0."""
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """The class of image ``idx``, in a list, as wrappers of mmpretrain ask for it."""
+        """Class of image ``idx`` as a list, for the wrappers of mmpretrain."""
         return [int(self.get_data_info(idx)['gt_label'])]
 
     @property
@@ -56,10 +56,10 @@ class LabelledImages(BaseDataset):
         return Path(self.data_root)
 
     def lines(self, name: str) -> list[str]:
-        """The lines of a text file of the set that are not empty.
+        """Non-empty lines of a text file of the set.
 
         Raises:
-            ClassDataError: If there is no such file.
+            ClassDataError: If the file does not exist.
         """
         path = self.root / name
         if not path.is_file():
@@ -67,5 +67,5 @@ class LabelledImages(BaseDataset):
         return [line for line in path.read_text().splitlines() if line.strip()]
 
     def fault(self, what: str) -> ClassDataError:
-        """An error that says ``what`` is wrong and how to make the set."""
+        """Make an error that says ``what`` is wrong and how to make the set."""
         return ClassDataError(f'{what}. To make the set: {self.MADE_BY.format(root=self.root)}')

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mmgps.datasets.classes.labelled import LabelledImages
-from mmgps.datasets.classes.vtab_tasks import get_task
 from mmgps.registry import DATASETS
+from mmgps.vtab_tasks import get_task
 
 
 @DATASETS.register_module()
@@ -23,7 +23,7 @@ class VTAB(LabelledImages):
 
     Args:
         data_root: Folder of all tasks.
-        task: Name of a task, in ``mmgps.datasets.classes.TASKS``.
+        task: Name of a task, in ``mmgps.vtab_tasks.TASKS``.
         split: ``train800val200`` to train on before a test; ``train800`` and ``val200`` to choose by.
         **kwargs: As for mmengine's ``BaseDataset``.
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a set of images and masks. None of these leaves a half-made set behind."""
+"""Errors of preparing a set. None of them leaves a half-made set behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class PrepareError(RuntimeError):
 
 
 class SourceUnavailableError(PrepareError):
-    """The set is not at hand and could not be downloaded."""
+    """The set is missing and could not be downloaded."""
 
 
 class CorruptArchiveError(PrepareError):
@@ -48,7 +48,7 @@ class CountError(PrepareError):
 
 
 class SplitError(PrepareError):
-    """A split list names what the set does not hold."""
+    """A split list names images that the set does not hold."""
 
 
 class TargetError(PrepareError):

@@ -1,15 +1,15 @@
-"""Find the images of a set and the mask of each."""
+"""Pair the images of a set with their masks, and choose the images for validation."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from mmgps.datasets.prepare.errors import LayoutError, UnpairedError, listing
-from mmgps.datasets.prepare.files import Files
-from mmgps.datasets.prepare.sources import Layout, PolypSource
+from .archives import Files
+from .errors import LayoutError, SplitError, UnpairedError, listing
+from .sources import Layout, PolypSource
 
 SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff'})
 
@@ -24,12 +24,12 @@ class Pair:
 
 
 def find_layout(source: PolypSource, files: Files) -> tuple[Layout, str]:
-    """The first layout of ``source`` whose two folders are there, and the folder that both lie in.
+    """Find the first layout of ``source`` whose two folders exist, and the folder that contains both.
 
     Raises:
         LayoutError: If no layout fits, or one fits in several places.
     """
-    folders = {_folder(name) for name in files.names if _suffix(name) in SUFFIXES}
+    folders = {_folder(name) for name in files.names if suffix_of(name) in SUFFIXES}
     for layout in source.layouts:
         roots = [root for root in _roots(layout.images, folders) if _join(root, layout.masks) in folders]
         if len(roots) > 1:
@@ -45,10 +45,10 @@ def find_layout(source: PolypSource, files: Files) -> tuple[Layout, str]:
 
 
 def find_pairs(layout: Layout, root: str, files: Files) -> list[Pair]:
-    """Pairs in the order of their ids.
+    """Pair images and masks, in the order of their ids.
 
     Raises:
-        UnpairedError: If an image or a mask is alone, or two files of a kind differ in their suffix only.
+        UnpairedError: If an image or a mask is alone, or two files of a kind differ only in their suffix.
     """
     images = _by_id(layout.image_name, '', _join(root, layout.images), files)
     masks = _by_id(layout.image_name, layout.mask_prefix, _join(root, layout.masks), files)
@@ -65,7 +65,7 @@ def _by_id(image_name: str, prefix: str, folder: str, files: Files) -> dict[str,
     found: dict[str, str] = {}
     for name in files.names:
         match = re.fullmatch(f'{re.escape(prefix)}({image_name})', PurePosixPath(name).stem)
-        if _folder(name) == folder and _suffix(name) in SUFFIXES and match:
+        if _folder(name) == folder and suffix_of(name) in SUFFIXES and match:
             if match[1] in found:
                 raise UnpairedError(f'in {files.at}, {found[match[1]]} and {name} claim the same id: remove one')
             found[match[1]] = name
@@ -73,7 +73,7 @@ def _by_id(image_name: str, prefix: str, folder: str, files: Files) -> dict[str,
 
 
 def _roots(tail: str, folders: Iterable[str]) -> list[str]:
-    """Folders that ``tail`` lies in."""
+    """Folders that contain ``tail``."""
     return sorted(f[: -len(tail)].rstrip('/') for f in folders if f'/{f}'.endswith(f'/{tail}'))
 
 
@@ -85,5 +85,45 @@ def _folder(name: str) -> str:
     return name.rpartition('/')[0]
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
+    """Suffix of a file name in lower case, with the dot."""
     return PurePosixPath(name).suffix.lower()
+
+
+def read_ids(path: str | Path) -> frozenset[str]:
+    """Read ids from a text file, one per line; folders and image suffixes are dropped, empty lines skipped.
+
+    Raises:
+        SplitError: If the file does not exist or holds no id.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SplitError(f'{path} does not exist: expected a text file with one image id per line')
+    names = [Path(line.strip()) for line in path.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
+    if not names:
+        raise SplitError(f'{path} is empty: expected one image id per line')
+    return frozenset(name.stem if name.suffix.lower() in SUFFIXES else name.name for name in names)
+
+
+def val_ids(source: PolypSource, ids: Collection[str], split_file: str | Path | None, partial: bool) -> frozenset[str]:
+    """Select the validation ids: those of ``split_file``, else the official split, else all.
+
+    Args:
+        source: The published set.
+        ids: Ids of all images.
+        split_file: File with the validation ids, or ``None``.
+        partial: Accept an official split with ids that are not in ``ids``; a ``split_file`` must always match.
+
+    Raises:
+        SplitError: If the list names missing ids, or only missing ids.
+    """
+    listed = read_ids(split_file) if split_file else source.official_val()
+    if listed is None:
+        return frozenset(ids)
+    missing = listed.difference(ids)
+    if missing and (split_file or not partial or len(missing) == len(listed)):
+        raise SplitError(
+            f'{len(missing)} of the {len(listed)} validation ids in {split_file or source.val_list} are no images of '
+            f'this copy of {source.title}: {listing(missing)}. Give a list that fits it with --split-file'
+        )
+    return listed.intersection(ids)

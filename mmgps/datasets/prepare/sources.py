@@ -1,12 +1,15 @@
-"""The five polyp sets: where they come from and how their files lie."""
+"""The five polyp sets: their origin, the layouts of their files, and their download."""
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
-from mmgps.checksum import Checksum
+from mmgps.utils.download import Checksum, ChecksumError, DownloadError, Progress, download
+from mmgps.utils.names import nearest
+
+from .errors import SourceUnavailableError
 
 PRANET = (
     'TestDataset.zip of PraNet (Fan et al., MICCAI 2020), linked from https://github.com/DengPingFan/PraNet, '
@@ -16,15 +19,14 @@ PRANET = (
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which a set's files lie in its archive.
+    """Arrangement of a set's files in its archive.
 
     Args:
-        images: Folder of the images, as the last part or parts of its path; empty for the folder given itself.
+        images: Folder of the images, as the end of its path; empty for the given folder itself.
         masks: Folder of the masks, beside it.
-        count: Number of images that this copy of the set is published with.
-        mask_prefix: What the name of a mask has before that of its image.
-        image_name: Pattern that the whole name of an image, without suffix, has to match; what matches neither this nor
-            a mask's name is not looked at.
+        count: Published number of images of this copy of the set.
+        mask_prefix: Prefix of mask names before the name of the image.
+        image_name: Pattern that the whole name of an image, without suffix, must match; other files are ignored.
     """
 
     images: str
@@ -45,12 +47,12 @@ class PolypSource:
     Args:
         name: Its name on the command line.
         title: Its published name.
-        layouts: How its files may lie; the first that fits is taken.
-        where: Where to get it, in words.
+        layouts: Possible layouts; the first that fits is used.
+        where: Description of its origin.
         cite: The publication to cite.
         url: A stable public address of a zip, or ``None`` where there is none.
-        checksum: What the file at ``url`` hashes to.
-        val_list: Package file with the ids of the official validation part; ``None`` where the set is for testing.
+        checksum: Checksum of the file at ``url``.
+        val_list: Package file with the ids of the official validation part; ``None`` if the set is for testing.
     """
 
     name: str
@@ -63,7 +65,7 @@ class PolypSource:
     val_list: str | None = None
 
     def official_val(self) -> frozenset[str] | None:
-        """Ids of the official validation part, or ``None`` where the whole set is for testing."""
+        """Ids of the official validation part, or ``None`` if the whole set is for testing."""
         if self.val_list is None:
             return None
         return frozenset(resources.files(__package__).joinpath(self.val_list).read_text().split())
@@ -132,14 +134,41 @@ SOURCES = (
 
 
 def get_source(name: str) -> PolypSource:
-    """The source called ``name``.
+    """Look up the source called ``name``.
 
     Raises:
-        ValueError: If there is none; the message names the nearest and all.
+        ValueError: If there is none; names the nearest and all.
     """
     by_name = {source.name: source for source in SOURCES}
     if name not in by_name:
-        near = difflib.get_close_matches(name, by_name, n=1)
-        hint = f'; nearest: {near[0]}' if near else ''
-        raise ValueError(f'no polyp set is called {name!r}{hint}; there are {", ".join(by_name)}')
+        known = ', '.join(by_name)
+        raise ValueError(f'no polyp set is called {name!r}; nearest: {nearest(name, by_name, 1)}; there are {known}')
     return by_name[name]
+
+
+def fetch(source: PolypSource, folder: str | Path, progress: Progress | None = None) -> Path:
+    """Download the zip of ``source`` into ``folder``, or find it there.
+
+    Returns:
+        Path of the zip.
+
+    Raises:
+        SourceUnavailableError: If it has no public address or could not be downloaded; the message says where the set
+            comes from and where to put it.
+    """
+    if source.url is None:
+        raise SourceUnavailableError(_how_to_get(source, Path(folder), 'it has no stable public address of a zip'))
+    target = Path(folder) / source.url.rpartition('/')[2]
+    try:
+        return download(source.url, target, source.checksum, progress=progress)
+    except (DownloadError, ChecksumError) as error:
+        raise SourceUnavailableError(_how_to_get(source, Path(folder), str(error))) from error
+
+
+def _how_to_get(source: PolypSource, folder: Path, reason: str) -> str:
+    name = source.url.rpartition('/')[2] if source.url else f'{source.name}.zip'
+    return (
+        f'{source.title} is missing and was not downloaded: {reason}. It comes from {source.where}. Get it from there, '
+        f'put it at, for example, {folder / name}, and add to the command '
+        f'(python tools/prepare_polyp.py {source.name}): --source {folder / name}'
+    )

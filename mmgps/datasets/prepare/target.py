@@ -1,4 +1,4 @@
-"""Build a folder out of sight, show it only when it is finished, and replace only what was built in this way."""
+"""Build a folder under a hidden name, move it into place when finished, and replace only folders built this way."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmgps.datasets.prepare.errors import TargetError, listing
-from mmgps.datasets.prepare.files import JUNK
+from .archives import is_junk
+from .errors import TargetError, listing
 
 MARKER = '.mmgps_prepared.json'
-"""Lies in every prepared set and lists its files."""
+"""File in every prepared set that lists its files."""
 HASHED = 1 << 16
 
 
@@ -24,8 +24,8 @@ def building(out: Path, force: bool) -> Iterator[Path]:
     """A temporary folder beside ``out`` that becomes ``out`` when the block ends without an error.
 
     Args:
-        out: The folder to make.
-        force: Whether a set that was built in this way may be replaced. Anything else never is.
+        out: Folder to create.
+        force: Replace a set that was built this way. Anything else is never replaced.
 
     Raises:
         TargetError: If ``out`` exists and may not be replaced.
@@ -46,7 +46,7 @@ def building(out: Path, force: bool) -> Iterator[Path]:
 
 
 def check_replaceable(out: Path, force: bool) -> None:
-    """Make sure that replacing ``out`` removes nothing but what mmgps made.
+    """Check that replacing ``out`` removes only what mmgps made.
 
     Raises:
         TargetError: Unless ``out`` does not exist, is empty, or ``force`` is given and it is a prepared set, all of
@@ -56,7 +56,7 @@ def check_replaceable(out: Path, force: bool) -> None:
         return
     if not out.is_dir():
         raise TargetError(f'{out} is a file: name a folder that does not exist yet')
-    names = [path.name for path in out.iterdir() if _counts(path.name)]
+    names = [path.name for path in out.iterdir() if not is_junk(path.name)]
     if not names:
         return
     made = _listed(out)
@@ -76,7 +76,7 @@ def check_replaceable(out: Path, force: bool) -> None:
 
 
 def _listed(out: Path) -> dict[str, list[int]] | None:
-    """The marks in the marker of ``out``; None where mmgps wrote none."""
+    """Marks in the marker of ``out``; None if mmgps wrote none."""
     try:
         content = json.loads((out / MARKER).read_text())
         return dict(content['files']) if content['made by'] == 'mmgps' else None
@@ -94,14 +94,9 @@ def _marks(folder: Path) -> dict[str, list[int]]:
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for name in [*files, *links]:
             path = Path(parent, name)
-            if path != folder / MARKER and _counts(name):
+            if path != folder / MARKER and not is_junk(name):
                 found[path.relative_to(folder).as_posix()] = [] if path.is_symlink() else _mark(path)
     return found
-
-
-def _counts(name: str) -> bool:
-    """Whether a file is more than what operating systems strew."""
-    return name not in JUNK and not name.startswith('._')
 
 
 def _mark(path: Path) -> list[int]:

@@ -1,8 +1,7 @@
-"""From published archives of images with a class each to the layout that their data sets read."""
+"""Convert published classification sets to the layout that their data sets read."""
 
-from mmgps.datasets.prepare_classes.fgvc import FGVC
-from mmgps.datasets.prepare_classes.run import prepare_set
-from mmgps.datasets.prepare_classes.sets import ClassSet, Part, Split
-from mmgps.datasets.prepare_classes.vtab import vtab_set
+from .run import prepare_set
+from .sets import FGVC, ClassSet, SourceFile, Split
+from .vtab import vtab_set
 
-__all__ = ['FGVC', 'ClassSet', 'Part', 'Split', 'prepare_set', 'vtab_set']
+__all__ = ['FGVC', 'ClassSet', 'SourceFile', 'Split', 'prepare_set', 'vtab_set']

@@ -1,15 +1,21 @@
-"""From published files to a prepared set."""
+"""Prepare a classification set: find or download its files, unpack them, and count the result."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from mmgps.datasets.prepare.target import building, check_replaceable
-from mmgps.datasets.prepare_classes.archives import copy, unpack
-from mmgps.datasets.prepare_classes.count import count
-from mmgps.datasets.prepare_classes.locate import at_hand, fetch_parts, unpacked_at
-from mmgps.datasets.prepare_classes.sets import ClassSet
-from mmgps.progress import ProgressLine
+from mmengine.registry import DATASETS, init_default_scope
+
+from mmgps.utils.download import ChecksumError, DownloadError, download
+from mmgps.utils.progress import ProgressLine
+from mmgps.utils.requirements import require
+
+from ..prepare.archives import copy, unpack
+from ..prepare.errors import CountError, LayoutError, SourceUnavailableError, listing
+from ..prepare.target import building, check_replaceable
+from .sets import ClassSet, SourceFile, Split
 
 
 def prepare_set(
@@ -22,22 +28,22 @@ def prepare_set(
     allow_partial: bool = False,
     force: bool = False,
 ) -> str:
-    """Make ``out`` from the files of a set, with progress on standard error.
+    """Create ``out`` from the files of a set, with progress on standard error.
 
-    ``out`` appears only when all of it is written, and its splits are read and counted by the data sets that train on
-    it. After an error everything is as it was before.
+    ``out`` appears only when everything is written and its splits were read and counted by the data sets that train on
+    them. After an error everything is as it was before.
 
     Args:
         wanted: The set.
-        out: Folder to make.
-        command: What the user ran, for errors.
-        at: Folder with the published files, or one that holds the set unpacked; downloaded by default.
-        download_dir: Where downloaded files are kept; beside ``out`` by default.
-        allow_partial: Accept numbers of images other than the published ones.
+        out: Folder to create.
+        command: Command that the user ran, for error messages.
+        at: Folder with the published files or with the unpacked set; downloaded by default.
+        download_dir: Folder that keeps downloaded files; beside ``out`` by default.
+        allow_partial: Accept other numbers of images than published.
         force: Replace a set that was prepared before.
 
     Returns:
-        What was made, in words.
+        Description of the prepared set.
 
     Raises:
         PrepareError: One of the classes in ``mmgps.datasets.prepare.errors``.
@@ -69,3 +75,119 @@ def _write(wanted: ClassSet, files: list[Path], made: Path, progress: ProgressLi
         else:
             holds = None if part.into else wanted.holds
             unpack(file, made / part.into, part.root, holds, progress)
+
+
+def unpacked_at(wanted: ClassSet, at: Path) -> Path | None:
+    """Find the folder at or within ``at`` that holds the unpacked set; None if there is none."""
+    folders = [at, *(path for path in sorted(at.iterdir()) if path.is_dir())] if at.is_dir() else []
+    return next((folder for folder in folders if all((folder / name).exists() for name in needed(wanted))), None)
+
+
+def needed(wanted: ClassSet) -> frozenset[str]:
+    """Names that a folder must hold to be the set, without the files that are written at the end."""
+    return wanted.holds - frozenset(wanted.written)
+
+
+def at_hand(wanted: ClassSet, at: Path) -> list[Path]:
+    """Find the files of the set in the folder ``at``; ``at`` may itself be the file of a set with only one.
+
+    Raises:
+        SourceUnavailableError: If ``at`` does not exist.
+        LayoutError: If files are missing; names them and the existing ones.
+    """
+    if at.is_file() and len(wanted.parts) == 1:
+        return [at]
+    if not at.exists():
+        raise SourceUnavailableError(f'{at} does not exist: expected {_files(wanted)}')
+    folder = at if at.is_dir() else at.parent
+    missing = [part.name for part in wanted.parts if not (folder / part.name).is_file()]
+    if missing:
+        there = listing(path.name for path in folder.iterdir()) or 'nothing'
+        raise LayoutError(
+            f'{folder} lacks {listing(missing)} of {wanted.title}: expected {_files(wanted)}, or a folder with '
+            f'{listing(needed(wanted))}; found {there}. It comes from {wanted.where}'
+        )
+    return [folder / part.name for part in wanted.parts]
+
+
+def fetch_parts(wanted: ClassSet, folder: Path, command: str) -> list[Path]:
+    """Download the files of the set into ``folder``, or find them there.
+
+    Args:
+        wanted: The set.
+        folder: Folder that keeps the files.
+        command: Command that the user ran, for the error message.
+
+    Raises:
+        SourceUnavailableError: If a file has no public address or could not be downloaded; names the origin of the set.
+    """
+    return [_fetched(wanted, part, folder, command) for part in wanted.parts]
+
+
+def _fetched(wanted: ClassSet, part: SourceFile, folder: Path, command: str) -> Path:
+    target = folder / part.name
+    try:
+        if part.url is None:
+            if target.is_file():
+                return target
+            raise DownloadError(f'{part.name} has no stable public address')
+        return download(part.url, target, part.checksum, progress=ProgressLine(f'downloading {part.name}', 'MB', 1e6))
+    except (DownloadError, ChecksumError) as error:
+        raise SourceUnavailableError(
+            f'{wanted.title} is missing and was not downloaded: {error}. It comes from {wanted.where}. Put '
+            f'{_files(wanted)} into a folder and add it to the command ({command}): --source FOLDER'
+        ) from error
+
+
+def _files(wanted: ClassSet) -> str:
+    return ', '.join(part.name for part in wanted.parts)
+
+
+def count(wanted: ClassSet, folder: Path, partial: bool) -> dict[str, int]:
+    """Count the images of each split with the data sets that read them, and check that all files exist.
+
+    Args:
+        wanted: The set.
+        folder: Folder of the prepared set.
+        partial: Accept other numbers than published.
+
+    Raises:
+        LayoutError: If a list cannot be read, or names files that are not there.
+        CountError: If a split or the classes are not as many as published.
+    """
+    if any(not str(split.dataset['type']).startswith('mmgps.') for split in wanted.splits):
+        require('mmpretrain')
+        init_default_scope('mmpretrain')
+    found: dict[str, int] = {}
+    classes: set[int] = set()
+    for split in wanted.splits:
+        infos = _listed(wanted, split, folder)
+        found[split.name] = len(infos)
+        classes = classes or {info['gt_label'] for info in infos}
+        if len(infos) != split.images and not partial:
+            raise CountError(
+                f'{wanted.title} has {len(infos)} images in its split {split.name}, expected {split.images}: fetch it '
+                'again, or add --allow-partial to take what is there'
+            )
+    if wanted.classes is not None and len(classes) != wanted.classes and not partial:
+        raise CountError(f'{wanted.title} has {len(classes)} classes, expected {wanted.classes}: fetch it again')
+    return found
+
+
+def _listed(wanted: ClassSet, split: Split, folder: Path) -> list[Mapping[str, Any]]:
+    try:
+        dataset = DATASETS.build(dict(split.dataset, data_root=str(folder)))
+        infos = [dataset.get_data_info(at) for at in range(len(dataset))]
+    except (OSError, RuntimeError, AssertionError, ValueError, KeyError) as error:
+        raise LayoutError(
+            f'the lists of {wanted.title}, split {split.name}, cannot be read ({type(error).__name__}: {error}); '
+            f'expected {listing(wanted.holds)}'
+        ) from error
+    missing = [info['img_path'] for info in infos if not Path(info['img_path']).is_file()]
+    if missing:
+        names = listing(str(Path(path).relative_to(folder)) for path in missing)
+        raise LayoutError(
+            f'{len(missing)} of the {len(infos)} images of {wanted.title}, split {split.name}, are missing: {names}; '
+            'fetch the set again'
+        )
+    return infos

@@ -1,26 +1,40 @@
-"""What a set of images with a class each is made of."""
+"""Published classification sets: the five fine-grained sets of the paper, and Oxford-17 Flowers."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmgps.checksum import Checksum
+from mmgps.utils.download import Checksum
+
+from ..prepare.errors import LayoutError
+
+SIZES = {'test': 20, 'val': 20, 'train': 40}
+"""Images of each class, as in each of the three published splits."""
+FEW = 5
+FLOWERS = 'https://www.robots.ox.ac.uk/~vgg/data/flowers/102'
+DOGS = 'http://vision.stanford.edu/aditya86/ImageNetDogs'
+FLOWER_NAMES = (
+    'bluebell', 'buttercup', 'coltsfoot', 'cowslip', 'crocus', 'daffodil', 'daisy', 'dandelion', 'fritillary', 'iris',
+    'lily_valley', 'pansy', 'snowdrop', 'sunflower', 'tigerlily', 'tulip', 'windflower',
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Part:
+class SourceFile:
     """One published file of a set.
 
     Args:
-        name: Of the file.
-        root: Folder within an archive whose content is taken; empty for all of it.
-        into: Folder of the set that it goes to; empty for its top.
-        url: A stable public address, or None where there is none.
-        checksum: What the file at ``url`` hashes to, where that is known.
-        plain: Whether the file is copied as it is, not unpacked.
+        name: Name of the file.
+        root: Folder within an archive whose content is taken; empty for everything.
+        into: Folder of the set that receives the content; empty for its top.
+        url: Stable public address, or None.
+        checksum: Checksum of the file at ``url``, if known.
+        plain: Copy the file instead of unpacking it.
     """
 
     name: str
@@ -33,11 +47,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """A part of a set that a data set reads.
+    """Part of a set that one data set reads.
 
     Args:
-        name: Of the split.
-        images: Number of images that it is published with.
+        name: Name of the split.
+        images: Published number of images.
         dataset: Config of the data set, without ``data_root``.
     """
 
@@ -48,28 +62,178 @@ class Split:
 
 @dataclass(frozen=True)
 class ClassSet:
-    """A published set.
+    """A published classification set.
 
     Args:
         name: Its name on the command line.
         title: Its published name.
         holds: Names at the top of the finished folder; nothing else is unpacked.
-        parts: Its files. Any of them may be missing where a folder has its content unpacked.
-        splits: What is counted at the end.
-        where: Where to get it, in words.
+        parts: Its files. Any of them may be missing if a folder has its content unpacked.
+        splits: Splits to count at the end.
+        where: Description of its origin.
         cite: The publication to cite.
-        classes: Number of classes, which the first split has to have all; None where no single number is published.
-        written: Those of ``holds`` that ``finish`` writes.
-        finish: Called with the folder before it is counted, to write what the archives do not hold.
+        classes: Number of classes, all of which the first split must have; None if no single number is published.
+        written: Names in ``holds`` that ``finish`` writes.
+        finish: Called with the folder before the count, to write files that the archives lack.
     """
 
     name: str
     title: str
     holds: frozenset[str]
-    parts: tuple[Part, ...]
+    parts: tuple[SourceFile, ...]
     splits: tuple[Split, ...]
     where: str
     cite: str
     classes: int | None = None
     written: tuple[str, ...] = ()
     finish: Callable[[Path], None] | None = field(default=None, compare=False)
+
+
+def write_lists(folder: Path) -> None:
+    """Write ``train.txt``, ``val.txt``, ``test.txt`` and ``train5.txt``: path and class from 0 of each image.
+
+    The images of a class are sorted by the SHA-256 of their paths, which is independent of the order of publication.
+    The first 20 are for testing, the next 20 for validation, and the rest for training. ``train5.txt`` has the first
+    five of the rest.
+
+    Args:
+        folder: Folder with ``labels.csv``, whose lines are the path of an image and its class.
+
+    Raises:
+        LayoutError: If a line has another form.
+    """
+    members: dict[str, list[str]] = {}
+    for row in csv.reader((folder / 'labels.csv').read_text().splitlines()):
+        if len(row) != 2:
+            raise LayoutError(f'labels.csv has the line {",".join(row)!r}, expected the path of an image and its class')
+        members.setdefault(row[1], []).append(row[0])
+    lists: dict[str, list[str]] = {split: [] for split in (*SIZES, f'train{FEW}')}
+    for label, name in enumerate(sorted(members)):
+        ordered = sorted(members[name], key=lambda path: hashlib.sha256(path.encode()).hexdigest())
+        test, val = ordered[: SIZES['test']], ordered[SIZES['test'] : SIZES['test'] + SIZES['val']]
+        train = ordered[SIZES['test'] + SIZES['val'] :]
+        for split, paths in (('test', test), ('val', val), ('train', train), (f'train{FEW}', train[:FEW])):
+            lists[split] += [f'{path} {label}' for path in paths]
+    for split, lines in lists.items():
+        (folder / f'{split}.txt').write_text('\n'.join(lines) + '\n')
+
+
+SETS = (
+    ClassSet(
+        name='cub',
+        title='CUB-200-2011',
+        holds=frozenset({'images', 'images.txt', 'image_class_labels.txt', 'train_test_split.txt', 'classes.txt'}),
+        parts=(
+            SourceFile(
+                'CUB_200_2011.tgz',
+                root='CUB_200_2011',
+                url='https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz',
+                # CaltechDATA gives it at https://data.caltech.edu/records/65de6-vp158.
+                checksum=Checksum('md5', '97eceeb196236b17998738112f37df78'),
+            ),
+        ),
+        splits=tuple(
+            Split(name, images, dict(type='CUB', split=name)) for name, images in (('train', 5994), ('test', 5794))
+        ),
+        where='https://www.vision.caltech.edu/datasets/cub_200_2011 (research and education only)',
+        cite='Wah et al., The Caltech-UCSD Birds-200-2011 Dataset, CNS-TR-2011-001',
+        classes=200,
+    ),
+    ClassSet(
+        name='nabirds',
+        title='NABirds',
+        holds=frozenset({'images', 'images.txt', 'image_class_labels.txt', 'train_test_split.txt', 'classes.txt'}),
+        parts=(SourceFile('nabirds.tar.gz', root='nabirds'),),
+        splits=tuple(
+            Split(name, images, dict(type='mmgps.NABirds', split=name))
+            for name, images in (('train', 23_929), ('test', 24_633))
+        ),
+        where='https://dl.allaboutbirds.org/nabirds, after agreeing to its terms',
+        cite='Van Horn et al., Building a bird recognition app and large scale dataset with citizen scientists, '
+        'CVPR 2015',
+        classes=555,
+    ),
+    ClassSet(
+        name='oxford-flowers',
+        title='Oxford-102 Flowers',
+        holds=frozenset({'jpg', 'imagelabels.mat', 'setid.mat'}),
+        # The digests stand in torchvision.datasets.Flowers102.
+        parts=(
+            SourceFile(
+                '102flowers.tgz',
+                url=f'{FLOWERS}/102flowers.tgz',
+                checksum=Checksum('md5', '52808999861908f626f3c1f4e79d11fa'),
+            ),
+            SourceFile(
+                'imagelabels.mat',
+                url=f'{FLOWERS}/imagelabels.mat',
+                checksum=Checksum('md5', 'e0620be6f572b9609742df49c70aed4d'),
+                plain=True,
+            ),
+            SourceFile(
+                'setid.mat',
+                url=f'{FLOWERS}/setid.mat',
+                checksum=Checksum('md5', 'a5357ecc9cb78c4bef273ce3793fc85c'),
+                plain=True,
+            ),
+        ),
+        splits=tuple(
+            Split(name, images, dict(type='Flowers102', split=name))
+            for name, images in (('train', 1020), ('val', 1020), ('test', 6149))
+        ),
+        where=FLOWERS,
+        cite='Nilsback and Zisserman, Automated flower classification over a large number of classes, ICVGIP 2008',
+        classes=102,
+    ),
+    ClassSet(
+        name='stanford-dogs',
+        title='Stanford Dogs',
+        holds=frozenset({'Images', 'train_list.mat', 'test_list.mat'}),
+        parts=(SourceFile('images.tar', url=f'{DOGS}/images.tar'), SourceFile('lists.tar', url=f'{DOGS}/lists.tar')),
+        splits=tuple(
+            Split(name, images, dict(type='mmgps.StanfordDogs', split=name))
+            for name, images in (('train', 12_000), ('test', 8580))
+        ),
+        where=DOGS,
+        cite='Khosla et al., Novel dataset for fine-grained image categorization, FGVC workshop at CVPR 2011',
+        classes=120,
+    ),
+    ClassSet(
+        name='stanford-cars',
+        title='Stanford Cars',
+        holds=frozenset({'cars_train', 'cars_test', 'devkit'}),
+        parts=(
+            SourceFile('cars_train.tgz'),
+            SourceFile('cars_test.tgz'),
+            SourceFile('car_devkit.tgz'),
+            SourceFile('cars_test_annos_withlabels.mat', into='devkit', plain=True),
+        ),
+        splits=tuple(
+            Split(name, images, dict(type='StanfordCars', split=name))
+            for name, images in (('train', 8144), ('test', 8041))
+        ),
+        where='copies of the page that was https://ai.stanford.edu/~jkrause/cars/car_dataset.html, which is no longer '
+        'there; torchvision says the same',
+        cite='Krause et al., 3D object representations for fine-grained categorization, 3dRR workshop at ICCV 2013',
+        classes=196,
+    ),
+    ClassSet(
+        name='oxford-flowers17',
+        title='Oxford-17 Flowers',
+        holds=frozenset({*FLOWER_NAMES, 'labels.csv', 'train.txt', 'val.txt', 'test.txt', f'train{FEW}.txt'}),
+        parts=(SourceFile('flowers17.zip'),),
+        splits=tuple(
+            Split(name, images, dict(type='CustomDataset', ann_file=f'{name}.txt', data_prefix=''))
+            for name, images in (('train', 680), ('val', 340), ('test', 340), (f'train{FEW}', 17 * FEW))
+        ),
+        where='https://www.robots.ox.ac.uk/~vgg/data/flowers/17; a folder of images for each class, and labels.csv '
+        'with a path and a class a line',
+        cite='Nilsback and Zisserman, A visual vocabulary for flower classification, CVPR 2006',
+        classes=17,
+        written=('train.txt', 'val.txt', 'test.txt', f'train{FEW}.txt'),
+        finish=write_lists,
+    ),
+)
+
+FGVC = {entry.name: entry for entry in SETS}
+"""Sets by their names on the command line."""

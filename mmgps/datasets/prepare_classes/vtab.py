@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmgps.datasets.classes import TASKS, VTAB, get_task
-from mmgps.datasets.prepare_classes.sets import ClassSet, Part, Split
+from mmgps.datasets.classes import VTAB
+from mmgps.datasets.prepare_classes.sets import ClassSet, SourceFile, Split
+from mmgps.vtab_tasks import TASKS, get_task
 
 TRAIN = {'train800': 800, 'val200': 200, 'train800val200': 1000}
 
@@ -30,7 +31,7 @@ def vtab_set(names: Sequence[str] = ()) -> ClassSet:
         name='vtab-1k',
         title='VTAB-1k',
         holds=frozenset(task.name for task in tasks),
-        parts=(Part('vtab-1k.zip', root='vtab-1k'),),
+        parts=(SourceFile('vtab-1k.zip', root='vtab-1k'),),
         splits=tuple(splits),
         where='the links in https://github.com/ZhangYuanhan-AI/NOAH and https://github.com/luogen1996/RepAdapter, '
         'whose vtab-1k.zip holds a folder with images and lists for each task',

@@ -1,1 +1,1 @@
-"""Procedural frames from numpy and OpenCV: noise, light, scenes and the camera that looks at them."""
+"""Procedural frames from NumPy and OpenCV: noise, light, scenes and the camera."""

@@ -6,10 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmgps.datasets.render.light import gloss, lambert, normals
-from mmgps.datasets.render.mucosa import Scene, draw_mucosa
-from mmgps.datasets.render.noise import Image, bgr, fractal_noise, plane, smoothstep
-from mmgps.datasets.render.polyp import draw_lesion, lay_over
+from .fields import Image, bgr, fractal_noise, gloss, lambert, normals, plane, smoothstep
+from .mucosa import Scene, draw_mucosa
+from .polyp import draw_lesion, lay_over
 
 
 def _light(rng: np.random.Generator, scene: Scene) -> Image:
@@ -60,7 +59,7 @@ def _lens(rng: np.random.Generator, image: Image) -> Image:
 
 
 def _view(rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
-    """What the endoscope shows: an octagon, a disc cut flat or all, often without a corner for the position viewer."""
+    """Visible area: an octagon, a flattened disc or everything, often without a corner for the position viewer."""
     x, y = plane(size)
     wide, cut = rng.uniform(0.93, 1.02, 2), rng.uniform(1.25, 1.6)
     shown = (np.abs(x) < wide[0]) & (np.abs(y) < wide[1])

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmgps.datasets.render.noise import Field, Image, bgr, fractal_noise, plane, smooth_noise, smoothstep
+from .fields import Field, Image, bgr, fractal_noise, plane, smooth_noise, smoothstep
 
 
 @dataclass
 class Scene:
-    """What the camera looks at; each field lies over the frame's plane.
+    """Scene before the camera; each field covers the plane of the frame.
 
     Attributes:
         height: Relief towards the camera, ``(H, W)``, in half frame widths.
         falloff: Light that arrives at the wall, ``(H, W)``, 0 to about 1: the lumen is dark because it is far.
         albedo: Colour, ``(H, W, 3)``, BGR in [0, 1].
-        wet: How much the surface glistens, ``(H, W)``.
+        wet: Glossiness of the surface, ``(H, W)``.
     """
 
     height: Field

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mmgps.datasets.render.mucosa import Scene, tissue
-from mmgps.datasets.render.noise import Field, Image, bgr, fractal_noise, plane, smoothstep
+from .fields import Field, Image, bgr, fractal_noise, plane, smoothstep
+from .mucosa import Scene, tissue
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmgps.datasets.render.light import gloss, lambert, normals
-from mmgps.datasets.render.noise import Field, fractal_noise, plane, smooth_noise, smoothstep
+from .fields import Field, fractal_noise, gloss, lambert, normals, plane, smooth_noise, smoothstep
 
 # A shape takes local coordinates, in which it fills about the unit disc, and gives (inside > 0, height).
 Shape = Callable[[np.random.Generator, Field, Field], tuple[Field, Field]]

@@ -1,4 +1,4 @@
-"""Training that spreads the frozen base over processes."""
+"""Distributed training: wrappers of the model, and a strategy that spreads the frozen base over processes."""
 
 from .checks import ShardingError, check_run
 from .strategy import GPSFSDPStrategy

@@ -1,4 +1,4 @@
-"""What cannot be sharded, and why."""
+"""Refuse runs and parameters that FSDP cannot shard."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class ShardingError(ValueError):
 
 
 def check_parameters(model: nn.Module, frozen: Collection[nn.Parameter]) -> None:
-    """Make sure that each of ``frozen`` can be cut.
+    """Check that FSDP can cut each of ``frozen``.
 
     Raises:
-        ShardingError: Says what and why.
+        ShardingError: Names the parameter and the reason.
     """
     if not frozen:
         raise ShardingError(
@@ -48,14 +48,14 @@ def check_parameters(model: nn.Module, frozen: Collection[nn.Parameter]) -> None
 
 
 def check_run(runner: Any, sparse: dict[str, Any]) -> None:
-    """Make sure that nothing in the run of ``runner`` needs the whole model on a process.
+    """Check that nothing in the run needs the full model on one process.
 
     Args:
-        runner: About to train.
-        sparse: Config of what trains the chosen connections.
+        runner: Runner that is about to train.
+        sparse: Config of the sparse training.
 
     Raises:
-        ShardingError: Says what and why.
+        ShardingError: Names the part of the run and the reason.
     """
     if sparse['type'] in ('MaskedTraining', 'mmgps.MaskedTraining', MaskedTraining):
         raise ShardingError(
@@ -66,7 +66,7 @@ def check_run(runner: Any, sparse: dict[str, Any]) -> None:
         instead = 'train without it' if hasattr(hook, 'ema_model') else getattr(hook, 'needs_whole_model', None)
         if instead:
             raise ShardingError(
-                f'{type(hook).__name__} needs the whole model on one process, where there is a part; leave it out, '
+                f'{type(hook).__name__} needs the full model on one process, which holds only a part; leave it out, '
                 f'and {instead}'
             )
     if runner._val_loop is not None:
@@ -74,7 +74,7 @@ def check_run(runner: Any, sparse: dict[str, Any]) -> None:
 
 
 def _check_validation(runner: Any) -> None:
-    """All processes have to call the model as often as each other."""
+    """Check that all processes call the model equally often in validation."""
     if any((getattr(part, 'test_cfg', None) or {}).get('mode') == 'slide' for part in runner.model.modules()):
         raise ShardingError(
             "test_cfg.mode='slide' calls the model once per window, and images may have unequal numbers of them: the "

@@ -1,9 +1,8 @@
-"""Spread frozen parameters over processes."""
+"""Shard frozen parameters over processes."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,8 @@ from mmengine.dist import broadcast, get_world_size
 from mmengine.model import BaseDataPreprocessor
 from torch import nn
 
-from mmgps.sparse.shard import is_sharded
+from mmgps.sparse.weight import is_sharded
+from mmgps.utils.names import nearest
 
 from .checks import check_parameters
 
@@ -23,20 +23,20 @@ UNCALLED = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 def shard_frozen(
     model: nn.Module, trained: Collection[nn.Parameter], device: torch.device, units: Sequence[str] | None = None
 ) -> None:
-    """Cut each parameter of ``model`` that is not ``trained`` into one part per process, in place.
+    """Shard each parameter of ``model`` that is not ``trained`` over the processes, in place.
 
-    By FSDP2: whenever a unit runs, forward or backward, its parameters are gathered, and freed again after it. The
-    trained ones stay whole on every process, and take the numbers of the first. Everything goes to ``device``, unit by
-    unit: the whole model never is there.
+    FSDP2 gathers the parameters of a unit for its forward and its backward, and frees them afterwards. Trained
+    parameters stay complete on every process, with the values of process 0. The model moves to ``device`` unit by
+    unit: the device never holds all of it.
 
     Args:
-        model: On the CPU or on ``device``, the same on all processes.
-        trained: What is left whole.
-        device: Of this process.
+        model: Model on the CPU or on ``device``, the same on all processes.
+        trained: Parameters that are not sharded.
+        device: Device of this process.
         units: Names of the classes whose modules are gathered as a whole; by default see :func:`repeated_layers`.
 
     Raises:
-        ShardingError: If there is nothing frozen, or something that FSDP cannot cut.
+        ShardingError: If nothing is frozen, or if FSDP cannot cut a frozen parameter.
         ValueError: If a name of ``units`` matches no module.
     """
     from torch.distributed.device_mesh import init_device_mesh
@@ -62,7 +62,7 @@ def shard_frozen(
 
 
 def even_cut(value: nn.Parameter) -> Any:
-    """The first dimension that the processes can share evenly, else the first: there some get less."""
+    """Placement along the first dimension that the processes share evenly, else along the first, unevenly."""
     from torch.distributed.tensor import Shard
 
     return Shard(next((d for d, size in enumerate(value.shape) if size % get_world_size() == 0), 0))
@@ -71,8 +71,8 @@ def even_cut(value: nn.Parameter) -> Any:
 def repeated_layers(model: nn.Module, frozen: Collection[nn.Parameter]) -> list[nn.Module]:
     """The innermost members of lists and sequences that hold two or more layers with frozen parameters: blocks, mostly.
 
-    Innermost, since a stage may have parts that are called from outside it, when nobody would gather them. What is in
-    no such member is gathered for the whole forward pass.
+    Innermost, since another module may call parts of a stage from outside, and then nobody would gather them. FSDP
+    gathers the remaining parameters for the whole forward pass.
     """
     wanted = {id(value) for value in frozen}
     members = [child for part in model.modules() if isinstance(part, LISTS) for child in part.children()]
@@ -93,22 +93,22 @@ def named_units(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     classes = sorted({type(module).__name__ for module in model.modules()})
     for name in names:
         if name not in classes:
-            near = ', '.join(get_close_matches(name, classes, 3, 0.0))
+            near = nearest(name, classes)
             raise ValueError(f'units of the strategy name {name!r}, and no module of the model is one; nearest: {near}')
     return [module for module in model.modules() if type(module).__name__ in names]
 
 
 def held_bytes(model: nn.Module) -> tuple[int, int]:
-    """Bytes of the sharded parameters of ``model`` on this process, and on all together."""
+    """Bytes of the sharded parameters of ``model``, on this process and on all together."""
     sharded: list[Any] = [value for value in model.parameters() if is_sharded(value)]
     here = sum(value.to_local().nbytes for value in sharded)
     return here, sum(value.numel() * value.element_size() for value in sharded)
 
 
 def gathered_state(model: nn.Module, keep: bool) -> dict[str, Any]:
-    """The state dict of ``model`` with whole tensors on the CPU; all processes have to ask, those that ``keep`` get it.
+    """State dict of ``model`` with full tensors on the CPU; all processes must call, those that ``keep`` get it.
 
-    One tensor at a time is whole on the device.
+    The device holds one full tensor at a time.
     """
     state: dict[str, Any] = {}
     for name, value in model.state_dict().items():

@@ -1,4 +1,4 @@
-"""FSDP for models of which most is frozen."""
+"""FSDP for models that are mostly frozen."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from .shards import gathered_state, held_bytes, shard_frozen
 
 @STRATEGIES.register_module()
 class GPSFSDPStrategy(DDPStrategy):
-    """Spread what is frozen over the processes; what is trained is whole on each, and its gradients are averaged.
+    """Shard frozen parameters over the processes; trained ones stay complete on each, and their gradients are averaged.
 
-    For ``FlexibleRunner``. The model stays on the CPU until it is known what is trained, is on the device as a whole
-    only to select, and not at all where a ``selection`` file is given or a run is resumed. A checkpoint is that of a
-    run without FSDP, written by one process.
+    For ``FlexibleRunner``. The model stays on the CPU until the trained parameters are known. Only a selection pass
+    needs the full model on the device; a ``selection`` file or a resumed run does not. One process writes
+    checkpoints, which are those of a run without FSDP.
 
-    mmengine's ``FSDPStrategy`` flattens parameters of several layers into one when the model is built, which is before
-    it is known what is trained: there neither single connections nor unlike parts of a layer can be.
+    mmengine's ``FSDPStrategy`` flattens the parameters of several layers into one when the model is built, before the
+    trained parameters are known, so it cannot train single connections, nor a bias beside a frozen weight.
 
     Args:
         units: Names of the classes whose modules are gathered as a whole, such as ``TransformerEncoderLayer``; by
             default members of lists that hold two or more layers.
-        options: Of mmengine's ``DDPStrategy``, but ``model_wrapper``: FSDP2 wraps nothing.
+        options: Arguments of mmengine's ``DDPStrategy`` except ``model_wrapper``: FSDP2 wraps nothing.
 
     Raises:
         ShardingError: If the installed torch has no FSDP2, or the run was not started by a launcher.
@@ -44,7 +44,9 @@ class GPSFSDPStrategy(DDPStrategy):
 
     def __init__(self, *, units: Sequence[str] | None = None, **options: Any) -> None:
         if options.get('model_wrapper') is not None:
-            raise ShardingError('model_wrapper is none of mmgps.GPSFSDPStrategy: the model is sharded in place')
+            raise ShardingError(
+                'mmgps.GPSFSDPStrategy takes no model_wrapper: it shards the model in place; leave model_wrapper out'
+            )
         super().__init__(**options)
         self.units = units
         if not self.distributed:
@@ -59,7 +61,7 @@ class GPSFSDPStrategy(DDPStrategy):
             )
 
     def _setup_distributed(self, launcher: str = 'pytorch', backend: str = 'nccl', **options: Any) -> None:
-        """As mmengine does, which picks a CUDA device for every process; without one, ``gloo`` runs on the CPU."""
+        """Join the processes as mmengine does, which needs CUDA; without a CUDA device ``gloo`` runs on the CPU."""
         if launcher == 'pytorch' and backend == 'gloo' and not torch.cuda.is_available():
             torch.distributed.init_process_group('gloo', **options)
         else:
@@ -71,10 +73,10 @@ class GPSFSDPStrategy(DDPStrategy):
         return model if training else model.to(get_device())
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> BaseOptimWrapper:
-        """As mmengine does.
+        """Build the wrapper as mmengine does, and check that it averages gradients.
 
         Raises:
-            TypeError: For a wrapper that averages no gradients.
+            TypeError: For a wrapper that does not average gradients.
         """
         built = super().build_optim_wrapper(optim_wrapper, model)
         for wrapper in wrappers_of(built):
@@ -87,7 +89,7 @@ class GPSFSDPStrategy(DDPStrategy):
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
-        """The whole model on the device, for as long as that takes."""
+        """Context with the full model on the device."""
         self.model.to(get_device())
         try:
             yield
@@ -95,7 +97,7 @@ class GPSFSDPStrategy(DDPStrategy):
             self.model.to('cpu')
 
     def shard(self) -> None:
-        """Spread what no optimizer holds, see :func:`shard_frozen`."""
+        """Shard every parameter that no optimizer holds, see :func:`shard_frozen`."""
         within = {id(value) for value in self.model.parameters()}
         wrappers = wrappers_of(self.optim_wrapper)
         for wrapper in wrappers:
@@ -117,12 +119,12 @@ class GPSFSDPStrategy(DDPStrategy):
         return self._gathered
 
     def resume(self, filename: str, **options: Any) -> dict[str, Any]:
-        """On the CPU: the device need not hold a whole checkpoint."""
+        """Resume through the CPU, so that the device need not hold a full checkpoint."""
         found: dict[str, Any] = super().resume(filename, **{**options, 'map_location': 'cpu'})
         return found
 
 
 def has_fsdp2() -> bool:
-    """Whether torch can shard a part of the parameters in place."""
+    """Return True if torch can shard a part of the parameters in place."""
     fully_shard = getattr(torch.distributed.fsdp, 'fully_shard', None)
     return fully_shard is not None and 'ignored_params' in inspect.signature(fully_shard).parameters

@@ -1,9 +1,6 @@
-"""Hooks: they decide when."""
+"""Hooks that tune a model and score it before and after; they decide when."""
 
 from .before_after_hook import BeforeAfterHook
-from .delta_hook import DeltaHook
-from .exact_resume_hook import ExactResumeHook
-from .gps_hook import GPSHook
-from .tune_hook import TuneHook, find_tune_hook
+from .tune_hook import GPSHook, TuneHook, find_tune_hook
 
-__all__ = ['BeforeAfterHook', 'DeltaHook', 'ExactResumeHook', 'GPSHook', 'TuneHook', 'find_tune_hook']
+__all__ = ['BeforeAfterHook', 'GPSHook', 'TuneHook', 'find_tune_hook']

@@ -12,8 +12,9 @@ from mmengine.runner import BaseLoop, Runner
 
 from mmgps.registry import HOOKS
 from mmgps.selection import preserved
+from mmgps.utils.text import text_table
 
-from ..selection_pass import unwrapped
+from ..tuned_backbone import unwrapped
 
 CHECKPOINT_KEY = 'mmgps_scores_before'
 
@@ -22,8 +23,8 @@ CHECKPOINT_KEY = 'mmgps_scores_before'
 class BeforeAfterHook(Hook):
     """Validate before the first step, and print what training changed.
 
-    The scores before are those of the pre-trained backbone under a head that nobody trained yet. A resumed run takes
-    them from its checkpoint; where that has none, they are shown as unknown.
+    The scores before training are those of the pre-trained backbone under an untrained head. A resumed run takes them
+    from its checkpoint; if that has none, the table shows them as unknown.
 
     Raises:
         ValueError: When training starts, if the config has no validation.
@@ -51,11 +52,10 @@ class BeforeAfterHook(Hook):
         self.after = scalars(metrics or {})
 
     def after_train(self, runner: Runner) -> None:
-        lines = [f'{"score":<12}{"before":>10}{"after":>10}']
-        for name, after in self.after.items():
-            before = f'{self.before[name]:.2f}' if self.before and name in self.before else '-'
-            lines.append(f'{name:<12}{before:>10}{after:>10.2f}')
-        runner.logger.info('validation set, before and after training\n' + '\n'.join(lines))
+        before = {name: f'{value:.2f}' for name, value in (self.before or {}).items()}
+        rows = [[name, before.get(name, '-'), f'{after:.2f}'] for name, after in self.after.items()]
+        table = text_table(['score', 'before', 'after'], rows)
+        runner.logger.info(f'validation set, before and after training\n{table}')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = self.before
@@ -66,10 +66,10 @@ class BeforeAfterHook(Hook):
 
 
 def check_metrics(runner: Runner) -> None:
-    """Let the metrics of the validation look at the model before training, those that have a ``check_model``.
+    """Let the validation metrics that have a ``check_model`` look at the model before training.
 
     Raises:
-        ValueError: If one cannot score what the model predicts; it would end the run at its first validation.
+        ValueError: If a metric cannot score what the model predicts, which would end the run at its first validation.
     """
     loop = runner.val_loop
     for metric in () if loop is None else loop.evaluator.metrics:
@@ -80,7 +80,7 @@ def check_metrics(runner: Runner) -> None:
 
 @torch.no_grad()
 def evaluate(runner: Runner) -> dict[str, float]:
-    """Scores of the model as it is, without the hooks of a validation, such as those of EMA and the best checkpoint."""
+    """Score the model as it is, without validation hooks such as EMA and the best checkpoint."""
     loop = runner.val_loop
     with preserved(runner.model):
         runner.model.eval()
@@ -91,7 +91,7 @@ def evaluate(runner: Runner) -> dict[str, float]:
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Those of ``metrics`` that are one number each: neither lists nor texts, nor missing."""
+    """Keep the metrics that are single numbers, not lists, texts or None."""
     found = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in metrics.items()}
     return {name: float(value) for name, value in found.items() if np.ndim(value) == 0 and _is_number(value)}
 

@@ -1,4 +1,4 @@
-"""When to select, restore, freeze and report."""
+"""The hooks that tune a model: when to select, restore, freeze and report."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from mmgps.registry import HOOKS, LEAN, MICRO_BATCHES, SELECTION_LOSSES, SPARSE
+from mmgps.registry import CHOICES, HOOKS, LEAN, MICRO_BATCHES, SCORES, SELECTION_LOSSES, SPARSE
 from mmgps.selection import (
-    Injected,
     Quantiles,
     Selection,
     load_selection,
@@ -21,39 +20,33 @@ from mmgps.selection import (
     save_selection,
     unpack_selection,
 )
-from mmgps.sparse import LeanOption, SparseTraining, start_options
+from mmgps.sparse import LeanOption, SparseTraining
+from mmgps.tuned import Tuned
 from mmgps.tuning import (
+    GPS,
     FirstIteration,
-    InjectionMethod,
     LinearProbe,
     LoadingWatch,
     TuningMethod,
-    beside,
     check_candidates,
     check_chosen,
     check_held,
-    check_trainable,
-    format_report,
-    freeze_unselected,
-    injected_by,
     neutralize_unused,
     resting,
-    trained_tensors,
 )
 
-from ..agreement import check_same_loss, check_same_method, check_same_training
-from ..base_model import check_loaded
-from ..checkpoint_method import CHECKPOINT_KEY, check_not_thin, check_nothing_lost, follow_checkpoint, injected_in
-from ..checkpoints import load_safely
-from ..components import build_method
-from ..history import pack_history, unpack_history
-from ..last_checkpoint import is_training, resumed
-from ..loaders import check_batches
-from ..micro_batches import MicroBatches
-from ..optim import hold_only_trained, watch_losses, wrappers_of
-from ..selection_pass import select, unwrapped
-from ..target import find_backbone
-from ..wrapping import check_made_before, check_same_names, check_strategy, rewrap, shard_base, whole_model
+from ..configs.components import build_method
+from ..deltas.base_model import check_loaded
+from ..deltas.checkpoint_method import CHECKPOINT_KEY, check_not_thin, check_nothing_lost, follow_in_test
+from ..fsdp.wrapping import check_made_before, check_strategy, model_on_device, rewrap, shard_base
+from ..optim import take_over, watch_losses, wrappers_of
+from ..resuming.checkpoints import is_training, pack_history, resumed, unpack_history
+from ..resuming.loaders import check_batches
+from ..safe_loading import load_safely
+from ..selecting.agreement import check_same_loss, check_same_method, check_same_training
+from ..selecting.micro_batches import MicroBatches
+from ..selecting.selection_pass import select
+from ..tuned_backbone import find_backbone, method_of, unwrapped
 from .before_after_hook import check_metrics
 
 TRAINING_KEY = 'mmgps_training'
@@ -63,29 +56,28 @@ TRAINING_KEY = 'mmgps_training'
 class TuneHook(Hook):
     """Fine-tune the backbone by any method.
 
-    The method decides in ``before_train``, the first moment with the pre-trained weights in place; a resumed run
-    takes the decision from its checkpoint and never decides again. The model's state dict keeps the names and shapes
+    The method selects in ``before_train``, the first point with the pre-trained weights in place; a resumed run takes
+    the selection from its checkpoint and never selects again. The state dict of the model keeps the names and shapes
     of the base architecture.
 
     Args:
         method: Config of a :class:`mmgps.tuning.TuningMethod`; left out where ``mmgps.TunedBackbone`` names it.
         target: Path of the backbone within the model.
         num_batches: Batches of the selection pass on each process; None for all training data.
-        selection: A file written by a former run under the same method, used instead of selecting.
-        sparse: Config of what trains the chosen connections: ``mmgps.CompactTraining``, the default, at about the
-            cost of bias tuning, or ``mmgps.MaskedTraining``, the slow obvious way.
-        loss: Config of what the selection pass takes the gradient of: ``mmgps.TaskLoss``, the default, or
-            ``mmgps.SupConLoss``.
-        lean: Configs of options that take time or memory off a step and round otherwise than without:
-            ``mmgps.FusedAttention``, ``mmgps.Recomputation``.
-        micro_batches: Config of how the selection pass divides a batch, ``mmgps.MicroBatches``, so that it needs no
-            more memory than training; left out, it takes batches whole.
-        allow_random_base: Tune a backbone of which a file that is loaded fills less than nine tenths.
+        selection: Selection file of an earlier run with the same method, used instead of selecting.
+        sparse: Config of the sparse training: ``mmgps.CompactTraining``, the default, at about the cost of bias tuning,
+            or ``mmgps.MaskedTraining``, the slow obvious way.
+        loss: Config of the loss of the selection pass: ``mmgps.TaskLoss``, the default, or ``mmgps.SupConLoss``.
+        lean: Configs of options that save time or memory in a step and change the rounding: ``mmgps.FusedAttention``,
+            ``mmgps.Recomputation``.
+        micro_batches: Config of :class:`mmgps.MicroBatches`, by which the selection pass needs no more memory than
+            training; left out, the pass takes full batches.
+        allow_random_base: Accept a backbone of which the loaded file fills less than nine tenths.
 
     Raises:
-        RandomBaseError: When training starts, for such a file otherwise.
-        ValueError: When training starts, for a ``target`` that the model does not have, or an option of ``lean`` for
-            which the backbone has nothing.
+        RandomBaseError: When training starts, for such a file without ``allow_random_base``.
+        ValueError: When training starts, for a ``target`` that the model does not have, or an option of ``lean`` that
+            does not apply to the backbone.
     """
 
     def __init__(
@@ -110,17 +102,21 @@ class TuneHook(Hook):
         self.micro_batches: MicroBatches | None = None
         if micro_batches is not None:
             self.micro_batches = MICRO_BATCHES.build({'_scope_': 'mmgps', 'type': 'MicroBatches', **micro_batches})
-        # A file says itself which loss it was chosen by, so only one that is named beside it has to agree.
+        # A selection file records its loss, so only a loss that is named beside it has to agree.
         self._compares_loss = not selection or loss is not None
         self._loaded_to_test = False
-        self.selection: Selection | None = None
-        self.training: SparseTraining | None = None
+        self.tuned: Tuned | None = None
         self._first: FirstIteration | None = None
         self.gradients: Mapping[str, Quantiles] = {}
-        """Spread of the gradients that this process selected by."""
+        """Quantiles of the gradients that this process selected by."""
+
+    @property
+    def selection(self) -> Selection | None:
+        """The selection, once it was made or restored."""
+        return self.tuned.selection if self.tuned else None
 
     def before_run(self, runner: Runner) -> None:
-        """Let training load what a validation before it loaded: mmengine loads once, and draws the weights anew."""
+        """Let training load again after a validation: mmengine loads only once, and initialises the weights again."""
         load_safely(runner)
         if not is_training(runner):
             return
@@ -130,9 +126,9 @@ class TuneHook(Hook):
             self._loading = LoadingWatch(self._backbone(runner))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Restore the selection before the optimizer's state is loaded, only when resuming.
+        """Restore the selection before the optimizer state is loaded, only when resuming.
 
-        A model that is tested needs what its checkpoint was trained with beside the base, and no selection.
+        A tested model needs the injected modules of its checkpoint, and no selection.
         """
         unpack_history(checkpoint)
         check_not_thin(runner, checkpoint)
@@ -140,7 +136,7 @@ class TuneHook(Hook):
             self._loaded_to_test = True
             for state in ('optimizer', 'param_schedulers'):
                 checkpoint.pop(state, None)
-            self._follow(runner, checkpoint)
+            follow_in_test(runner, checkpoint, self.target, self.method)
             return
         if not runner._resume:
             check_nothing_lost(unwrapped(runner.model), self.target, checkpoint.get('state_dict', checkpoint))
@@ -157,7 +153,7 @@ class TuneHook(Hook):
         selection = unpack_selection(checkpoint[CHECKPOINT_KEY])
         self._check_same(runner, selection, 'the checkpoint')
         self._install(runner, selection)
-        check_same_training(self.training, checkpoint.get(TRAINING_KEY), selection)
+        check_same_training(self._installed.training, checkpoint.get(TRAINING_KEY), selection)
 
     def before_train(self, runner: Runner) -> None:
         origin = 'selection restored from the checkpoint'
@@ -173,17 +169,11 @@ class TuneHook(Hook):
             selection, origin = self._select(runner)
             self._install(runner, selection)
             self._save(runner, selection)
-        assert self.selection is not None
-        assert self.training is not None
-        shard_base(runner, self.training)
-        self.training.start(registered=False)
-        start_options(self.lean, self._backbone(runner))
+        tuned = self._installed
+        shard_base(runner, tuned.training)
+        tuned.start(registered=False)
         rewrap(runner)
-        report = format_report(unwrapped(runner.model), self.target, self.selection)
-        details = [self.training.report(), *(option.report() for option in self.lean)]
-        runner.logger.info(
-            '\n'.join([f'fine-tuning by {self.selection.method}', report, *filter(None, details), origin])
-        )
+        runner.logger.info(f'{tuned}\n{origin}')
         self._watch(runner)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
@@ -192,8 +182,8 @@ class TuneHook(Hook):
         done, unused = self._first.finish()
         if unused:
             runner.logger.warning(
-                f'{len(unused)} tensors are counted as trained and take no part in the first iteration: '
-                f'{", ".join(unused)}; they stay as they are for as long as the network does not use them in training'
+                f'{len(unused)} tensors count as trained and take no part in the first iteration: '
+                f'{", ".join(unused)}; they keep their values as long as training does not use them'
             )
             if not resumed(runner):
                 neutralize_unused(unwrapped(runner.model), unused)
@@ -203,9 +193,9 @@ class TuneHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         pack_history(checkpoint)
-        if self.selection is not None:
-            checkpoint[CHECKPOINT_KEY] = pack_selection(self.selection)
-            checkpoint[TRAINING_KEY] = type(self.training).__name__
+        if self.tuned is not None:
+            checkpoint[CHECKPOINT_KEY] = pack_selection(self.tuned.selection)
+            checkpoint[TRAINING_KEY] = type(self.tuned.training).__name__
 
     def _select(self, runner: Runner) -> tuple[Selection, str]:
         if self.selection_file:
@@ -214,43 +204,36 @@ class TuneHook(Hook):
             return selection, f'selection read from {self.selection_file}'
         backbone, method = self._backbone(runner), self._method(runner)
         check_candidates(method, backbone)
-        with whole_model(runner):
-            choice = select(runner, backbone, method, self.num_batches, self.loss, self.micro_batches)
+        with model_on_device(runner):
+            result = select(runner, backbone, method, self.num_batches, self.loss, self.micro_batches)
         if not isinstance(method, LinearProbe):
-            check_chosen(choice.selection, backbone)
-        self.gradients = choice.gradients
-        return choice.selection, str(choice.cost)
+            check_chosen(result.selection, backbone)
+        self.gradients = result.gradients
+        return result.selection, str(result.cost)
 
     def _install(self, runner: Runner, selection: Selection) -> None:
-        backbone, added = self._backbone(runner), self._complete(runner, selection)
-        backbone.train()  # backbones of mm libraries return nothing
-        check_trainable(backbone, selection)
-        self.training = SPARSE.build({'_scope_': 'mmgps', **self.sparse, 'backbone': backbone, 'selection': selection})
-        frozen = freeze_unselected(backbone, selection)
-        hold_only_trained(runner.optim_wrapper, frozen, self.training, bool(selection.connections), added)
-        self.selection = selection
+        model, method = unwrapped(runner.model), self._method(runner)
+        self._backbone(runner).train()  # backbones of mm libraries return nothing
+        self.tuned = Tuned(model, selection, method, self.target, self._build_training, self.lean)
+        check_made_before(runner, method, self.target)
+        take_over(runner.optim_wrapper, self.tuned)
 
-    def _follow(self, runner: Runner, checkpoint: Mapping[str, Any]) -> None:
-        """Let the model that is tested have what ``checkpoint`` was trained with, whatever the config says."""
-        model, state = unwrapped(runner.model), checkpoint.get('state_dict', checkpoint)
-        packed = checkpoint.get(CHECKPOINT_KEY)
-        holds = packed is not None or any(isinstance(module, Injected) for module in model.modules())
-        if not holds and not injected_in(state, self.target):
-            return
-        selection = None if packed is None else unpack_selection(packed)
-        if follow_checkpoint(model, self.target, state, selection, self.method):
-            check_same_names(runner)
-        method = injected_by(self._backbone(runner)) or self.method
-        if method is not None:
-            check_made_before(runner, method, self.target)
+    def _build_training(self, backbone: nn.Module, selection: Selection) -> SparseTraining:
+        training: SparseTraining = SPARSE.build(
+            {'_scope_': 'mmgps', **self.sparse, 'backbone': backbone, 'selection': selection}
+        )
+        return training
+
+    @property
+    def _installed(self) -> Tuned:
+        assert self.tuned is not None, 'training starts before a selection is made or restored'
+        return self.tuned
 
     def _watch(self, runner: Runner) -> None:
-        """Make sure that an optimizer holds what is trained, and watch for what the first iteration leaves out."""
+        """Check that optimizers hold every trained tensor, and watch which tensors the first iteration leaves out."""
         if self._first is not None:
             self._first.close()
-        assert self.training is not None
-        model = unwrapped(runner.model)
-        trained = trained_tensors(model, self.training.replacements(), beside(self._backbone(runner)))
+        trained = self._installed.trained()
         optimizers = [wrapper.optimizer for wrapper in wrappers_of(runner.optim_wrapper)]
         check_held(trained, optimizers)
         still = resting(trained, optimizers)
@@ -259,29 +242,14 @@ class TuneHook(Hook):
                 f'{len(still)} trained tensors have a learning rate of 0 and will not move, first {still[0]}; raise lr '
                 'of optim_wrapper.optimizer, or lr_mult in its paramwise_cfg'
             )
-        self._first = FirstIteration(model, trained, optimizers, self.target)
+        self._first = self._installed.watch(optimizers)
         watch_losses(runner.optim_wrapper, self._first)
-
-    def _complete(self, runner: Runner, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
-        added = self._method(runner).complete(self._backbone(runner), selection)
-        check_made_before(runner, self._method(runner), self.target)
-        return added
 
     def _backbone(self, runner: Runner) -> nn.Module:
         return find_backbone(unwrapped(runner.model), self.target)
 
     def _method(self, runner: Runner) -> TuningMethod:
-        built_in = injected_by(self._backbone(runner))
-        method = self.method or built_in
-        if built_in is not None and not isinstance(method, InjectionMethod):
-            asked = None if method is None else method.name
-            raise ValueError(f'the backbone was built with {built_in.name}, the hook asks for {asked}; name one method')
-        if method is None:
-            raise ValueError(
-                f'{type(self).__name__} was given no method and the backbone has none in place; set its method, or '
-                "backbone=dict(type='mmgps.TunedBackbone', ...)"
-            )
-        return method
+        return method_of(self._backbone(runner), self.method)
 
     def _check_same(self, runner: Runner, selection: Selection, where: str) -> None:
         check_same_method(self._method(runner), selection, where)
@@ -296,7 +264,7 @@ class TuneHook(Hook):
 
 
 def find_tune_hook(runner: Runner) -> TuneHook:
-    """The hook that tunes the model.
+    """Find the hook that tunes the model.
 
     Raises:
         ValueError: If there is none, or more than one.
@@ -307,3 +275,34 @@ def find_tune_hook(runner: Runner) -> TuneHook:
             f'one mmgps.GPSHook or mmgps.TuneHook is expected in custom_hooks; the run has {len(found)} of them'
         )
     return found[0]
+
+
+@HOOKS.register_module()
+class GPSHook(TuneHook):
+    """Select, of every neuron of the backbone, the ``k`` connections with the largest gradient, and train only those.
+
+    Use it with ``optim_wrapper=dict(type='mmgps.GPSOptimWrapper', ...)``.
+
+    Args:
+        k: Connections per neuron.
+        score: Config of the score.
+        choice: Config of the choice.
+        full_roles: Roles that are trained in full, see :class:`mmgps.tuning.GPS`.
+        options: Arguments of :class:`TuneHook` other than ``method``.
+    """
+
+    def __init__(
+        self,
+        k: int = 1,
+        score: dict | None = None,
+        choice: dict | None = None,
+        full_roles: str | Sequence[str] = ('bias', 'scale', 'position_bias'),
+        **options: Any,
+    ) -> None:
+        method = GPS(
+            k,
+            SCORES.build({'_scope_': 'mmgps', 'type': 'GradientScore', **(score or {})}),
+            CHOICES.build({'_scope_': 'mmgps', 'type': 'PerNeuron', **(choice or {})}),
+            full_roles,
+        )
+        super().__init__(method, **options)

@@ -1,6 +1,6 @@
 """Optimizer wrappers, and a schedule of the learning rate."""
 
-from .selective import GPSAmpOptimWrapper, GPSOptimWrapper, SelectiveStep, hold_only_trained, watch_losses, wrappers_of
+from .selective import GPSAmpOptimWrapper, GPSOptimWrapper, SelectiveStep, take_over, watch_losses, wrappers_of
 from .warm_up_cosine import WarmUpCosineLR
 
 __all__ = [
@@ -8,7 +8,7 @@ __all__ = [
     'GPSOptimWrapper',
     'SelectiveStep',
     'WarmUpCosineLR',
-    'hold_only_trained',
+    'take_over',
     'watch_losses',
     'wrappers_of',
 ]

@@ -1,33 +1,33 @@
-"""Optimizer wrappers that step only the selected connections."""
+"""Optimizer wrappers that step only the selected connections, and the edit of an optimizer's groups."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from mmgps.registry import OPTIM_WRAPPERS
 from mmgps.sparse import SparseTraining
-from mmgps.sparse.reduce import average_gradients
-from mmgps.tuning import FirstIteration, kept_elsewhere
+from mmgps.sparse.compact import average_gradients
+from mmgps.tuned import Tuned
+from mmgps.tuning import FirstIteration
 
 
 class SelectiveStep:
-    """Mixin of an ``OptimWrapper``: mask, then (unscale, clip, step) as the wrapper does, then restore.
+    """Mixin for an ``OptimWrapper``: mask, then (unscale, clip, step) as the wrapper does, then restore.
 
-    Masking comes before unscaling, so that an overflow in a number that is not trained skips no step.
+    Masking comes before unscaling, so an overflow in a frozen number skips no step.
     """
 
     sparse: SparseTraining | None = None
     """Set by :class:`mmgps.engine.TuneHook`."""
     averaged: Sequence[nn.Parameter] = ()
-    """Parameters whose gradients nobody else averages over the processes, set by :func:`mmgps.engine.shard_base`."""
+    """Parameters whose gradients this wrapper averages over the processes, set by ``GPSFSDPStrategy``."""
 
     first: FirstIteration | None = None
-    """Asked about the loss of the first iteration, set by :func:`watch_losses`."""
+    """Check of the loss in the first iteration, set by :func:`watch_losses`."""
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         if self.first is not None:
@@ -56,7 +56,7 @@ class GPSAmpOptimWrapper(SelectiveStep, AmpOptimWrapper):
     """``AmpOptimWrapper`` for :class:`mmgps.engine.GPSHook`; takes the same arguments.
 
     Raises:
-        RuntimeError: Where mmengine has no mixed precision, which is on the CPU.
+        RuntimeError: On the CPU, where mmengine has no mixed precision.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -70,65 +70,38 @@ class GPSAmpOptimWrapper(SelectiveStep, AmpOptimWrapper):
 
 
 def wrappers_of(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[OptimWrapper]:
-    """The single wrappers within ``optim_wrapper``."""
+    """List the single wrappers in ``optim_wrapper``."""
     if isinstance(optim_wrapper, OptimWrapperDict):
         return [wrapper for part in optim_wrapper.values() for wrapper in wrappers_of(part)]
     return [optim_wrapper]
 
 
 def watch_losses(optim_wrapper: OptimWrapper | OptimWrapperDict, first: FirstIteration | None) -> None:
-    """Let selective wrappers ask ``first`` about each loss; None asks nobody."""
+    """Let selective wrappers check each loss by ``first``; None ends the checks."""
     for wrapper in wrappers_of(optim_wrapper):
         if isinstance(wrapper, SelectiveStep):
             wrapper.first = first
 
 
-def hold_only_trained(
-    optim_wrapper: OptimWrapper | OptimWrapperDict,
-    frozen: Iterable[nn.Parameter],
-    sparse: SparseTraining,
-    needed: bool,
-    added: Mapping[nn.Parameter, list[nn.Parameter]],
-) -> None:
-    """Take frozen parameters out of the optimizers, new ones in, and tell each wrapper what to do at each step.
-
-    Parameter groups are edited in place: schedulers go on pointing at them.
+def take_over(optim_wrapper: OptimWrapper | OptimWrapperDict, tuned: Tuned) -> None:
+    """Let the optimizers hold what ``tuned`` trains, and each selective wrapper train its connections at each step.
 
     Args:
-        optim_wrapper: One or several, whose optimizers were built for all parameters.
-        frozen: What they shall not hold.
-        sparse: What trains the chosen connections.
-        needed: Whether there are chosen connections, which a plain wrapper cannot train.
-        added: Parameter to new ones, which join its group unless some group holds them already.
+        optim_wrapper: One wrapper or several, with optimizers that were built for all parameters.
+        tuned: The tuned model.
 
     Raises:
-        TypeError: For a plain wrapper where a selective one is needed.
-        ValueError: If no optimizer holds a parameter that a new one could join, if one keeps its parameters elsewhere
-            than in its groups, if one that makes its state at construction cannot be built anew for those that it
-            holds by now, or if one that holds a weight with chosen connections may not step these as it would step
-            the weight.
+        TypeError: For a plain wrapper where connections are selected.
+        ValueError: See :func:`mmgps.tuned.take_over`.
     """
     wrappers = wrappers_of(optim_wrapper)
     for wrapper in wrappers:
-        if needed and not isinstance(wrapper, SelectiveStep):
+        if tuned.selection.connections and not isinstance(wrapper, SelectiveStep):
             raise TypeError(_refusal(wrapper))
-    groups = [group for wrapper in wrappers for group in wrapper.optimizer.param_groups]
-    heirs = _new_members(groups, added)
+    tuned.take_over([wrapper.optimizer for wrapper in wrappers])
     for wrapper in wrappers:
-        _check_groups(wrapper.optimizer, {*map(id, sparse.replacements()), *(at for at, new in heirs.items() if new)})
-        held = {id(value) for group in wrapper.optimizer.param_groups for value in group['params']}
-        if any(id(old) in held for old in sparse.replacements()):
-            sparse.check_optimizer(wrapper.optimizer)
-    dropped = {id(value) for value in frozen}
-    for old, new in sparse.replacements().items():
-        dropped.add(id(old))
-        heirs.setdefault(id(old), []).append(new)
-    for group in groups:
-        group['params'][:] = _kept(group['params'], dropped, heirs)
-    for wrapper in wrappers:
-        _renew_state(wrapper.optimizer)
         if isinstance(wrapper, SelectiveStep):
-            wrapper.sparse = sparse
+            wrapper.sparse = tuned.training
 
 
 def _refusal(wrapper: OptimWrapper) -> str:
@@ -137,56 +110,3 @@ def _refusal(wrapper: OptimWrapper) -> str:
         f'{type(wrapper).__name__} would train every number of a layer; '
         f"set optim_wrapper.type to 'mmgps.{name}' in the config, which takes the same arguments"
     )
-
-
-def _check_groups(optimizer: Optimizer, followed: set[int]) -> None:
-    """Refuse an optimizer that would not notice who follows the parameters of these ids in its groups."""
-    kept = kept_elsewhere(optimizer)
-    if kept and any(id(value) in followed for group in optimizer.param_groups for value in group['params']):
-        raise ValueError(
-            f'{type(optimizer).__name__} keeps its parameters in {kept!r} besides param_groups, and would go on '
-            'stepping those: parameters that take their places or join them would not move; choose AdamW or the like, '
-            "or set sparse=dict(type='mmgps.MaskedTraining') of the hook for single connections, and "
-            "backbone=dict(type='mmgps.TunedBackbone', ...) for a method that adds modules"
-        )
-
-
-def _new_members(
-    groups: Sequence[Mapping[str, Any]], added: Mapping[nn.Parameter, list[nn.Parameter]]
-) -> dict[int, list[nn.Parameter]]:
-    """What joins the group of each parameter, by its id: those of ``added`` that no group holds."""
-    held = {id(value) for group in groups for value in group['params']}
-    heirs = {id(weight): [value for value in new if id(value) not in held] for weight, new in added.items()}
-    lost = {at: new for at, new in heirs.items() if new and at not in held}
-    if lost:
-        raise ValueError(
-            f'the optimizer holds none of the {len(lost)} layers that {sum(map(len, lost.values()))} new tensors '
-            "belong to; let it hold the whole backbone, or put the method in place with type='mmgps.TunedBackbone'"
-        )
-    return heirs
-
-
-def _kept(
-    values: Sequence[nn.Parameter], dropped: set[int], heirs: Mapping[int, list[nn.Parameter]]
-) -> list[nn.Parameter]:
-    kept = []
-    for value in values:
-        kept += [] if id(value) in dropped else [value]
-        kept += heirs.get(id(value), [])
-    return kept
-
-
-def _renew_state(optimizer: Optimizer) -> None:
-    """Give an optimizer that makes its state at construction, as Adagrad does, the state of what it holds by now."""
-    if not optimizer.state:
-        return
-    kind = type(optimizer)
-    try:
-        anew = kind([dict(group) for group in optimizer.param_groups], **optimizer.defaults)
-    except TypeError as error:
-        raise ValueError(
-            f'{kind.__name__} makes its state at construction, before it is known what is trained, and cannot be built '
-            f'anew with its defaults ({error}); choose one that makes it at the first step, such as AdamW'
-        ) from error
-    optimizer.state.clear()
-    optimizer.state.update(anew.state)

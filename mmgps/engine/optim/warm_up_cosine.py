@@ -27,15 +27,15 @@ class WarmUpCosineLR(LRSchedulerMixin, _ParamScheduler):
 
     Args:
         optimizer: Optimizer or its wrapper.
-        warm_up: Iterations.
-        start_factor: Share of the rate in the first iteration, in (0, 1].
+        warm_up: Length of the warm-up in iterations.
+        start_factor: First rate as a share of the config's rate, in (0, 1].
         eta_min: Rate after the last iteration.
-        at_most: Share of the run that the warm-up takes at most, in [0, 1).
-        begin: First iteration; only 0 is of use.
-        end: Iterations of the run.
+        at_most: Largest share of the run that the warm-up may take, in [0, 1).
+        begin: First iteration; only 0 makes sense.
+        end: Length of the run in iterations.
         last_step: See mmengine.
-        by_epoch: Has to be False, or turned into iterations.
-        verbose: Whether to print each rate.
+        by_epoch: Must be False, or converted to iterations.
+        verbose: Print each rate.
 
     Raises:
         ValueError: For a warm-up below 0, a factor or share out of its range, or a schedule that counts epochs.
@@ -56,7 +56,7 @@ class WarmUpCosineLR(LRSchedulerMixin, _ParamScheduler):
     ) -> None:
         if warm_up < 0 or not 0 < start_factor <= 1 or not 0 <= at_most < 1:
             raise ValueError(
-                'warm_up is to be at least 0, start_factor in (0, 1] and at_most in [0, 1), got '
+                'warm_up must be at least 0, start_factor in (0, 1] and at_most in [0, 1), got '
                 f'{warm_up}, {start_factor} and {at_most}'
             )
         if by_epoch:

@@ -1,11 +1,16 @@
 """Segment Anything (Kirillov et al., ICCV 2023) without prompts, in the parts of an mmseg segmentor."""
 
 from .image_encoder import SAMImageEncoder
-from .input import SAMWeights
 from .mask_head import SAMMaskHead
-from .pretrained import CheckpointKeysError, SAMPretrained, load_published
 from .sizes import FILES, SIZES, SAMSize
-from .weights import WeightsUnavailableError, find_weights
+from .weights import (
+    CheckpointKeysError,
+    SAMPretrained,
+    SAMWeights,
+    WeightsUnavailableError,
+    find_weights,
+    load_published,
+)
 
 __all__ = [
     'FILES',

@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .positions import relative_embeddings
-
 ALIGNMENT = 8
 """The fused kernels want the length of a vector to be a multiple of this."""
 
@@ -70,6 +68,24 @@ def relative_attention(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, 
     # All three as long as each other: else the CPU and the flash kernel of CUDA are not used.
     value = F.pad(value, (0, height + width + padding))
     return F.scaled_dot_product_attention(longer, placed, value, scale=1.0)[..., :dims]
+
+
+def relative_embeddings(table: Tensor, length: int) -> Tensor:
+    """The embedding of each pair of positions along one axis.
+
+    Args:
+        table: ``[2 * n - 1, dims]``, the embeddings of the distances from ``-(n - 1)`` to ``n - 1``. Where ``n`` is
+            not ``length``, it is interpolated linearly to the distances of ``length``, as SAM does.
+        length: Positions along the axis.
+
+    Returns:
+        ``[length, length, dims]``: query position, key position.
+    """
+    distances = 2 * length - 1
+    if len(table) != distances:
+        table = F.interpolate(table.t()[None], size=distances, mode='linear', align_corners=False)[0].t()
+    at = torch.arange(length, device=table.device)
+    return table[at[:, None] - at[None, :] + length - 1]
 
 
 def _places(height: int, width: int, like: Tensor) -> Tensor:

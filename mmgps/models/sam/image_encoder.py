@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -10,10 +11,50 @@ from torch.utils.checkpoint import checkpoint
 from mmgps.registry import MODELS
 
 from .attention import RelativeAttention
-from .layers import LayerNorm2d, MLPBlock
-from .positions import resize_positions
 from .sizes import size_of
-from .windows import from_windows, to_windows
+
+
+def to_windows(x: Tensor, side: int) -> Tensor:
+    """Cut ``[B, H, W, C]`` into windows, padded with zeros on the right and below to a multiple of ``side``.
+
+    Returns:
+        ``[B * windows, side, side, C]``.
+    """
+    _, height, width, channels = x.shape
+    x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+    x = x.unflatten(2, (-1, side)).unflatten(1, (-1, side))
+    return x.transpose(2, 3).reshape(-1, side, side, channels)
+
+
+def from_windows(windows: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Invert :func:`to_windows`: return ``[B, *grid, C]`` without the padding."""
+    side, channels = windows.shape[1], windows.shape[3]
+    rows, columns = (-(-length // side) for length in grid)
+    x = windows.reshape(-1, rows, columns, side, side, channels).transpose(2, 3)
+    return x.flatten(3, 4).flatten(1, 2)[:, : grid[0], : grid[1]]
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer normalisation over the channels of ``[B, C, H, W]``, at each place by itself."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class MLPBlock(nn.Module):
+    """Two linear layers on ``[..., dims]`` with an activation in between."""
+
+    def __init__(self, dims: int, hidden: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(dims, hidden)
+        self.lin2 = nn.Linear(hidden, dims)
+        self.act = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lin2(self.act(self.lin1(x)))
 
 
 class PatchEmbed(nn.Module):
@@ -127,3 +168,21 @@ class SAMImageEncoder(BaseModule):
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return (self.neck(x.permute(0, 3, 1, 2)),)
+
+
+def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Absolute position embeddings for another grid, bicubic; the table itself where the grid is its own.
+
+    SAM is only ever run on its own grid; bicubic is what plain detection ViTs do (Li et al., ECCV 2022).
+
+    Args:
+        table: ``[1, rows, columns, dims]``.
+        grid: Rows and columns wanted.
+
+    Returns:
+        ``[1, *grid, dims]``.
+    """
+    if table.shape[1:3] == grid:
+        return table
+    resized = F.interpolate(table.permute(0, 3, 1, 2), size=grid, mode='bicubic', align_corners=False)
+    return resized.permute(0, 2, 3, 1)

@@ -1,19 +1,35 @@
-"""SAM's mask decoder."""
+"""SAM's mask decoder: from image features and embedded prompts to masks."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import MLP, LayerNorm2d
+from .image_encoder import LayerNorm2d
 from .two_way import TwoWayTransformer
 
 MASKS = 4
-"""One mask for what is not ambiguous, and three for what is."""
+"""One mask for an unambiguous prompt, and three for an ambiguous one."""
+
+
+class MLP(nn.Module):
+    """Three linear layers on ``[..., inputs]`` with ReLU in between."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        sizes = ((inputs, hidden), (hidden, hidden), (hidden, outputs))
+        self.layers = nn.ModuleList(nn.Linear(*size) for size in sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        *inner, last = self.layers
+        for layer in inner:
+            x = F.relu(layer(x))
+        return last(x)
 
 
 class MaskDecoder(nn.Module):
-    """From the image's feature and the embedded prompts to masks and what SAM thinks of them.
+    """Predict masks and their quality from the image's feature and the embedded prompts.
 
     Args:
         dims: Channels of the feature.
@@ -43,8 +59,8 @@ class MaskDecoder(nn.Module):
             image: ``[B, dims, H, W]``.
             image_pe: ``[1, dims, H, W]``, the positions of the image.
             sparse: ``[B, N, dims]``, embedded points and boxes; N is 0 without any.
-            dense: ``[1 or B, dims, 1 or H, 1 or W]``, the embedded mask or what stands for none.
-            masks: Which of the four to make; the first is for one object, the others are for ambiguous prompts.
+            dense: ``[1 or B, dims, 1 or H, 1 or W]``, the embedded mask or the embedding of no mask.
+            masks: Masks to make of the four; the first is for one object, the others are for ambiguous prompts.
 
         Returns:
             Logits ``[B, masks, 4 * H, 4 * W]`` and estimated IoU ``[B, masks]``.

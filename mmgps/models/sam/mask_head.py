@@ -15,7 +15,7 @@ from .mask_decoder import MaskDecoder
 from .prompt_encoder import PromptEncoder
 
 FIXED = dict(num_classes=2, out_channels=2, dropout_ratio=0, init_cfg=None)
-"""What of mmseg's head follows from SAM."""
+"""Options of mmseg's head that SAM determines."""
 
 
 @MODELS.register_module()
@@ -30,11 +30,11 @@ class SAMMaskHead(BaseDecodeHead):
     Args:
         in_channels: Channels of the feature.
         loss_decode: One loss of mmseg, or several.
-        in_index: Which feature of the backbone.
+        in_index: Index of the feature of the backbone.
         **options: As for mmseg's ``BaseDecodeHead``.
 
     Raises:
-        ValueError: For an option that SAM fixes, such as ``num_classes``, with another value.
+        ValueError: If an option that SAM determines, such as ``num_classes``, has another value.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SAMMaskHead(BaseDecodeHead):
         self.mask_decoder = MaskDecoder(in_channels)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The features of the backbone to logits ``[B, 2, 4 * H, 4 * W]`` of background and object."""
+        """Convert the features of the backbone to logits ``[B, 2, 4 * H, 4 * W]`` of background and object."""
         image = self._transform_inputs(inputs)
         positions, no_mask = self.prompt_encoder(tuple(image.shape[-2:]))
         no_points = image.new_zeros(len(image), 0, image.shape[1])

@@ -1,4 +1,4 @@
-"""SAM's prompt encoder, of which a run without prompts uses one embedding and the positions of the image."""
+"""SAM's prompt encoder; a run without prompts uses one of its embeddings and the positions of the image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .layers import LayerNorm2d
+from .image_encoder import LayerNorm2d
 
 POINTS = 4
 """Background point, foreground point, and the two corners of a box."""
@@ -64,7 +64,7 @@ class PromptEncoder(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """What stands for no prompt at all.
+        """Embed the absence of prompts.
 
         Args:
             grid: Rows and columns of the image's feature.

@@ -9,7 +9,7 @@ HOST = 'https://dl.fbaipublicfiles.com/segment_anything/'
 
 @dataclass(frozen=True)
 class SAMSize:
-    """What tells the image encoders apart; the rest of SAM is the same for all.
+    """Size of an image encoder; the rest of SAM is the same for all.
 
     Args:
         embed_dims: Width of the tokens.
@@ -29,9 +29,9 @@ class PublishedFile:
     """A file of weights by the authors of SAM, under Apache-2.0.
 
     Args:
-        name: Of the file; its last part is the beginning of the file's MD5.
-        sha256: What the file hashes to. The authors publish none; several public downloaders that do not share code
-            give the same.
+        name: File name; its last part is the beginning of the file's MD5.
+        sha256: SHA-256 of the file. The authors publish none; several public downloaders that do not share code give
+            the same one.
     """
 
     name: str
@@ -55,10 +55,10 @@ FILES = {
 
 
 def size_of(arch: str | dict) -> SAMSize:
-    """The size called ``arch``, or that of a dict with the fields of :class:`SAMSize`.
+    """Look up the size called ``arch``, or make it from a dict with the fields of :class:`SAMSize`.
 
     Raises:
-        ValueError: For an unknown name.
+        ValueError: If the name is unknown.
     """
     if isinstance(arch, dict):
         return SAMSize(**arch)

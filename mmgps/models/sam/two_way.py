@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import MLPBlock
+from .image_encoder import MLPBlock
 
 
 class Attention(nn.Module):
@@ -14,7 +14,7 @@ class Attention(nn.Module):
     Args:
         dims: Width of the tokens.
         num_heads: Heads.
-        divisor: What the width is divided by for queries, keys and values.
+        divisor: Divisor of the width for queries, keys and values.
     """
 
     def __init__(self, dims: int, num_heads: int, divisor: int = 1) -> None:
@@ -42,7 +42,7 @@ class TwoWayBlock(nn.Module):
         dims: Width of the tokens and of the image.
         num_heads: Heads of each attention.
         hidden: Width of the MLP.
-        first: Whether this is the first block, where the tokens are their own positions and have no residual.
+        first: True for the first block, where the tokens are their own positions and have no residual.
     """
 
     def __init__(self, dims: int, num_heads: int, hidden: int, first: bool) -> None:

@@ -1,34 +1,50 @@
-"""The published weights of SAM: found, or fetched and checked."""
+"""Published weights of SAM: find or download the file, check it, and load it into a segmentor."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.model import update_init_info
+from torch import Tensor, nn
 
-from mmgps.checksum import Checksum, ChecksumError
-from mmgps.download import DownloadError, download
-from mmgps.progress import ProgressLine
+from mmgps.delta.base import injected_names
+from mmgps.engine import InputMissingError
+from mmgps.engine.safe_loading import load_plain
+from mmgps.registry import INPUTS, WEIGHT_INITIALIZERS
+from mmgps.utils.download import Checksum, ChecksumError, DownloadError, download
+from mmgps.utils.names import nearest
+from mmgps.utils.progress import ProgressLine
 
 from .sizes import FILES
 
 PUBLISHED = {file.name: file for file in FILES.values()}
+INITIALIZER = 'mmgps.SAMPretrained'
+PARTS = {
+    'image_encoder.': 'backbone.',
+    'mask_decoder.': 'decode_head.mask_decoder.',
+    'prompt_encoder.': 'decode_head.prompt_encoder.',
+}
+"""Prefixes of names in a published file, and the prefixes they have in a segmentor."""
 
 
 class WeightsUnavailableError(RuntimeError):
-    """The weights are not at hand and could not be fetched; the message says where they come from and belong."""
+    """The weights are missing and could not be downloaded; the message names their origin and the expected place."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Where weights are kept, where they come from, and what they hash to.
+    """Location, origin and checksum of a weights file.
 
     Args:
-        target: The file.
-        url: Its address; None where it has to be there.
-        checksum: None where any content will do.
+        target: Path of the file.
+        url: Address to download it from; None if it must exist.
+        checksum: Expected checksum; None to accept any content.
     """
 
     target: Path
@@ -37,10 +53,10 @@ class WeightsFile:
 
 
 def locate(checkpoint: str | Path, sha256: str | None = None) -> WeightsFile:
-    """What is known of ``checkpoint``, a path or an address.
+    """Determine location, origin and checksum of ``checkpoint``, a path or an address.
 
-    A file that bears the name of one that the authors of SAM published comes from them and must be theirs. The files
-    of other addresses are kept with those of ``torch.hub``.
+    A file with the name of one that the authors of SAM published is downloaded from them and must be theirs. Files of
+    other addresses are kept with those of ``torch.hub``.
     """
     given = str(checkpoint)
     is_address = re.match('https?://', given) is not None
@@ -52,16 +68,16 @@ def locate(checkpoint: str | Path, sha256: str | None = None) -> WeightsFile:
 
 
 def find_weights(checkpoint: str | Path, sha256: str | None = None) -> Path:
-    """The file of ``checkpoint``, fetched if it is not there, and checked in any case.
+    """Return the file of ``checkpoint``, downloaded if it is missing, and checked in any case.
 
-    Progress goes to standard error. What an earlier attempt got is kept and gone on from.
+    Progress goes to standard error. A partial download of an earlier attempt is continued.
 
     Args:
         checkpoint: A path or an address, see :func:`locate`.
-        sha256: What the file must hash to, for one that the authors of SAM did not publish.
+        sha256: Expected SHA-256, for a file that the authors of SAM did not publish.
 
     Raises:
-        WeightsUnavailableError: If it is not there and could not be fetched, or is damaged.
+        WeightsUnavailableError: If it is missing and could not be downloaded, or is damaged.
     """
     file = locate(checkpoint, sha256)
     try:
@@ -89,3 +105,92 @@ def _fetch(file: WeightsFile) -> Path:
         )
     progress = ProgressLine(f'downloading {file.target.name}', 'MB', 1e6)
     return download(file.url, file.target, file.checksum, progress=progress)
+
+
+@INPUTS.register_module()
+class SAMWeights:
+    """Input of a config: the file that ``init_cfg`` of its model names. Models with other weights need nothing."""
+
+    def provide(self, cfg: Config) -> None:
+        """Download and check it."""
+        start = cfg.model.get('init_cfg') or {}
+        if start.get('type') != INITIALIZER:
+            return
+        try:
+            find_weights(start['checkpoint'], start.get('sha256'))
+        except WeightsUnavailableError as error:
+            raise InputMissingError(str(error)[0].upper() + str(error)[1:]) from error
+
+
+class CheckpointKeysError(ValueError):
+    """The tensors of a file do not match the segmentor."""
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class SAMPretrained:
+    """Load a published file of SAM into a whole segmentor: for the ``init_cfg`` of the segmentor itself.
+
+    A missing file is downloaded, see :func:`find_weights`. It loads as plain tensors, without code.
+
+    Args:
+        checkpoint: A path or an address.
+        sha256: Expected SHA-256, for a file that the authors of SAM did not publish.
+    """
+
+    def __init__(self, checkpoint: str, sha256: str | None = None) -> None:
+        self.checkpoint, self.sha256 = checkpoint, sha256
+
+    def __call__(self, module: nn.Module) -> None:
+        path = find_weights(self.checkpoint, self.sha256)
+        load_published(module, load_plain(path), str(path))
+        print_log(f'weights of SAM loaded from {path}', logger='current')
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=f'SAMPretrained: {path}')
+
+
+def load_published(segmentor: nn.Module, state: Mapping[str, Tensor], origin: str | Path) -> None:
+    """Load the tensors of a published file into the encoder and the head of ``segmentor``.
+
+    Parameters that a method injected keep their values.
+
+    Args:
+        segmentor: With a :class:`SAMImageEncoder` as ``backbone`` and a :class:`SAMMaskHead` as ``decode_head``.
+        state: Tensors by the names of the published file.
+        origin: Origin of the tensors, for the error message.
+
+    Raises:
+        CheckpointKeysError: If a tensor is missing, unknown or of another shape; lists them, and loads nothing.
+    """
+    injected, ours = injected_names(segmentor), tuple(PARTS.values())
+    own = {
+        name: value for name, value in segmentor.state_dict().items() if name.startswith(ours) and name not in injected
+    }
+    wanted = {_published_name(name): value for name, value in own.items()}
+    faults = _faults(wanted, state)
+    if faults:
+        raise CheckpointKeysError(
+            f'{origin} does not fit {type(segmentor).__name__}: {"; ".join(faults)}. Expected the {len(wanted)} '
+            'tensors of a published file of SAM; set arch of the backbone to its size'
+        )
+    segmentor.load_state_dict({name: state[_published_name(name)] for name in own}, strict=False)
+
+
+def _published_name(name: str) -> str:
+    before = {ours: theirs for theirs, ours in PARTS.items()}
+    part = next(part for part in before if name.startswith(part))
+    return before[part] + name.removeprefix(part)
+
+
+def _faults(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    missing = [name for name in wanted if name not in state]
+    surplus = [name for name in state if name not in wanted]
+    shapes = [
+        f'{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}'
+        for name, value in wanted.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    near = {name: nearest(name, missing, 1, alike=0.6) for name in surplus}
+    surplus.sort(key=lambda name: not near[name])  # stable: first those that look like a wrong name
+    surplus = [f'{name} (nearest: {near[name]})' if near[name] else name for name in surplus]
+    kinds = {'missing': missing, 'surplus': surplus, 'of another shape': shapes}
+    return [f'{len(names)} {kind}: {", ".join(names)}' for kind, names in kinds.items() if names]

@@ -11,9 +11,9 @@ import pytest
 from support.file_server import FileServer
 from support.polyp_files import kvasir, write_zip
 
-from mmgps.checksum import Checksum
+from mmgps.datasets.prepare import conversion, get_source, prepare
 from mmgps.datasets.prepare import errors as e
-from mmgps.datasets.prepare import get_source, prepare, run
+from mmgps.utils.download import Checksum
 
 ROOT = Path(__file__).resolve().parents[3]
 IDS = ['a', 'b', sorted(get_source('kvasir-seg').official_val())[0]]
@@ -42,7 +42,7 @@ def served(tmp_path, monkeypatch):
     with FileServer(data) as server:
         checksum = Checksum('sha256', hashlib.sha256(data).hexdigest())
         source = dataclasses.replace(get_source('kvasir-seg'), url=server.url('kvasir-seg.zip'), checksum=checksum)
-        monkeypatch.setattr(run, 'get_source', lambda name: source)
+        monkeypatch.setattr(conversion, 'get_source', lambda name: source)
         yield server
 
 

@@ -18,12 +18,12 @@ from class_files import cars, cub, dogs, flowers102, nabirds, picture, vtab, wri
 from file_server import FileServer
 from polyp_files import write_folder, write_zip
 
-from mmgps.checksum import Checksum
 from mmgps.datasets.prepare import errors as e
+from mmgps.datasets.prepare.archives import unpack
 from mmgps.datasets.prepare.target import MARKER
-from mmgps.datasets.prepare_classes import FGVC, Part, prepare_set, vtab_set
-from mmgps.datasets.prepare_classes.archives import unpack
-from mmgps.datasets.prepare_classes.fgvc import FLOWER_NAMES
+from mmgps.datasets.prepare_classes import FGVC, SourceFile, prepare_set, vtab_set
+from mmgps.datasets.prepare_classes.sets import FLOWER_NAMES
+from mmgps.utils.download import Checksum
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = {
@@ -114,7 +114,7 @@ def test_a_truncated_tar(name: str, kept: float, tmp_path: Path, out: Path) -> N
     # A plain tar is cut within a file; between two files it ends like a whole one, and the counts tell.
     data = whole.read_bytes()[: int(size * kept) if name.endswith('gz') else 512 + 100 + int(kept * 4) * 1024]
     whole.write_bytes(data)
-    wanted = dataclasses.replace(FGVC['nabirds'], parts=(Part(name, root='nabirds'),))
+    wanted = dataclasses.replace(FGVC['nabirds'], parts=(SourceFile(name, root='nabirds'),))
     with pytest.raises((e.CorruptArchiveError, e.LayoutError), match=r'fetch it again|missing|cannot be read'):
         prepare_set(wanted, out, '', at=tmp_path, allow_partial=True)
     assert left_behind(out) == []
@@ -145,7 +145,7 @@ def test_links_are_left_out(tmp_path: Path, out: Path) -> None:
         link = tarfile.TarInfo('nabirds/images/link.jpg')
         link.type, link.linkname = tarfile.SYMTYPE, '/etc/hostname'
         archive.addfile(link)
-    wanted = dataclasses.replace(FGVC['nabirds'], parts=(Part('nabirds.tar', root='nabirds'),))
+    wanted = dataclasses.replace(FGVC['nabirds'], parts=(SourceFile('nabirds.tar', root='nabirds'),))
     prepare_set(wanted, out, '', at=at, allow_partial=True)
     assert not list(out.rglob('link*'))
 
@@ -169,7 +169,7 @@ def test_downloaded_and_checked(tmp_path: Path, out: Path, monkeypatch: pytest.M
     content = write_tar(tmp_path / 'nabirds.tar.gz', nabirds()).read_bytes()
     with FileServer(content) as server:
         digest = Checksum('sha256', hashlib.sha256(content).hexdigest())
-        part = Part('nabirds.tar.gz', 'nabirds', url=server.url(), checksum=digest)
+        part = SourceFile('nabirds.tar.gz', 'nabirds', url=server.url(), checksum=digest)
         wanted = dataclasses.replace(FGVC['nabirds'], parts=(part,))
         prepare_set(wanted, out, '', allow_partial=True)
         assert sorted(path.name for path in out.parent.iterdir()) == ['made', 'nabirds.tar.gz']

@@ -14,11 +14,10 @@ from mmengine.registry import MODELS, init_default_scope
 from support.file_server import FileServer
 from tiny_sam import TINY, build_sam
 
-from mmgps.checksum import Checksum
 from mmgps.engine import tune_config
 from mmgps.models.sam import FILES, CheckpointKeysError, WeightsUnavailableError, find_weights, load_published
-from mmgps.models.sam.pretrained import PARTS
-from mmgps.models.sam.weights import locate
+from mmgps.models.sam.weights import PARTS, locate
+from mmgps.utils.download import Checksum
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = 'sam_vit_b_01ec64.pth'

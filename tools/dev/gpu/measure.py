@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.autograd import DeviceType
 
-from mmgps.requirements import require
+from mmgps.utils.requirements import require
 
 require('mmseg')
 
@@ -26,11 +26,11 @@ from route_costs import route_costs  # noqa: E402
 from step_costs import ALL, LEAN, Bench, Network, clear, synchronize, with_ratios  # noqa: E402
 
 from mmgps.benchmark import measure_deltas  # noqa: E402
-from mmgps.benchmark.machine import machine_header  # noqa: E402
+from mmgps.benchmark.measurements import machine_header  # noqa: E402
 from mmgps.benchmark.sam import Workload  # noqa: E402
 from mmgps.benchmark.sam import compare as compare_sam  # noqa: E402
-from mmgps.engine.config import set_data_root  # noqa: E402
-from mmgps.engine.selection_loss import TrainingLoss  # noqa: E402
+from mmgps.engine.configs.config import set_data_root  # noqa: E402
+from mmgps.engine.selecting.selection_loss import TrainingLoss  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 FEW = ('full', 'bias', 'gps-k1', 'gps-k20', 'gps-k1+lean')

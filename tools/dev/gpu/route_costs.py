@@ -13,9 +13,9 @@ from step_costs import synchronize
 from torch import Tensor
 
 from mmgps.sparse.linear import LinearPlan, linear_plan
-from mmgps.sparse.routes import Kind, Work
+from mmgps.sparse.routes import GradientKernel, LayerCost
 
-ROUTES = (Kind.COLUMNS, Kind.GATHER, Kind.DENSE)
+ROUTES = (GradientKernel.COLUMNS, GradientKernel.GATHER, GradientKernel.DENSE)
 #: Positions, inputs and outputs of linear layers of DeiT-Tiny, ViT-B and ViT-L at the sizes of the step costs.
 SIZES = ((12608, 192, 768), (12608, 768, 768), (12608, 768, 3072), (12608, 3072, 768), (10960, 1024, 4096))
 TOY = ((256, 48, 96),)
@@ -47,16 +47,16 @@ def chosen(neurons: int, fan_in: int, k: int, share: float, device: str) -> tupl
 
 
 def of_routes(x: Tensor, dy: Tensor, rows: Tensor, columns: Tensor, device: str, toy: bool) -> dict[str, float]:
-    costs, found = Work.costs, {}
+    costs, found = LayerCost.costs, {}
     for kind in ROUTES:
-        Work.costs = lambda work, kind=kind: {kind: 0.0}  # type: ignore[method-assign, misc]
+        LayerCost.costs = lambda work, kind=kind: {kind: 0.0}  # type: ignore[method-assign, misc]
         try:
             plan: LinearPlan = linear_plan(rows, columns, dy.shape[1], x.shape[1])
         finally:
-            Work.costs = costs  # type: ignore[method-assign]
+            LayerCost.costs = costs  # type: ignore[method-assign]
         bias = plan.makes_bias
-        kept = plan.keep(x, bias)
-        found[f'{kind.value}_keep_ms'] = timed(lambda plan=plan, bias=bias: plan.keep(x, bias), device, toy)
+        kept = plan.saved_input(x, bias)
+        found[f'{kind.value}_keep_ms'] = timed(lambda plan=plan, bias=bias: plan.saved_input(x, bias), device, toy)
         found[f'{kind.value}_ms'] = timed(
             lambda plan=plan, bias=bias, kept=kept: plan.gradient(dy, kept, bias), device, toy
         )

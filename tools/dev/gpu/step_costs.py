@@ -17,8 +17,8 @@ from torch import nn
 from mmgps.benchmark import Setup
 from mmgps.benchmark.lora import UnmergedLora
 from mmgps.benchmark.memory import activation_bytes, peak_resident
-from mmgps.benchmark.recipes import Lean, Recipe, Selected, Tuned
-from mmgps.benchmark.rigs import Rig
+from mmgps.benchmark.recipes import Lean, MethodRecipe, Recipe, Selected
+from mmgps.benchmark.setup import Rig
 from mmgps.engine import find_backbone
 from mmgps.selection import RandomScore, Selection
 from mmgps.sparse import CompactTraining, FusedAttention, LeanOption, MaskedTraining, Recomputation
@@ -102,10 +102,10 @@ class Bench:
         if name.endswith('+lean'):
             return Lean(self.recipe(name.removesuffix('+lean')), self._options)
         fixed: dict[str, Callable[[], Recipe]] = {
-            'full': lambda: Tuned(FullTuning()),
-            'linear': lambda: Tuned(LinearProbe()),
-            'bias': lambda: Tuned(BiasTuning()),
-            'lora-qkv': lambda: Tuned(LoRA(8)),
+            'full': lambda: MethodRecipe(FullTuning()),
+            'linear': lambda: MethodRecipe(LinearProbe()),
+            'bias': lambda: MethodRecipe(BiasTuning()),
+            'lora-qkv': lambda: MethodRecipe(LoRA(8)),
             'lora-all': lambda: UnmergedLora(8),
         }
         if name in fixed:

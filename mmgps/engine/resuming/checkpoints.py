@@ -1,0 +1,213 @@
+"""The checkpoints of a run.
+
+Each appears whole or not at all, holds no NaN, and consists of tensors and plain values. A run goes on from the one
+that ``last_checkpoint`` in its work dir names.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine._strategy import FSDPStrategy, SingleDeviceStrategy
+from mmengine.dist import is_main_process
+from mmengine.logging import HistoryBuffer
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+
+from mmgps.utils.atomic_file import atomic_file
+
+from ..tuned_backbone import unwrapped
+
+HISTORY_KEY = 'mmgps_history'
+NOTE = 'last_checkpoint'
+BEST = re.compile(r'(best_.+)_(?:epoch|iter)_\d+(\.\w+)')
+
+
+class DivergedError(ArithmeticError):
+    """Training has produced parameters that are NaN or infinite."""
+
+
+class LastCheckpointError(ValueError):
+    """``last_checkpoint`` points to no complete file."""
+
+
+def save_atomically(runner: Runner) -> None:
+    """Make ``runner`` write each checkpoint to a file beside it, which takes its place when it is complete.
+
+    Strategies of a ``FlexibleRunner`` that save folders, one part per process, are left as they are.
+    """
+    if _saves_one_file(runner) and 'save_checkpoint' not in vars(runner):
+        vars(runner)['save_checkpoint'] = _whole(runner.save_checkpoint)
+
+
+def _saves_one_file(runner: Any) -> bool:
+    if isinstance(runner, Runner):
+        return True
+    return isinstance(runner.strategy, SingleDeviceStrategy) and not isinstance(runner.strategy, FSDPStrategy)
+
+
+def _whole(save: Any) -> Any:
+    @functools.wraps(save)
+    def save_checkpoint(out_dir: str, filename: str, *args: Any, **options: Any) -> None:
+        if '://' in out_dir or not is_main_process():
+            return save(out_dir, filename, *args, **options)
+        target = Path(out_dir) / filename
+        for left in target.parent.glob('.*.pth.part'):  # by a run that was killed; one at a time holds the folder
+            left.unlink()
+        try:
+            with atomic_file(target, alone=True) as partial:
+                save(str(target.parent), partial.name, *args, **options)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f'{error.strerror or error}; the checkpoint before it is untouched, so mend the cause and go on with '
+                '--resume',
+            ) from error
+
+    return save_checkpoint
+
+
+def check_loss(runner: Runner, outputs: Any) -> None:
+    """Stop a run whose parameters a loss of NaN or infinity has spoilt; steps that the loss scaler skips are harmless.
+
+    Raises:
+        DivergedError: If parameters are spoilt; names the loss and a parameter.
+    """
+    loss = outputs.get('loss') if isinstance(outputs, dict) else None
+    if loss is not None and not math.isfinite(value := float(torch.as_tensor(loss).detach())):
+        check_finite(runner, f'the loss is {value} in iteration {runner.iter + 1} and ')
+
+
+def check_finite(runner: Runner, cause: str = '', kind: str = 'checkpoint') -> None:
+    """Stop a diverged run before it replaces its last good checkpoint or delta.
+
+    Args:
+        runner: Runner of the model to check.
+        cause: Start of the message.
+        kind: Kind of file that would be written.
+
+    Raises:
+        DivergedError: If a parameter holds NaN or infinity, or a buffer holds NaN, such as the statistics of a norm;
+            names the first.
+    """
+    model = unwrapped(runner.model)
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    bad = [name for name, value in parameters.items() if not torch.isfinite(value).all()]
+    found = f'{len(bad)} of {len(parameters)} parameters hold NaN or infinity'
+    if not bad:  # infinity may stand in a buffer by right, as in the mask of an attention
+        bad = [name for name, value in buffers.items() if torch.isnan(value).any()]
+        found = f'{len(bad)} of {len(buffers)} buffers hold NaN'
+    if bad:
+        raise DivergedError(
+            f'{cause}{found}, first {bad[0]!r}: training has diverged. No {kind} of it is written; lower the learning '
+            'rate or set clip_grad of optim_wrapper, and go on from the last checkpoint with --resume, or start anew'
+        )
+
+
+def pack_history(checkpoint: dict[str, Any]) -> None:
+    """Replace every ``HistoryBuffer`` of the message hub by its values and counts, and NumPy numbers by Python numbers.
+
+    torch since 2.6 refuses to load these objects, so mmengine 0.10.7 cannot resume from its own checkpoints. It can
+    resume from the result, even without mmgps, and then skips the logged values. Packing twice equals packing once.
+
+    States of schedulers lose their functions: ``OneCycleLR`` keeps one, which exists again when it is built.
+    """
+    checkpoint['message_hub'] = _plain_values(checkpoint['message_hub'])
+    if 'param_schedulers' in checkpoint:
+        checkpoint['param_schedulers'] = _without_functions(checkpoint['param_schedulers'])
+
+
+def unpack_history(checkpoint: dict[str, Any]) -> None:
+    """Invert :func:`pack_history`; leaves other values alone."""
+    scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+    for name, packed in scalars.items():
+        if isinstance(packed, dict) and HISTORY_KEY in packed:
+            scalars[name] = HistoryBuffer(*packed[HISTORY_KEY])
+
+
+def _without_functions(states: Any) -> Any:
+    """``states`` of schedulers, a list or one list for each optimizer, without what can be called."""
+    if isinstance(states, dict):
+        return {name: _without_functions(part) for name, part in states.items()}
+    return [{name: value for name, value in state.items() if not callable(value)} for state in states]
+
+
+def _plain_values(value: Any) -> Any:
+    """``value`` with buffers and NumPy's numbers as lists and Python's numbers."""
+    if isinstance(value, HistoryBuffer):
+        return {HISTORY_KEY: [values.tolist() for values in value.data]}
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain_values(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain_values, value))
+    return value
+
+
+def check_last_checkpoint(work_dir: str | Path) -> None:
+    """Check that a run can resume from the file that ``last_checkpoint`` names; without a note it starts anew.
+
+    Nothing is loaded: a checkpoint is a zip archive, whose directory stands at its end.
+
+    Raises:
+        LastCheckpointError: If the file is missing or damaged; names the newest complete checkpoint instead.
+    """
+    note = Path(work_dir) / NOTE
+    if not note.is_file():
+        return
+    wrong = _wrong(note.read_text().strip())
+    if wrong:
+        raise LastCheckpointError(f'cannot resume: {note} {wrong}; {_advice(Path(work_dir))}')
+
+
+def resumed(runner: Runner) -> bool:
+    """Return True if the run continues from a checkpoint; ``resume`` without any checkpoint starts anew."""
+    return runner._resume and runner._has_loaded
+
+
+def is_training(runner: Runner) -> bool:
+    """Return True if ``runner`` loads for training; for a validation or a test it builds no optimizer."""
+    return isinstance(runner.optim_wrapper, OptimWrapper)
+
+
+def is_complete(path: Path) -> bool:
+    """Return True if a checkpoint was written to its end; folders, which some strategies write, are not checked."""
+    return path.is_dir() or zipfile.is_zipfile(path)
+
+
+def remove_other_best(folder: Path, best: str) -> None:
+    """Remove the files in ``folder`` that ``best`` replaced and a killed run had no time to remove.
+
+    Args:
+        folder: Folder of the run.
+        best: Name of the best file of a score, such as ``best_mIoU_iter_200.pth``.
+    """
+    named = BEST.fullmatch(best)
+    for path in folder.glob('best_*'):
+        found = BEST.fullmatch(path.name)
+        if named and found and path.is_file() and path.name != best and found.groups() == named.groups():
+            path.unlink()
+
+
+def _wrong(name: str) -> str:
+    if not name:
+        return 'is empty'
+    if '://' in name or (Path(name).exists() and is_complete(Path(name))):
+        return ''
+    return f'names {name}, which is ' + ('damaged: its end is missing' if Path(name).exists() else 'not there')
+
+
+def _advice(work_dir: Path) -> str:
+    found = [path for path in work_dir.glob('*.pth') if path.is_file() and is_complete(path)]
+    found.sort(key=lambda path: path.stat().st_mtime)
+    if not found:
+        return f'no whole checkpoint lies beside it; delete {NOTE} to start anew'
+    return f'the newest whole checkpoint beside it is {found[-1]}: go on from that one with --resume {found[-1]}'

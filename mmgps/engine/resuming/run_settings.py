@@ -1,0 +1,201 @@
+"""Settings of a run that decide how it continues, as plain values for a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import broadcast_object_list, get_world_size
+from mmengine.optim import _ParamScheduler
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch.utils.data import BatchSampler, DataLoader
+
+from ..optim import wrappers_of
+from .loaders import number_of_batches
+from .seeding import SeededBatches
+
+LONGEST = 16
+"""Entries up to which a list is kept as it is."""
+NOT_SETTINGS = {'dataset', 'sampler', 'seed', 'epoch', 'rank', 'world_size', 'num_samples', 'total_size', 'size'}
+"""Attributes of samplers that repeat other entries, or record the position in a pass."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings that a resumed run compares with its checkpoint, see :mod:`mmgps.engine.resuming.resumption`.
+
+    Args:
+        loop: Unit that the training loop counts, ``epochs`` or ``iterations``.
+        length: Epochs or iterations of the full run.
+        iterations: Iterations of the full run.
+        epoch_length: Iterations of an epoch.
+        data: Data set, batch size, processes and samplers, by name.
+        optimizers: Class of each optimizer.
+        accumulation: ``accumulative_counts`` of each optimizer.
+        schedulers: Class and attributes of each scheduler before the first step.
+        groups: For each optimizer, the settings of its parameter groups before the first step.
+    """
+
+    loop: str
+    length: int
+    iterations: int
+    epoch_length: int
+    data: dict[str, Any]
+    optimizers: list[str]
+    accumulation: list[int]
+    schedulers: list[tuple[str, dict[str, Any]]]
+    groups: list[list[dict[str, Any]]]
+
+    @classmethod
+    def of(cls, runner: Runner) -> RunSettings:
+        """Read the settings of ``runner`` before it loads or trains; they are the same on every process."""
+        loop: Any = runner.train_loop
+        by_iteration = isinstance(loop, IterBasedTrainLoop)
+        wrappers = wrappers_of(runner.optim_wrapper)
+        own = cls(
+            'iterations' if by_iteration else 'epochs',
+            loop.max_iters if by_iteration else loop.max_epochs,
+            loop.max_iters,
+            number_of_batches(loop.dataloader) or 0,
+            data_settings(loop.dataloader),
+            [type(wrapper.optimizer).__name__ for wrapper in wrappers],
+            [getattr(wrapper, '_accumulative_counts', 1) for wrapper in wrappers],
+            [(type(each).__name__, described(state_of(each))) for each in schedulers_of(runner)],
+            [[described(settings_of(group)) for group in wrapper.param_groups] for wrapper in wrappers],
+        )
+        shared = [own]
+        broadcast_object_list(shared)
+        return shared[0]
+
+    def pack(self) -> dict[str, Any]:
+        """Convert to plain values."""
+        return asdict(self)
+
+    @classmethod
+    def unpack(cls, packed: Mapping[str, Any] | None) -> RunSettings | None:
+        """Invert :meth:`pack`; None if an entry is missing, as in checkpoints of another release."""
+        names = [field.name for field in fields(cls)]
+        if packed is None or any(name not in packed for name in names):
+            return None
+        return cls(**{name: packed[name] for name in names})
+
+
+def data_settings(loader: DataLoader) -> dict[str, Any]:
+    """Settings that decide which samples form a batch, and in which order."""
+    batches: Any = loader.batch_sampler
+    if isinstance(batches, SeededBatches):
+        batches = batches.batches
+    sampler = getattr(batches, 'sampler', None)
+    found = {
+        'data set': _data_set(loader.dataset),
+        'batch_size': getattr(batches, 'batch_size', loader.batch_size),
+        'drop_last': getattr(batches, 'drop_last', None),
+        'processes': get_world_size(),
+        'sampler': _named(sampler),
+    }
+    if type(batches) is not BatchSampler:
+        found['batch_sampler'] = _named(batches)
+    return {**found, 'iterations of an epoch': number_of_batches(loader)}
+
+
+def schedulers_of(runner: Runner) -> list[_ParamScheduler]:
+    """Schedulers of all optimizers, in the order of a checkpoint."""
+    found: Any = runner.param_schedulers
+    return flat(found) if found is not None else []
+
+
+def flat(schedulers: Any) -> list[Any]:
+    """Flatten schedulers that are given per optimizer, or for one optimizer."""
+    if isinstance(schedulers, dict):
+        return [each for part in schedulers.values() for each in part]
+    return list(schedulers)
+
+
+def state_of(scheduler: _ParamScheduler) -> dict[str, Any]:
+    """Attributes of a scheduler without its optimizer."""
+    return {name: value for name, value in vars(scheduler).items() if name != 'optimizer'}
+
+
+def structured_states(runner: Runner) -> Any:
+    """Copy the states of all schedulers, in the form that mmengine loads."""
+    built: Any = runner.param_schedulers
+    if isinstance(built, dict):
+        return {name: [copy.deepcopy(state_of(each)) for each in part] for name, part in built.items()}
+    return [copy.deepcopy(state_of(each)) for each in built or []]
+
+
+def needs_scores(scheduler: Any) -> bool:
+    """Return True if ``scheduler`` steps by validation scores."""
+    return bool(getattr(scheduler, 'need_val_args', False))
+
+
+def scheduled_entries(names: Sequence[str]) -> set[str]:
+    """Entries of a parameter group that schedulers of the parameters ``names`` set."""
+    entries = {'lr', *names}
+    return {*entries, *(f'initial_{name}' for name in entries), *(['betas'] if 'momentum' in names else [])}
+
+
+def settings_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter group without its parameters."""
+    return {name: value for name, value in group.items() if name not in ('params', 'param_names')}
+
+
+def groups_of(runner: Runner) -> list[list[dict[str, Any]]]:
+    """The parameter groups of each optimizer, with mmengine's group of base settings."""
+    return [wrapper.param_groups for wrapper in wrappers_of(runner.optim_wrapper)]
+
+
+def described(value: Any) -> Any:
+    """Describe ``value`` by plain numbers, strings, lists and dicts, equal for equal values.
+
+    A digest describes tensors, arrays and long lists; their class describes other objects.
+    """
+    if isinstance(value, bool | int | float | str | None):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, int | str) else str(key): described(part) for key, part in value.items()}
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        return f'tensor of {list(value.shape)} {_digest(value.reshape(-1).tolist())}'
+    if isinstance(value, np.ndarray):
+        return f'array of {list(value.shape)} {_digest(value.reshape(-1).tolist())}'
+    if isinstance(value, list | tuple):
+        parts = [described(part) for part in value]
+        return parts if len(parts) <= LONGEST else f'{len(parts)} entries {_digest(parts)}'
+    return type(value).__name__
+
+
+def changed_entries(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Texts that name both values of each entry that differs."""
+    names = dict.fromkeys((*then, *now))
+    return [f'{name}: {then.get(name)} -> {now.get(name)}' for name in names if then.get(name) != now.get(name)]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+
+
+def _named(sampler: Any) -> str:
+    """Class and settings of a sampler."""
+    found = {
+        name: described(value)
+        for name, value in getattr(sampler, '__dict__', {}).items()
+        if name not in NOT_SETTINGS and not name.startswith('_') and described(value) != type(value).__name__
+    }
+    return f'{type(sampler).__name__}({", ".join(f"{name}={value}" for name, value in found.items())})'
+
+
+def _data_set(dataset: Any) -> str:
+    """Class and number of samples, also of the parts."""
+    parts = getattr(dataset, 'datasets', None)
+    parts = parts if isinstance(parts, list | tuple) else [getattr(dataset, 'dataset', None)]
+    known = [part for part in parts if hasattr(part, '__len__') and hasattr(part, '__getitem__')]
+    inner = f' of {", ".join(map(_data_set, known))}' if known else ''
+    return f'{len(dataset)} samples in {type(dataset).__name__}{inner}'

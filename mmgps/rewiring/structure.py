@@ -1,0 +1,61 @@
+"""Restore the modules, hooks and flags of a network when changing them fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+
+class Structure:
+    """Children, hooks, attributes and ``requires_grad`` flags of every module of a network, as they are now.
+
+    The numbers of tensors are not copied. Modules that are removed from the network stay alive in here.
+
+    Args:
+        root: The network.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        parts = [vars(module) for module in root.modules()]
+        self._attributes = [(part, dict(part)) for part in parts]
+        self._contents = [(held, dict(held)) for part in parts for held in part.values() if isinstance(held, dict)]
+        self._flags = [(value, value.requires_grad) for value in root.parameters()]
+
+    def restore(self) -> None:
+        """Restore everything. May be called again, also after an interrupted call."""
+        changed = [pair for pair in (*self._attributes, *self._contents) if not _same(*pair)]
+        for held, before in changed:
+            held.clear()
+            held.update(before)
+        for value, flag in self._flags:
+            value.requires_grad_(flag)
+        if changed:
+            drop_compiled()
+
+
+def _same(held: dict[Any, Any], before: dict[Any, Any]) -> bool:
+    return list(held) == list(before) and all(value is before[key] for key, value in held.items())
+
+
+def drop_compiled() -> None:
+    """Discard compiled code: torch does not notice hooks that were added or removed since."""
+    dynamo = sys.modules.get('torch._dynamo')
+    if dynamo is not None:
+        dynamo.reset()
+
+
+def roll_back(steps: list[Callable[[], Any]]) -> None:
+    """Run ``steps`` from the last to the first and forget each when it is done.
+
+    Ctrl-C does not stop it: the exception that led here is raised afterwards. Steps can be repeated, so a roll-back
+    that was stopped otherwise can continue.
+    """
+    while steps:
+        try:
+            steps[-1]()
+            steps.pop()
+        except KeyboardInterrupt:
+            continue

@@ -1,0 +1,94 @@
+"""Find numbers that somebody changed between two steps, in weights or in the parameters of their chosen connections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .weight import TrainedWeight, is_sharded
+
+
+def with_changed_values(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
+    """Those whose values have changed since they were read or written."""
+    return _changed(weights, *values_and_agreed(weights))
+
+
+def with_changed_weights(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
+    """Those whose numbers in the weight have; those that are sharded aside, of which it is not known."""
+    return _changed(_unsharded(weights), *weights_and_agreed(weights))
+
+
+def values_and_agreed(weights: Sequence[TrainedWeight]) -> tuple[list[Tensor], list[Tensor]]:
+    """The values, and the numbers that they held when they were last read or written."""
+    return [weight.values.detach() for weight in weights], [weight.agreed for weight in weights]
+
+
+def weights_and_agreed(weights: Sequence[TrainedWeight]) -> tuple[list[Tensor], list[Tensor]]:
+    """The chosen numbers in the weights that are not sharded, and those that they held back then."""
+    weights = _unsharded(weights)
+    return [weight.in_dense() for weight in weights], [weight.agreed for weight in weights]
+
+
+def different_bits(ones: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """One flag per type and device, bool ``[]`` on that device: a tensor of ``ones`` differs from its counterpart."""
+    groups: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
+    for one, other in zip(ones, others, strict=True):
+        mine, theirs = groups.setdefault((one.dtype, one.device), ([], []))
+        mine.append(one.reshape(-1))
+        theirs.append(other.reshape(-1))
+    return [(_bits(mine) != _bits(theirs)).any() for mine, theirs in groups.values()]
+
+
+def _unsharded(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
+    return [weight for weight in weights if not is_sharded(weight.dense)]
+
+
+@torch.no_grad()
+def _changed(weights: Sequence[TrainedWeight], now: list[Tensor], agreed: list[Tensor]) -> list[TrainedWeight]:
+    if not any(different_bits(now, agreed)):
+        return []
+    pairs = zip(weights, now, agreed, strict=True)
+    return [weight for weight, one, other in pairs if any(different_bits([one], [other]))]
+
+
+def _bits(parts: list[Tensor]) -> Tensor:
+    whole = torch.cat(parts)
+    return whole.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[whole.element_size()])
+
+
+class LateComparisons:
+    """Comparisons made on a device whose results are read one step later, so that no step waits for the device."""
+
+    def __init__(self) -> None:
+        self._recent: list[Tensor] = []
+        self._due: list[Tensor] = []
+
+    def add(self, ones: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+        """Compare each tensor of ``ones`` with its counterpart, bit by bit; nothing while a CUDA graph is captured."""
+        if not _capturing():
+            self._recent += different_bits(ones, others)
+
+    def check(self, everything: bool = False) -> None:
+        """Read the results of the previous step, or all of them.
+
+        Raises:
+            RuntimeError: If numbers differed.
+        """
+        if _capturing():
+            return
+        found, self._due = self._due, self._recent
+        self._recent = []
+        if everything:
+            found, self._due = found + self._due, []
+        if any(bool(flag) for flag in found):
+            raise RuntimeError(
+                'chosen numbers were changed between two steps in a way that torch does not count (through .data), in '
+                'a weight or in the parameter that the optimizer holds for it, and the last step did not see it; write '
+                'under torch.no_grad() without .data, or use mmgps.MaskedTraining'
+            )
+
+
+def _capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()

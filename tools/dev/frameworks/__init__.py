@@ -1,0 +1,1 @@
+"""GPS on networks of timm, transformers and torchvision; see ``__main__``."""

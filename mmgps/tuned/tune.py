@@ -176,11 +176,21 @@ def _select(
             module.training = mode
         for value in inside:
             value.requires_grad_(True)
-    if method.name != LinearProbe.name:
-        check_chosen(made, backbone)
     ids = set(map(id, inside))
     names = tuple(name for name, value in backbone.named_parameters() if id(value) in ids)
+    if method.name != LinearProbe.name:
+        check_chosen(made, backbone)
+    elif not names and not _trains_outside(model, backbone):
+        raise ValueError(
+            f'{method.name!r} trains the head alone, and nothing outside of the target requires a gradient; name the '
+            'new part by head=..., or the pre-trained part by target=...'
+        )
     return replace(made, whole=(*made.whole, *names))
+
+
+def _trains_outside(model: nn.Module, backbone: nn.Module) -> bool:
+    inside = set(map(id, backbone.parameters()))
+    return any(value.requires_grad and id(value) not in inside for value in model.parameters())
 
 
 def _length(batches: Iterable[Any]) -> int | None:

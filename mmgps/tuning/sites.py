@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from inspect import unwrap
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -245,14 +246,16 @@ LAYOUTS = {'channel_first': 1, 'channels_first': 1, 'channel_last': -1, 'channel
 """Names of layouts in norms, and the channel dimension of each."""
 
 CHANNELS_FIRST = (*CONVOLUTIONS, _NormBase, nn.GroupNorm)
+MOVING = {'permute', 'transpose', 'movedim', 'moveaxis', 'swapaxes', 'swapdims', 'rearrange'}
 LAYER_NORMS = (nn.LayerNorm, *([nn.RMSNorm] if hasattr(nn, 'RMSNorm') else []))
 
 
 def channel_dim(site: Site) -> int:
     """The channel dimension of the output of a layer or norm, 1 or -1.
 
-    The ``data_format`` of a norm decides, else its type: descendants of ``nn.LayerNorm`` have channels last. So does a
-    norm whose code takes statistics over the last dimension and no other.
+    The ``data_format`` of a norm decides, else its type: descendants of ``nn.LayerNorm`` have channels last,
+    unless their forward moves dimensions. So does a norm whose code takes statistics over the last dimension and no
+    other.
 
     Raises:
         InjectionError: For a norm whose channel dimension is unknown.
@@ -263,7 +266,9 @@ def channel_dim(site: Site) -> int:
         return LAYOUTS[said]
     if isinstance(owner, CHANNELS_FIRST) or type_names(owner) & MAP_NORMS:
         return 1
-    if isinstance(owner, nn.Linear) or (isinstance(owner, LAYER_NORMS) and site.weight.dim() == 1):
+    if isinstance(owner, nn.Linear):
+        return -1
+    if isinstance(owner, LAYER_NORMS) and site.weight.dim() == 1 and not _moves_dimensions(owner):
         return -1
     if site.weight.dim() == 1 and (type_names(owner) & LINE_NORMS or statistic_dims(owner) == {-1}):
         return -1
@@ -271,3 +276,9 @@ def channel_dim(site: Site) -> int:
         f'it is not known which dimension of {site.path!r} ({type(owner).__name__}) holds its channels; set its '
         "data_format to 'channels_first' or 'channels_last', or choose a method that puts nothing behind norms"
     )
+
+
+def _moves_dimensions(owner: nn.Module) -> bool:
+    """Whether the forward of ``owner`` brings its input into another order of dimensions."""
+    code = getattr(unwrap(type(owner).forward), '__code__', None)
+    return code is not None and bool(MOVING & {*code.co_names})

@@ -350,25 +350,6 @@ def test_the_object_keeps_no_model_alive(loader: list[Tensor]) -> None:
     assert kept() is None
 
 
-class Endless(list):
-    """Starts again at its end, as the loaders of mm libraries do."""
-
-    def __iter__(self):
-        for at in range(1000):
-            yield self[at % len(self)]
-        raise AssertionError('the loader was read for ever')
-
-
-def test_a_loader_without_an_end_is_read_once(loader: list[Tensor]) -> None:
-    selections = []
-    for batches, count in ((loader, None), (Endless(loader), None), (Endless(loader), 2), (loader[:2], None)):
-        torch.manual_seed(0)
-        model = SmallModel()
-        selections.append(tuned_by('gps', model, batches, num_batches=count).selection)
-    assert selections[0].equals(selections[1])
-    assert selections[2].equals(selections[3])
-
-
 # -- wrong arguments ---------------------------------------------------------------------------------------------
 
 
@@ -380,6 +361,7 @@ def test_a_loader_without_an_end_is_read_once(loader: list[Tensor]) -> None:
         (dict(method=GPS(), k=2), ValueError, r"\['k'\] go to the method"),
         (dict(method='gps', target='backbon'), ValueError, r"'backbon' is no part of SmallModel; nearest: backbone"),
         (dict(method='bias', head='3x'), ValueError, r"head '3x' is no part of 'backbone'"),
+        (dict(method='linear', target=''), ValueError, r"'linear' trains the head alone, and nothing outside"),
         (dict(method='gps', batches=None), ValueError, r"'gps' chooses by gradients: pass batches"),
         (dict(method='gps', loss=None), ValueError, r'SmallModel gives no loss for a batch of type Tensor; pass loss'),
         (dict(method='bias', selection=True), ValueError, r"was made by 'gps', not by 'bias'"),

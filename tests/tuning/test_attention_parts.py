@@ -142,3 +142,15 @@ def test_the_channels_of_a_norm_are_where_its_code_takes_statistics() -> None:
     assert scaled.abs().max() > 0
     with pytest.raises(InjectionError, match=r"which dimension of '0' \(OfAnyDimension\) holds its channels"):
         channel_dim(*find_sites(nn.Sequential(OfAnyDimension(-1))))
+
+
+class OfMaps(nn.LayerNorm):
+    """As that of segmentation-models-pytorch: channels first for maps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, -1)).transpose(1, -1)
+
+
+def test_a_layer_norm_that_turns_its_input_is_not_taken_for_one_of_lines() -> None:
+    with pytest.raises(InjectionError, match=r"which dimension of '0' \(OfMaps\) holds its channels"):
+        channel_dim(*find_sites(nn.Sequential(OfMaps(8))))

@@ -43,7 +43,7 @@ def test_the_numbers_that_move_are_those_of_the_report(name: str) -> None:
 
 def named_as_unused(caught: list[warnings.WarningMessage]) -> list[str]:
     """The tensors that the one warning of it names."""
-    said = [str(warning.message) for warning in caught if 'counted as trained' in str(warning.message)]
+    said = [str(warning.message) for warning in caught if 'count as trained' in str(warning.message)]
     assert len(said) <= 1
     return said[0].partition(': ')[2].partition(';')[0].split(', ') if said else []
 

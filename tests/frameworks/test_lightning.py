@@ -88,7 +88,7 @@ def test_the_module_as_a_whole(tmp_path: Path) -> None:
     options = dict(target='network', batches=batches(), loss=lambda batch: module.training_step(batch, 0))
     tuned = mmgps.tune(module, 'gps', **options)
     before = parameters(module)
-    with pytest.warns(UserWarning, match='1 tensors are count as trained and take no part .*: beside'):
+    with pytest.warns(UserWarning, match='1 tensors count as trained and take no part .*: beside'):
         trainer(tmp_path).fit(module, loader())
     assert {name for name in tuned.selection.whole if name.startswith('head.')} == {'head.weight', 'head.bias'}
     assert not torch.equal(module.network.head.weight, before['network.head.weight'])

@@ -43,7 +43,7 @@ def load(
     found = delta if isinstance(delta, Delta) else load_delta(delta)
     unregister(model)
     verify(model, found)
-    backbone, before = model.get_submodule(found.target), Structure(model)
+    backbone, before, tuned = model.get_submodule(found.target), Structure(model), None
     try:
         if method is None:
             beside = {name: found.tensors[found.prefix + name] for name in found.injected()}
@@ -53,6 +53,8 @@ def load(
         tuned.start()
         write_delta(model, found)
     except BaseException:
+        if tuned is not None and tuned_of(model) is tuned:
+            tuned.unload()
         before.restore()
         raise
     return tuned

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -31,6 +30,7 @@ from mmgps.tuning import (
     check_chosen,
     rebuild_method,
 )
+from mmgps.utils.names import nearest
 
 from .conventions import classifiers, pretrained_part
 from .optimizers import check_unsharded
@@ -130,8 +130,8 @@ def build_method(method: str | TuningMethod, options: Mapping[str, Any]) -> Tuni
             raise ValueError(f'{sorted(options)} go to the method, which is given as {type(method).__name__} already')
         return method
     if method not in METHODS:
-        near = get_close_matches(method, METHODS, 3, 0.0)
-        raise ValueError(f'no method is called {method!r}; nearest: {", ".join(near)}; all: {", ".join(METHODS)}')
+        known = ', '.join(METHODS)
+        raise ValueError(f'no method is called {method!r}; nearest: {nearest(method, METHODS)}; all: {known}')
     try:
         return METHODS[method](**options)
     except TypeError as error:
@@ -240,5 +240,5 @@ def _check_path(module: nn.Module, path: str, argument: str, within: str) -> Non
     try:
         module.get_submodule(path)
     except AttributeError as error:
-        near = get_close_matches(path, [name for name, _ in module.named_modules() if name], 3, 0.0)
-        raise ValueError(f'{argument} {path!r} is no part of {within}; nearest: {", ".join(near)}') from error
+        near = nearest(path, [name for name, _ in module.named_modules() if name])
+        raise ValueError(f'{argument} {path!r} is no part of {within}; nearest: {near}') from error

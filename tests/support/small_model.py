@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+import mmgps
+
 SIDE = 8
 
 
@@ -38,3 +40,26 @@ def moved(model: nn.Module, before: dict[str, Tensor]) -> dict[str, int]:
     """How many numbers of each tensor differ from ``before``, those of which some do."""
     counts = {name: int((value != before[name]).sum()) for name, value in model.state_dict().items() if name in before}
     return {name: count for name, count in counts.items() if count}
+
+
+CHOSEN = {
+    'backbone.0.weight': 16,
+    'backbone.0.bias': 16,
+    'backbone.3.weight': 16,
+    'backbone.3.bias': 16,
+    'head.weight': 32,
+    'head.bias': 2,
+}
+OPTIONS: dict[str, dict] = {'spt-lora': {'budget': 20}, 'spt-adapter': {'budget': 20}}
+
+
+def tuned_by(method: str, model: SmallModel, loader: list[Tensor], **options) -> mmgps.Tuned:
+    options = {**OPTIONS.get(method, {}), **options}
+    return mmgps.tune(model, method, batches=loader, loss=lambda batch: model(batch).loss, **options)
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, loader: list[Tensor]) -> None:
+    for batch in loader:
+        model(batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()

@@ -40,9 +40,9 @@ def check_elementwise(optimizer: Optimizer) -> None:
         )
     raise ValueError(
         f'{name} is not known to step each number by itself, so compact training may differ from training the dense '
-        "weights; set sparse=dict(type='mmgps.MaskedTraining') of the hook, or an optimizer of torch that does "
-        f'({_known()}), or, if {name} does or the difference is meant, '
-        "sparse=dict(type='mmgps.CompactTraining', any_optimizer=True)"
+        f'weights; choose an optimizer of torch that does ({_known()}), or mmgps.MaskedTraining by training= of '
+        f'mmgps.tune or sparse= of the hook, or, if {name} does or the difference is meant, '
+        'mmgps.CompactTraining there with any_optimizer=True'
     )
 
 

@@ -1,17 +1,18 @@
-"""Averages, copies, mixed precision and compilation of a tuned network of timm."""
+"""Averages, copies, scaled losses, compilation and optimizers of timm with a tuned network of it."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
-from counting import check_moved, parameters
+from counting import check_moved, count_moved, parameters, total
 from framework_data import adamw, batches, loss_of, network, tune
 from torch import Tensor, nn
 
-from mmgps.sparse import UnstartedError
+from mmgps.sparse import CompactTraining, UnstartedError
 from mmgps.tuned import tuned_of
 
 
@@ -111,3 +112,23 @@ def test_a_scaled_and_clipped_loop_is_the_plain_one() -> None:
         check_moved(tuned, before)
         states.append(model.state_dict())
     torch.testing.assert_close(states[0], states[1], rtol=1e-12, atol=1e-12)
+
+
+def test_optimizers_of_timm() -> None:
+    from timm.optim import create_optimizer_v2
+
+    for name, options in (('adamw', {}), ('lion', dict(training=partial(CompactTraining, any_optimizer=True)))):
+        model = network()
+        before = parameters(model)
+        tuned = tune(model, **options)
+        optimizer = create_optimizer_v2(model, opt=name, lr=1e-3, weight_decay=0.1)
+        loss_of(model, batches()[0]).backward()
+        optimizer.step()
+        moved = count_moved(tuned, before)  # timm decays no bias: one without a gradient stays
+        assert 0.9 * total(tuned) < moved <= total(tuned), name
+    model = network()
+    tune(model)
+    optimizer = create_optimizer_v2(model, opt='lamb', lr=1e-3)
+    loss_of(model, batches()[0]).backward()
+    with pytest.raises(ValueError, match=r'Lamb is not known .* mmgps\.MaskedTraining by training= of mmgps\.tune'):
+        optimizer.step()

@@ -13,17 +13,18 @@ from .drive import name_of
 
 HEAD = """# Coverage of the model zoos
 
-These tables show the outcome of GPS on one config of each distinct architecture in the zoos of the installed packages. An
-architecture is the combination of the types of model, backbone, neck and heads. Its smallest config that trains represents it,
-on four drawn pictures at 128 pixels or the size that it accepts. The config trains two iterations unchanged, and two by
-`tools/train.py CONFIG --tune gps` from the same weights. "Yes" under GPS means that it selected and trained, that every
-unselected number kept its bits, and that the state dict has the names of the base and loads into the model built without mmgps.
+These tables show the outcome of GPS on one config of each distinct architecture in the zoos of the installed packages.
+An architecture is the combination of the types of model, backbone, neck and heads. Its smallest config that trains
+represents it, on four drawn pictures at 128 pixels or the size that it accepts. The config trains two iterations
+unchanged, and two by `tools/train.py CONFIG --tune gps` from the same weights. "Yes" under GPS means that it selected
+and trained, that every unselected number kept its bits, and that the state dict has the names of the base and loads
+into the model built without mmgps.
 
-Mixed precision, which mmengine supports on GPUs only, is removed from the configs. If two iterations from random weights diverge,
-a hundredth of the learning rate is tried, and the row says so. Nothing else of the optimizer changes.
+Mixed precision, which mmengine supports on GPUs only, is removed from the configs. If two iterations from random
+weights diverge, a hundredth of the learning rate is tried, and the row says so. Nothing else of the optimizer changes.
 
-[coverage.md](coverage.md) covers the OneDL stack, [coverage_openmmlab.md](coverage_openmmlab.md) the architectures that need mmdet
-or compiled operators of mmcv, on the OpenMMLab stack.
+[coverage.md](coverage.md) covers the OneDL stack, [coverage_openmmlab.md](coverage_openmmlab.md) the architectures that
+need mmdet or compiled operators of mmcv, on the OpenMMLab stack.
 
 ```bash
 PYTHONPATH=tools/dev python -m zoos {options}

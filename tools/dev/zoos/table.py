@@ -13,18 +13,16 @@ from .drive import name_of
 
 HEAD = """# Coverage of the model zoos
 
-These tables show the outcome of GPS on one config of each distinct architecture in the zoos of the installed packages.
-An architecture is the combination of the types of model, backbone, neck and heads. Its smallest config that trains
-represents it, on four drawn pictures at 128 pixels or the size that it accepts. The config trains two iterations
-unchanged, and two by `tools/train.py CONFIG --tune gps` from the same weights. "Yes" under GPS means that it selected
-and trained, that every unselected number kept its bits, and that the state dict has the names of the base and loads
-into the model built without mmgps.
+GPS swapped into one config of each distinct architecture of the zoos within the installed packages. An architecture is
+the types of model, backbone, neck and heads; its smallest config that trains stands for it, on four drawn pictures at
+128 pixels or what it accepts. It trains two iterations as it is, and two by `tools/train.py CONFIG --tune gps` from
+the same weights. "Yes" under GPS means: it selected and trained; every number that was not chosen kept its bits; names
+of the state dict are those of the base, and it loads into the model that was built without mmgps.
+Mixed precision, which mmengine has on GPUs only, is left out of the configs. Where two iterations from random weights
+diverge, a hundredth of the rate is tried, and said in the row. Nothing else of the optimizer is changed.
 
-Mixed precision, which mmengine supports on GPUs only, is removed from the configs. If two iterations from random
-weights diverge, a hundredth of the learning rate is tried, and the row says so. Nothing else of the optimizer changes.
-
-[coverage.md](coverage.md) covers the OneDL stack, [coverage_openmmlab.md](coverage_openmmlab.md) the architectures that
-need mmdet or compiled operators of mmcv, on the OpenMMLab stack.
+[coverage.md](coverage.md) is of the OneDL stack, [coverage_openmmlab.md](coverage_openmmlab.md) of what needs mmdet or
+compiled operators of mmcv, on the OpenMMLab stack.
 
 ```bash
 PYTHONPATH=tools/dev python -m zoos {options}
@@ -66,7 +64,7 @@ def _summary(results: dict[Architecture, dict[str, Any] | None]) -> str:
     share = f' ({100 * tuned / len(plain):.1f} %)' if plain else ''
     return (
         f'{len(results)} architectures, {len(done)} tried; {len(plain)} of them train here without mmgps, and of '
-        f'these {tuned}{share} train by GPS. The rows of the others give the reason.{partial}\n'
+        f'these {tuned}{share} train by GPS. Why the others do not stands in their rows.{partial}\n'
     )
 
 
@@ -82,7 +80,7 @@ def _rows(results: dict[Architecture, dict[str, Any] | None]) -> str:
 
 def _cells(each: Architecture, result: dict[str, Any]) -> list[str]:
     if not each.trains:
-        return [each.configs[0], 'has no training settings', '', '']
+        return [each.configs[0], 'says not how to train', '', '']
     tuned = result.get('gps', {})
     target = tuned.get('target', 'backbone')
     option = '' if target == 'backbone' else f', with `--tune-target {target}`'
@@ -102,4 +100,4 @@ def _unread(unread: dict[str, str]) -> str:
     if not unread:
         return ''
     rows = [f'- `{path}`: {reason.splitlines()[0][:120]}' for path, reason in unread.items()]
-    return '\n'.join(['mmengine cannot read these configs here:\n', *rows, ''])
+    return '\n'.join(['Configs that mmengine does not read here:\n', *rows, ''])

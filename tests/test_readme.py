@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from documents import ROOT, anchors, blocks, commands, documents, links
 from packaging.requirements import Requirement
 from polyp_files import tree, write_folder
@@ -19,7 +20,7 @@ requirements.require('mmseg')
 
 import mmseg  # noqa: E402
 from mmengine.config import Config  # noqa: E402
-from tiny import state_of, tiny_config, train  # noqa: E402
+from tiny import assert_same_bits, state_of, tiny_config, train  # noqa: E402
 
 README = ROOT / 'README.md'
 ALL = [(path, words) for path in documents() for words in commands(path)]
@@ -133,6 +134,12 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize('path', documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_paths_that_a_document_names_exist(path: Path) -> None:
+    named = re.findall(r'`((?:mmgps|tests|tools|configs|docs)/[\w./-]+)`', path.read_text())
+    assert [name for name in named if not (ROOT / name).exists() and 'SUITE' not in name] == []
+
+
+@pytest.mark.parametrize('path', documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_types_that_a_document_names_exist(path: Path) -> None:
     registries = [value for value in vars(registry).values() if isinstance(value, registry.Registry)]
     for name in set(re.findall(r'\bmmgps\.([A-Z]\w+)', path.read_text())):
@@ -163,22 +170,34 @@ def test_the_keys_for_a_config_of_ones_own(tmp_path: Path) -> None:
     assert state_of(runner)
 
 
-def test_the_example_in_plain_pytorch() -> None:
-    [example] = [block for block in blocks(README, 'python') if 'CompactTraining' in block]
-    setup, last = example.split('training.start()\n')
+def plain_example() -> str:
+    [example] = [block for block in blocks(README, 'python') if 'mmgps.tune(' in block]
+    return example
+
+
+def test_the_example_in_plain_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup, tune, rest = plain_example().partition('tuned = ')
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
     names: dict = {}
     exec(setup, names)
-    before = [value.detach().clone() for value in names['backbone'].parameters()]
-    exec(f'training.start()\n{last}', names)
-    moved = [int((a != b).sum()) for a, b in zip(before, names['backbone'].parameters(), strict=True)]
-    # One connection of each of 16 neurons, and their biases, in both layers. Dead units of the ReLU may stay.
-    assert moved[0] <= 16
-    assert moved[2] <= 16
-    assert min(moved) > 8
+    before = state_dict_of(names['model'])
+    exec(tune + rest, names)
+    after = state_dict_of(names['model'])
+    # One connection of each of 16 neurons and their biases, in both layers of the backbone, and the whole head.
+    assert [int((before[name] != value).sum()) for name, value in after.items()] == [16, 16, 16, 16, 32, 2]
+    assert_same_bits(state_dict_of(names['base']), after)
+    assert 'total' in capsys.readouterr().out
+    assert (tmp_path / 'polyps.safetensors').is_file()
 
 
-def test_the_example_needs_no_mm_package() -> None:
-    [example] = [block for block in blocks(README, 'python') if 'CompactTraining' in block]
-    code = f"import sys\nfor name in ('mmengine', 'mmcv', 'mmseg'): sys.modules[name] = None\n{example}"
+def state_dict_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_the_example_needs_no_mm_package(tmp_path: Path) -> None:
+    code = f"import sys\nfor name in ('mmengine', 'mmcv', 'mmseg'): sys.modules[name] = None\n{plain_example()}"
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    subprocess.run([sys.executable, '-c', code], env=environment, check=True)
+    subprocess.run([sys.executable, '-c', code], env=environment, check=True, cwd=tmp_path)

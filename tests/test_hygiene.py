@@ -19,13 +19,7 @@ MIN_LINES = 40
 SPLINTERS = {
     'mmgps.compare.lifeline': 'mmgps.compare.child',
     'mmgps.compare.lock': 'mmgps.compare.run',
-    'mmgps.datasets.prepare.fetch': 'mmgps.datasets.prepare.run',
-    'mmgps.datasets.synthetic_polyp': 'only exported',
-    'mmgps.datasets.synthetic_shapes': 'only exported',
     'mmgps.engine.runners': 'tools.train',
-    'mmgps.evaluation.score_table': 'mmgps.evaluation.polyp_metric',
-    'mmgps.models.sam.input': 'only exported',
-    'mmgps.models.sam.windows': 'mmgps.models.sam.image_encoder',
     'mmgps.selection.choices': 'mmgps.selection.choices',
     'mmgps.utils.torchvision_ops': 'mmgps.utils.requirements',
 }

@@ -5,8 +5,7 @@ from mmgps.utils.requirements import require
 require('mmengine')
 
 from .facts import LayerFacts, Overlap, SelectionFacts, in_all, overlaps, selection_facts  # noqa: E402
-from .report_hook import SelectionReportHook  # noqa: E402
-from .selection_report import SelectionReport, report_of_file  # noqa: E402
+from .selection_report import SelectionReport, SelectionReportHook, report_of_file  # noqa: E402
 
 __all__ = [
     'LayerFacts',

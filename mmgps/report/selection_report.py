@@ -1,4 +1,4 @@
-"""The report of a selection: one page that needs no other file, its pictures, and the numbers as JSON."""
+"""Report of a selection: one page without external files, its pictures, the numbers as JSON, and the hook that writes it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from torch import nn
 
 from mmgps.delta import check_injection, inject_missing, load_delta
 from mmgps.engine import build_plain, find_backbone
+from mmgps.engine.hooks import find_tune_hook
+from mmgps.engine.resuming.checkpoints import resumed
+from mmgps.engine.tuned_backbone import unwrapped
+from mmgps.registry import HOOKS
 from mmgps.selection import Quantiles, Selection, load_selection
-from mmgps.sparse import Route
-from mmgps.utils.atomic_file import write_atomically
+from mmgps.sparse import CompactTraining, Route
+from mmgps.utils.atomic_file import skipped_if_unwritable, write_atomically
 
-from .charts import as_png, draw_layers, draw_map, draw_overlap
+from .charts import as_pixels, as_png, draw_layers, draw_map, draw_overlap
 from .facts import LayerFacts, Overlap, SelectionFacts, in_all, overlaps, plain_modules, selection_facts
 
 MIB = 2**20
@@ -167,3 +174,48 @@ def read_selection(path: str | os.PathLike[str]) -> Selection:
             return load_delta(path).selection
         except ValueError as second:
             raise ValueError(f'expected a selection or a delta; {first}; {second}') from second
+
+
+@HOOKS.register_module()
+class SelectionReportHook(Hook):
+    """Write ``<work_dir>/selection_report`` when training starts, and pass it to the visualizer.
+
+    The pictures and numbers thus appear wherever the run logs to, such as files or TensorBoard. A resumed run keeps the
+    report of its start. Without chosen connections, as under full tuning, there is nothing to report.
+
+    Args:
+        other: A selection or delta of another task on the same base, to see what both share.
+        names: Names of this task and of the other.
+    """
+
+    # After the hook that selects.
+    priority = 'LOW'
+    needs_whole_model = 'draw the report from selection.safetensors by tools/selection_report.py'
+
+    def __init__(self, other: str | None = None, names: Sequence[str] = ('this task', 'the other task')) -> None:
+        self.other, self.names = other, names
+
+    def before_train(self, runner: Runner) -> None:
+        tune = find_tune_hook(runner)
+        assert tune.selection is not None
+        if resumed(runner) or not is_main_process() or not tune.selection.connections:
+            return
+        backbone = find_backbone(unwrapped(runner.model), tune.target)
+        routes = tune.training.routes() if isinstance(tune.training, CompactTraining) else {}
+        other = None if self.other is None else read_selection(self.other)
+        report = SelectionReport(backbone, tune.selection, tune.gradients, routes, other, self.names)
+        with skipped_if_unwritable(runner.logger.warning):
+            page = report.write(Path(runner.work_dir) / 'selection_report')
+            log_report(runner, report)
+            runner.logger.info(f'report of the selection: {page}')
+
+
+def log_report(runner: Runner, report: SelectionReport) -> None:
+    """Pass pictures and numbers to the visualizer of ``runner``."""
+    for name, figure in report.figures.items():
+        runner.visualizer.add_image(f'selection_{name}', as_pixels(figure))
+    facts = report.facts
+    scalars = {'selection/trained': facts.trained, 'selection/trained_share': facts.trained / facts.total}
+    for layer in facts.layers:
+        scalars[f'selection/column_share/{layer.name}'] = layer.column_share
+    runner.visualizer.add_scalars(scalars)

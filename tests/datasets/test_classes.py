@@ -10,7 +10,7 @@ from class_files import NABIRDS_IDS, dogs, nabirds, vtab
 from polyp_files import write_folder
 
 from mmgps.datasets import VTAB, NABirds, StanfordDogs
-from mmgps.datasets.classes.labelled import ClassDataError
+from mmgps.datasets.classes import ClassDataError
 from mmgps.registry import DATASETS
 from mmgps.vtab_tasks import TASKS
 

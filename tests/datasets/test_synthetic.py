@@ -13,8 +13,7 @@ from mmengine.runner import Runner
 
 from mmgps.datasets import RenderFrame, SyntheticPolypDataset, SyntheticShapesDataset
 from mmgps.datasets.render import endoscope, solids
-from mmgps.datasets.render.mucosa import draw_mucosa
-from mmgps.datasets.render.polyp import draw_lesion, lay_over
+from mmgps.datasets.render.endoscope import draw_lesion, draw_mucosa, lay_over
 from mmgps.datasets.synthetic import ProceduralDataset
 
 SETS = [SyntheticPolypDataset, SyntheticShapesDataset]

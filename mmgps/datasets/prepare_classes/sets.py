@@ -1,16 +1,18 @@
-"""Published classification sets: the five fine-grained sets of the paper, and Oxford-17 Flowers."""
+"""Published classification sets: five fine-grained sets of the paper, Oxford-17 Flowers and VTAB-1k."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmgps.utils.download import Checksum
+from mmgps.vtab_tasks import TASKS, get_task
 
+from ..classes import VTAB
 from ..prepare.errors import LayoutError
 
 SIZES = {'test': 20, 'val': 20, 'train': 40}
@@ -237,3 +239,35 @@ SETS = (
 
 FGVC = {entry.name: entry for entry in SETS}
 """Sets by their names on the command line."""
+
+
+TRAIN = {'train800': 800, 'val200': 200, 'train800val200': 1000}
+
+
+def vtab_set(names: Sequence[str] = ()) -> ClassSet:
+    """VTAB-1k, or those of its tasks that are named.
+
+    Raises:
+        ValueError: For a task that there is not.
+    """
+    tasks = [get_task(name) for name in names] or TASKS
+    splits = [
+        Split(
+            f'{task.name}/{split}',
+            {**TRAIN, 'test': task.test}[split],
+            dict(type='mmgps.VTAB', task=task.name, split=split),
+        )
+        for task in tasks
+        for split in VTAB.SPLITS
+    ]
+    return ClassSet(
+        name='vtab-1k',
+        title='VTAB-1k',
+        holds=frozenset(task.name for task in tasks),
+        parts=(SourceFile('vtab-1k.zip', root='vtab-1k'),),
+        splits=tuple(splits),
+        where='the links in https://github.com/ZhangYuanhan-AI/NOAH and https://github.com/luogen1996/RepAdapter, '
+        'whose vtab-1k.zip holds a folder with images and lists for each task',
+        cite='Zhai et al., A Large-scale Study of Representation Learning with the Visual Task Adaptation Benchmark, '
+        'arXiv 1910.04867, and the publication of each task',
+    )

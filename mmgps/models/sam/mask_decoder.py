@@ -1,4 +1,4 @@
-"""SAM's mask decoder: from image features and embedded prompts to masks."""
+"""SAM's mask decoder and its two-way transformer: from image features and embedded prompts to masks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,105 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .image_encoder import LayerNorm2d
-from .two_way import TwoWayTransformer
+from .image_encoder import LayerNorm2d, MLPBlock
+
+
+class Attention(nn.Module):
+    """Attention between two sets of tokens, at a part of their width.
+
+    Args:
+        dims: Width of the tokens.
+        num_heads: Heads.
+        divisor: Divisor of the width for queries, keys and values.
+    """
+
+    def __init__(self, dims: int, num_heads: int, divisor: int = 1) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        inner = dims // divisor
+        self.q_proj = nn.Linear(dims, inner)
+        self.k_proj = nn.Linear(dims, inner)
+        self.v_proj = nn.Linear(dims, inner)
+        self.out_proj = nn.Linear(inner, dims)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """``q`` of ``[B, N, dims]`` attends to ``k`` and ``v`` of ``[B, M, dims]``."""
+        heads = (self._split(self.q_proj(q)), self._split(self.k_proj(k)), self._split(self.v_proj(v)))
+        return self.out_proj(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+
+class TwoWayBlock(nn.Module):
+    """Tokens attend to themselves, then to the image, pass an MLP, and the image attends to them.
+
+    Args:
+        dims: Width of the tokens and of the image.
+        num_heads: Heads of each attention.
+        hidden: Width of the MLP.
+        first: True for the first block, where the tokens are their own positions and have no residual.
+    """
+
+    def __init__(self, dims: int, num_heads: int, hidden: int, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        self.self_attn = Attention(dims, num_heads)
+        self.norm1 = nn.LayerNorm(dims)
+        self.cross_attn_token_to_image = Attention(dims, num_heads, 2)
+        self.norm2 = nn.LayerNorm(dims)
+        self.mlp = MLPBlock(dims, hidden, nn.ReLU())
+        self.norm3 = nn.LayerNorm(dims)
+        self.norm4 = nn.LayerNorm(dims)
+        self.cross_attn_image_to_token = Attention(dims, num_heads, 2)
+
+    def forward(self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
+        """``tokens`` of ``[B, N, dims]`` and ``image`` of ``[B, H * W, dims]``, with their positions, to the same."""
+        if self.first:
+            tokens = self.norm1(self.self_attn(tokens, tokens, tokens))
+        else:
+            placed = tokens + token_pe
+            tokens = self.norm1(tokens + self.self_attn(placed, placed, tokens))
+        looked = self.cross_attn_token_to_image(tokens + token_pe, image + image_pe, image)
+        tokens = self.norm2(tokens + looked)
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        looked = self.cross_attn_image_to_token(image + image_pe, tokens + token_pe, tokens)
+        return tokens, self.norm4(image + looked)
+
+
+class TwoWayTransformer(nn.Module):
+    """A few blocks, and a last look of the tokens at the image.
+
+    Args:
+        dims: Width of the tokens and of the image.
+        depth: Blocks.
+        num_heads: Heads of each attention.
+        hidden: Width of the MLPs.
+    """
+
+    def __init__(self, dims: int, depth: int = 2, num_heads: int = 8, hidden: int = 2048) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TwoWayBlock(dims, num_heads, hidden, at == 0) for at in range(depth))
+        self.final_attn_token_to_image = Attention(dims, num_heads, 2)
+        self.norm_final_attn = nn.LayerNorm(dims)
+
+    def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the blocks.
+
+        Args:
+            image: ``[B, dims, H, W]``.
+            image_pe: ``[1, dims, H, W]``.
+            tokens: ``[B, N, dims]``, which are their own positions.
+
+        Returns:
+            Tokens ``[B, N, dims]`` and image ``[B, H * W, dims]``.
+        """
+        image, image_pe, token_pe = image.flatten(2).mT, image_pe.flatten(2).mT, tokens
+        for layer in self.layers:
+            tokens, image = layer(tokens, image, token_pe, image_pe)
+        looked = self.final_attn_token_to_image(tokens + token_pe, image + image_pe, image)
+        return self.norm_final_attn(tokens + looked), image
+
 
 MASKS = 4
 """One mask for an unambiguous prompt, and three for an ambiguous one."""

@@ -14,13 +14,13 @@ from mmgps.vtab_tasks import get_task
 
 
 class ClassDataError(FileNotFoundError):
-    """The files of a set are missing or do not fit together."""
+    """Files of a set are missing or contradict each other."""
 
 
 class LabelledImages(BaseDataset):
     """Images with one class each; samples have ``img_path`` and ``gt_label``, as in mmpretrain.
 
-    It needs only mmengine; the transforms of its pipeline come from the scope of the config.
+    They need only mmengine; the transforms of their pipelines come from the scope of the config.
 
     Args:
         data_root: Folder of the set.
@@ -29,7 +29,7 @@ class LabelledImages(BaseDataset):
 
     Raises:
         ValueError: If the split is unknown; names the known ones.
-        ClassDataError: When the images are listed, if a file is missing or does not fit; says how to make the set.
+        ClassDataError: When the images are listed, if a file is missing or wrong; says how to make the set.
     """
 
     SPLITS: Sequence[str]
@@ -48,10 +48,10 @@ class LabelledImages(BaseDataset):
 
     @abstractmethod
     def labelled(self) -> list[tuple[Path, int]]:
-        """Paths of the images of the split with their classes, counted from 0."""
+        """Return the paths of the split's images with their classes, counted from 0."""
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Class of image ``idx`` as a list, for the wrappers of mmpretrain."""
+        """Return the class of image ``idx`` as a list, for the wrappers of mmpretrain."""
         return [int(self.get_data_info(idx)['gt_label'])]
 
     @property
@@ -59,7 +59,7 @@ class LabelledImages(BaseDataset):
         return Path(self.data_root)
 
     def lines(self, name: str) -> list[str]:
-        """Non-empty lines of a text file of the set.
+        """Return the non-empty lines of a text file of the set.
 
         Raises:
             ClassDataError: If the file does not exist.
@@ -76,16 +76,16 @@ class LabelledImages(BaseDataset):
 
 @DATASETS.register_module()
 class NABirds(LabelledImages):
-    """555 visual categories of North American birds: 23,929 images to train on and 24,633 to test on.
+    """555 visual categories of North American birds (Van Horn et al., CVPR 2015): 23,929 training, 24,633 test images.
 
-    The layout is the published one::
+    The published layout::
 
         nabirds/
           images/0817/ID.jpg
-          images.txt              ID path, one image a line
+          images.txt              ID path, one image per line
           image_class_labels.txt  ID category
-          train_test_split.txt    ID 1 to train on, ID 0 to test on
-          classes.txt             category name, also of those above the 555 in the hierarchy
+          train_test_split.txt    ID 1 for training, ID 0 for testing
+          classes.txt             category name, including the parents of the 555
 
     The categories of the images are numbered from 0 in ascending order.
     """
@@ -97,7 +97,7 @@ class NABirds(LabelledImages):
         paths, labels, uses = map(self._by_id, ('images.txt', 'image_class_labels.txt', 'train_test_split.txt'))
         if not paths.keys() == labels.keys() == uses.keys():
             counts = ', '.join(str(len(found)) for found in (paths, labels, uses))
-            raise self.fault(f'the three lists of {self.root} hold other images, {counts} of them')
+            raise self.fault(f'the three lists of {self.root} name different images, {counts} of them')
         numbers = {category: number for number, category in enumerate(sorted(set(labels.values()), key=int))}
         self._metainfo.setdefault('classes', self._names(numbers))
         wanted = '1' if self.split == 'train' else '0'
@@ -111,19 +111,19 @@ class NABirds(LabelledImages):
         names = self._by_id('classes.txt')
         missing = [category for category in numbers if category not in names]
         if missing:
-            raise self.fault(f'{self.root / "classes.txt"} names no category {missing[0]}')
+            raise self.fault(f'{self.root / "classes.txt"} lacks the category {missing[0]}')
         return tuple(names[category] for category in numbers)
 
 
 @DATASETS.register_module()
 class StanfordDogs(LabelledImages):
-    """120 breeds: 12,000 images to train on and 8,580 to test on.
+    """120 breeds (Khosla et al., CVPRW 2011): 12,000 training and 8,580 test images.
 
-    The layout is the published one, of ``images.tar`` and ``lists.tar``::
+    The published layout, from ``images.tar`` and ``lists.tar``::
 
         stanford_dogs/
           Images/n02085620-Chihuahua/n02085620_10074.jpg
-          train_list.mat  test_list.mat   file_list, and labels from 1
+          train_list.mat  test_list.mat   file_list, and labels counted from 1
     """
 
     SPLITS = ('train', 'test')
@@ -152,7 +152,7 @@ def _read_mat(path: Path) -> dict[str, Any]:
 
 
 def _flat(values: Any) -> Iterator[Any]:
-    """Iterate over the items of nested lists, which is how cell arrays of MATLAB are read."""
+    """Iterate over the items of nested lists, as which mat4py reads MATLAB's cell arrays."""
     if isinstance(values, list | tuple):
         for value in values:
             yield from _flat(value)
@@ -162,24 +162,24 @@ def _flat(values: Any) -> Iterator[Any]:
 
 @DATASETS.register_module()
 class VTAB(LabelledImages):
-    """One task of VTAB-1k, in the layout in which the field passes it on (NOAH, https://github.com/ZhangYuanhan-AI/NOAH).
+    """One task of VTAB-1k, in the layout of NOAH (https://github.com/ZhangYuanhan-AI/NOAH), which others share.
 
     ::
 
         vtab-1k/
           cifar/
             images/...
-            train800.txt  val200.txt  train800val200.txt  test.txt    path from the folder of the task, and class from 0
+            train800.txt  val200.txt  train800val200.txt  test.txt    path from the task's folder, class from 0
 
     Args:
         data_root: Folder of all tasks.
-        task: Name of a task, in ``mmgps.vtab_tasks.TASKS``.
-        split: ``train800val200`` to train on before a test; ``train800`` and ``val200`` to choose by.
+        task: Name of a task in ``mmgps.vtab_tasks.TASKS``.
+        split: ``train800val200`` for the final training; ``train800`` and ``val200`` for choosing settings.
         **kwargs: As for mmengine's ``BaseDataset``.
 
     Raises:
-        ValueError: For another task or split.
-        ClassDataError: If a list is missing, or a line is none of a path and a class of the task.
+        ValueError: If the task or the split is unknown.
+        ClassDataError: If a list is missing, or a line is not a path and a class of the task.
     """
 
     SPLITS = ('train800', 'val200', 'train800val200', 'test')

@@ -1,4 +1,4 @@
-"""Report of a selection: one page without external files, its pictures, the numbers as JSON, and the hook that writes it."""
+"""Report of a selection as one page, with its pictures and its numbers as JSON, and the hook that writes it."""
 
 from __future__ import annotations
 

@@ -87,5 +87,5 @@ def test_what_is_missing_is_named(make, error: type, message: str, tmp_path: Pat
 def test_lists_that_do_not_fit_together(tmp_path: Path) -> None:
     root = write_folder(tmp_path, nabirds()) / 'nabirds'
     (root / 'image_class_labels.txt').write_text(f'{NABIRDS_IDS[0]} 817\n')
-    with pytest.raises(ClassDataError, match=r'hold other images, 4, 1, 4 of them'):
+    with pytest.raises(ClassDataError, match=r'name different images, 4, 1, 4 of them'):
         NABirds(str(root), 'train')

@@ -95,7 +95,7 @@ def test_neither_jpg_nor_png(prepared):
 
 def test_jpg_and_png(prepared):
     shutil.copy(prepared / 'images/train/a.jpg', prepared / 'images/train/z.png')
-    raises('holds .jpg and .png images: say which with img_suffix', prepared)
+    raises('holds .jpg and .png images: name one with img_suffix', prepared)
     assert len(build(prepared, img_suffix='.jpg')) == 3
 
 
@@ -108,8 +108,8 @@ def test_a_missing_list(prepared):
 
 
 def test_a_list_of_ids_that_are_not_there(prepared):
-    (prepared / 'some.txt').write_text('a\n' + ''.join(f'q{i}\n' for i in range(5)))
-    raises(r'5 of 6 files are missing: .*q0\.jpg, .*q2\.jpg and 2 more', prepared, ann_file='some.txt')
+    (prepared / 'some.txt').write_text('a\n' + ''.join(f'q{i}\n' for i in range(10)))
+    raises(r'10 of 11 files are missing: .*q0\.jpg, .*q7\.jpg and 2 more', prepared, ann_file='some.txt')
 
 
 def test_an_image_without_mask(prepared):

@@ -1,4 +1,4 @@
-"""Read the files of a zip or of a folder by one interface. Nothing is ever unpacked."""
+"""Read the files of a zip or a folder through one interface, and unpack archives of images safely."""
 
 from __future__ import annotations
 
@@ -17,28 +17,20 @@ from mmgps.utils.download import Progress
 from .errors import CorruptArchiveError, SourceUnavailableError, UnsafeArchiveError
 
 JUNK = frozenset({'__MACOSX', '.DS_Store', 'Thumbs.db'})
-
-
 EXPANSION, ALLOWANCE = 100, 64 * 2**20
 """An archive of images may unpack to this multiple of its size plus this many bytes, since images hardly shrink."""
 DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 def check_expansion(at: Path, size: int, unpacked: int) -> None:
-    """Check that an archive does not unpack to more than images can take, before that much is read or written.
+    """Raise :class:`UnsafeArchiveError` if the archive ``at`` of ``size`` bytes declares more content than images have.
 
-    Args:
-        at: Path of the archive.
-        size: Size of the archive in bytes.
-        unpacked: Declared size of its content in bytes, as far as it was read.
-
-    Raises:
-        UnsafeArchiveError: If it unpacks to more.
+    ``unpacked`` is the declared size of the content read so far, in bytes.
     """
     if unpacked > EXPANSION * size + ALLOWANCE:
         raise UnsafeArchiveError(
             f'{at} ({size:,} bytes) would unpack to {unpacked:,} bytes or more; expected at most {EXPANSION} times its '
-            'size, as images take: do not use this file, or unpack it yourself and give the folder'
+            'size, as for images: do not use this file, or unpack it yourself and give the folder'
         )
 
 
@@ -47,7 +39,7 @@ class Files(Protocol):
 
     Attributes:
         at: The zip or the folder.
-        names: Paths of all files from the root, written with ``/``, without the junk of operating systems.
+        names: Paths of all files relative to the root, with ``/``, without files that operating systems add.
     """
 
     at: Path
@@ -64,7 +56,7 @@ def open_files(at: str | Path) -> Iterator[Files]:
     Raises:
         SourceUnavailableError: If ``at`` does not exist.
         CorruptArchiveError: If it is a file but not a complete zip.
-        UnsafeArchiveError: If a name in the zip points outside of it, or if it unpacks to more than images can.
+        UnsafeArchiveError: If a name in the zip leads outside, or its content is larger than images can be.
     """
     at = Path(at)
     if at.is_dir():
@@ -88,11 +80,11 @@ def _remedy(at: Path) -> str:
         cut_off = file.read(2) == b'PK'
     if cut_off:
         return 'it begins like a zip and is cut off: fetch it again'
-    return 'expected a zip; unpack another kind of archive yourself and give the folder'
+    return 'expected a zip; unpack other archives yourself and give the folder'
 
 
 def is_junk(name: str) -> bool:
-    """Tell whether an operating system left the file called ``name``."""
+    """Return True if ``name`` is a file that operating systems add."""
     parts = PurePosixPath(name).parts
     return bool(JUNK.intersection(parts)) or parts[-1].startswith('._')
 
@@ -110,7 +102,7 @@ class FolderFiles:
 
 
 class ZipFiles:
-    """The files in a zip, none of which has a name that leads outside."""
+    """The files in a zip; a name that leads outside is an error."""
 
     def __init__(self, at: Path, archive: zipfile.ZipFile) -> None:
         self.at = at
@@ -118,8 +110,7 @@ class ZipFiles:
         check_expansion(at, at.stat().st_size, sum(info.file_size for info in archive.infolist()))
         found = [info.filename for info in archive.infolist() if not info.is_dir()]
         for name in found:
-            if name.startswith('/') or '\\' in name or ':' in name or '..' in name.split('/'):
-                raise UnsafeArchiveError(f'{at} holds the name {name!r}, which leads outside: do not use this file')
+            _check_inside(at, name, forbidden='\\:')
         self.names = sorted(name for name in found if not is_junk(name))
 
     def read(self, name: str) -> bytes:
@@ -134,23 +125,21 @@ class ZipFiles:
 def unpack(
     at: Path, into: Path, root: str = '', holds: Collection[str] | None = None, progress: Progress | None = None
 ) -> int:
-    """Write the files of ``at`` into the folder ``into``.
-
-    Only regular files of a tar are taken; its links and devices are left out.
+    """Write the files of ``at`` into the folder ``into``, leaving out the links and devices of a tar.
 
     Args:
         at: A zip, a tar with any compression, or a folder.
         into: Folder to write to; created if missing.
-        root: Folder within ``at`` whose content is taken; the rest is left out.
-        holds: Names directly below ``root`` to take; None for all.
+        root: Folder within ``at`` whose content is written.
+        holds: Names directly below ``root`` to write; None for all.
         progress: Called with the number of files done.
 
     Returns:
         Number of files.
 
     Raises:
-        CorruptArchiveError: If ``at`` is truncated, damaged or no archive.
-        UnsafeArchiveError: If a name in it points outside, or if it unpacks to more than images can.
+        CorruptArchiveError: If ``at`` is truncated, damaged or not an archive.
+        UnsafeArchiveError: If a name in it leads outside, or its content is larger than images can be.
     """
     done = 0
     for name, data in _members(at):
@@ -175,14 +164,14 @@ def copy(at: Path, into: Path) -> None:
 def _members(at: Path) -> Iterator[tuple[str, bytes]]:
     if at.is_file() and tarfile.is_tarfile(at):
         yield from _tar_members(at)
-        return
-    if (at.is_file() and '.tar' in at.suffixes) or at.suffix == '.tgz':
+    elif (at.is_file() and '.tar' in at.suffixes) or at.suffix == '.tgz':
         raise CorruptArchiveError(
-            f'{at} ({at.stat().st_size} bytes) is no tar, or is cut off at its beginning: fetch it again'
+            f'{at} ({at.stat().st_size} bytes) is not a tar, or is cut off at its beginning: fetch it again'
         )
-    with open_files(at) as files:
-        for name in files.names:
-            yield name, files.read(name)
+    else:
+        with open_files(at) as files:
+            for name in files.names:
+                yield name, files.read(name)
 
 
 def _tar_members(at: Path) -> Iterator[tuple[str, bytes]]:
@@ -205,13 +194,13 @@ def _tar_members(at: Path) -> Iterator[tuple[str, bytes]]:
         ) from error
 
 
-def _check_inside(at: Path, name: str) -> None:
-    if name.startswith('/') or '\\' in name or '..' in name.split('/'):
+def _check_inside(at: Path, name: str, forbidden: str = '\\') -> None:
+    if name.startswith('/') or not set(name).isdisjoint(forbidden) or '..' in name.split('/'):
         raise UnsafeArchiveError(f'{at} holds the name {name!r}, which leads outside: do not use this file')
 
 
 def _below(name: str, root: str) -> PurePosixPath | None:
-    """Path of ``name`` from ``root``; None if it is not below ``root`` or is junk of operating systems."""
+    """Return the path of ``name`` relative to ``root``; None if it is not below ``root`` or is junk."""
     path = PurePosixPath(name)
     inside = path.is_relative_to(root) and path != PurePosixPath(root)
     return path.relative_to(root) if inside and not is_junk(name) else None

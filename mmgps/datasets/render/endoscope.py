@@ -29,7 +29,7 @@ class Scene:
 
 
 def _depth(rng: np.random.Generator, size: int) -> tuple[Field, Field, Field]:
-    """Depth into the bowel, the angle around the lumen (or the place along the wall) and the light that arrives."""
+    """Draw the depth into the bowel, the angle around the lumen (or the place along the wall) and the light there."""
     x, y = plane(size)
     angle = rng.uniform(0, 2 * np.pi)
     if rng.random() < 0.6:
@@ -46,7 +46,7 @@ def _depth(rng: np.random.Generator, size: int) -> tuple[Field, Field, Field]:
 
 
 def _folds(rng: np.random.Generator, size: int, depth: Field, around: Field) -> tuple[Field, Field]:
-    """Haustral folds: relief and shade. Each rises towards the camera and hides what lies behind its rim."""
+    """Draw haustral folds: relief and shade. Each rises towards the camera and hides the wall behind its rim."""
     wobble = 0.35 * smooth_noise(rng, size, 2) + rng.uniform(0, 0.2) * np.cos(3 * around)
     phase = depth * rng.uniform(1.0, 2.4) + wobble + rng.uniform(0, 1)
     t = (phase - np.floor(phase)).astype(np.float32)
@@ -59,7 +59,7 @@ def _folds(rng: np.random.Generator, size: int, depth: Field, around: Field) -> 
 
 
 def _vessels(rng: np.random.Generator, size: int) -> Field:
-    """Branching lines where a noise crosses zero, in two widths, fading in and out: ``(H, W)`` in [0, 1]."""
+    """Draw branching lines where noise crosses zero, in two widths, fading in and out: ``(H, W)`` in [0, 1]."""
     coarse = fractal_noise(rng, size, rng.uniform(2.0, 4.5), 3, 0.6)
     fine = fractal_noise(rng, size, rng.uniform(6.0, 11.0), 2, 0.6)
     lines = np.exp(-((coarse / rng.uniform(0.03, 0.06)) ** 2)) + 0.6 * np.exp(-((fine / 0.1) ** 2))
@@ -67,7 +67,7 @@ def _vessels(rng: np.random.Generator, size: int) -> Field:
 
 
 def tissue(rng: np.random.Generator) -> Image:
-    """A colour of healthy mucosa, BGR: salmon to orange, rose or brown."""
+    """Draw a colour of healthy mucosa, BGR: salmon to orange, rose or brown."""
     red = rng.uniform(0.7, 1.0)
     green = red * rng.uniform(0.45, 0.72)
     return np.array([green * rng.uniform(0.6, 1.05), green, red], dtype=np.float32)
@@ -101,7 +101,7 @@ class Lesion:
     """A polyp's outline and relief.
 
     Attributes:
-        inside: Positive within the polyp, ``(H, W)``; its sign is the truth mask.
+        inside: Positive within the polyp, ``(H, W)``; its sign is the true mask.
         height: Relief over the wall, ``(H, W)``, in half frame widths.
     """
 
@@ -110,7 +110,7 @@ class Lesion:
 
 
 def _lobed(rng: np.random.Generator, u: Field, v: Field, lobes: float) -> Field:
-    """The distance from the centre in units of a wavy outline."""
+    """Return the distance from the centre in units of a wavy outline."""
     angle = np.arctan2(v, u)
     edge = np.ones_like(u)
     for k in range(2, 7):
@@ -155,7 +155,7 @@ def draw_lesion(rng: np.random.Generator, size: int) -> Lesion:
 
 
 def _skin(rng: np.random.Generator, size: int, ground: Image) -> Image:
-    """The polyp's colour: near the wall's, at times redder or paler, mottled or with a pit pattern."""
+    """Draw the polyp's colour: like the wall's, at times redder or paler, mottled or with a pit pattern."""
     colour = ground * rng.uniform(0.92, 1.12, 3).astype(np.float32)
     colour = colour + rng.uniform(0, 0.3) * (tissue(rng) - colour)
     if rng.random() < 0.3:
@@ -176,7 +176,7 @@ def lay_over(rng: np.random.Generator, scene: Scene, lesion: Lesion) -> Scene:
     wall = cv2.GaussianBlur(scene.height, (0, 0), size * 0.04)
     colour = _skin(rng, size, ground)
     cover = mask[..., None]
-    keep = np.float32(rng.uniform(0.1, 0.6))  # how much the wall's own light shows on the polyp
+    keep = np.float32(rng.uniform(0.1, 0.6))  # share of the wall's own light on the polyp
     lit = light + keep * (scene.falloff - light)
     return Scene(
         height=np.where(mask > 0, wall + lesion.height + rough, scene.height),
@@ -191,14 +191,14 @@ def _light(rng: np.random.Generator, scene: Scene) -> Image:
     lamp = np.array([*rng.uniform(-0.35, 0.35, 2), 1.0], dtype=np.float32)
     normal = normals(scene.height)
     lit = scene.falloff * (0.35 + 0.95 * lambert(normal, lamp) ** 1.5) + 0.02
-    # Light that has gone through more tissue has lost more blue and green.
+    # Light loses more blue and green on a longer way through tissue.
     image = scene.albedo * lit[..., None] ** bgr(1.15, 1.1, 0.9)
     glint = gloss(normal, lamp, 150.0) * scene.wet * smoothstep(lit, 0.2, 0.6)
     return image + smoothstep(glint, 0.5, 0.8)[..., None] * np.float32(rng.uniform(0.4, 1.0))
 
 
 def _dirt(rng: np.random.Generator, image: Image) -> Image:
-    """Stool and bubbles: yellow smears in some frames, small bright rings in some."""
+    """Add stool and bubbles: yellow smears in some frames, small bright rings in others."""
     size = image.shape[0]
     if rng.random() < 0.35:
         field = fractal_noise(rng, size, rng.uniform(2, 6), 3)
@@ -216,7 +216,7 @@ def _dirt(rng: np.random.Generator, image: Image) -> Image:
 
 
 def _lens(rng: np.random.Generator, image: Image) -> Image:
-    """Focus, motion, vignette, exposure and sensor noise."""
+    """Add focus, motion, vignette, exposure and sensor noise."""
     size = image.shape[0]
     x, y = plane(size)
     image = cv2.GaussianBlur(image, (0, 0), size / 128 * rng.choice([0.45, 0.7, 1.3], p=[0.5, 0.35, 0.15]))
@@ -234,7 +234,7 @@ def _lens(rng: np.random.Generator, image: Image) -> Image:
 
 
 def _view(rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
-    """Visible area: an octagon, a flattened disc or everything, often without a corner for the position viewer."""
+    """Draw the visible area: an octagon, a flattened disc or the whole frame, often without one corner."""
     x, y = plane(size)
     wide, cut = rng.uniform(0.93, 1.02, 2), rng.uniform(1.25, 1.6)
     shown = (np.abs(x) < wide[0]) & (np.abs(y) < wide[1])
@@ -253,8 +253,8 @@ def render_polyp_frame(seed: int, index: int, size: int) -> tuple[NDArray[np.uin
     """Draw frame ``index`` of the world ``seed``.
 
     Returns:
-        The image ``(size, size, 3)`` in BGR, and the mask ``(size, size)`` with 1 where a polyp is seen. It is the
-        inequality the polyp is drawn by, less the black surround; about 4 % of the frames have no polyp.
+        The image ``(size, size, 3)`` in BGR, and the mask ``(size, size)`` with 1 where a polyp is visible. The
+        mask comes from the inequality that draws the polyp, less the black surround; about 4 % of the frames have none.
     """
     rng = np.random.default_rng((seed, index))
     scene = draw_mucosa(rng, size)

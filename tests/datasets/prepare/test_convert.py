@@ -189,7 +189,7 @@ def test_split_file_that_does_not_fit(tmp_path, refused, content, match, partial
 
 
 def test_images_of_ones_own_without_a_split_file(refused):
-    match = r'120 of the 120 validation ids in .* Give a list that fits it with --split-file'
+    match = r'120 of the 120 validation ids in .* Give a list for this copy with --split-file'
     refused(e.SplitError, match, tree('images', 'masks', ['1', '2'], '.jpg'), KVASIR, allow_partial=True)
 
 
@@ -279,7 +279,7 @@ def test_damaged_member(tmp_path, out):
 
 def test_another_kind_of_archive(tmp_path, out):
     (tmp_path / 'a.rar').write_bytes(b'Rar!\x1a\x07\x00' + bytes(100))
-    with pytest.raises(e.CorruptArchiveError, match='unpack another kind of archive yourself and give the folder'):
+    with pytest.raises(e.CorruptArchiveError, match='unpack other archives yourself and give the folder'):
         convert(KVASIR, tmp_path / 'a.rar', out)
 
 
@@ -298,7 +298,7 @@ def test_a_finished_set_is_kept_unless_forced(tmp_path, out):
     at = write_zip(tmp_path / 'a.zip', kvasir(IDS))
     convert(KVASIR, at, out, allow_partial=True)
     before = {name: (out / name).stat().st_mtime_ns for name in files(out)}
-    with pytest.raises(e.TargetError, match='left as it is: add --force'):
+    with pytest.raises(e.TargetError, match='left unchanged: add --force'):
         convert(KVASIR, at, out, allow_partial=True)
     broken = write_zip(tmp_path / 'b.zip', {**kvasir(IDS), f'Kvasir-SEG/masks/{IDS[2]}.jpg': b''})
     with pytest.raises(e.UnreadableImageError):

@@ -88,7 +88,7 @@ def test_download_dir(tmp_path, served):
 
 def test_nothing_is_downloaded_for_a_set_that_is_there(tmp_path, served):
     (tmp_path / 'set/images').mkdir(parents=True)
-    with pytest.raises(e.TargetError, match='holds what mmgps did not make'):
+    with pytest.raises(e.TargetError, match='holds files that mmgps did not make'):
         prepare('kvasir-seg', tmp_path / 'set')
     assert served.requests == []
 

@@ -25,7 +25,7 @@ def test_what_mmgps_did_not_make_is_never_replaced(tmp_path, out, name):
     before = sorted(out.rglob('*'))
     for force in (False, True):
         with pytest.raises(
-            e.TargetError, match=rf'holds what mmgps did not make.*\({name.partition("/")[0]}\): name another'
+            e.TargetError, match=rf'holds files that mmgps did not make.*\({name.partition("/")[0]}\): name another'
         ):
             convert(KVASIR, at, out, allow_partial=True, force=force)
     assert sorted(out.rglob('*')) == before
@@ -37,7 +37,7 @@ def test_what_mmgps_did_not_make_is_never_replaced(tmp_path, out, name):
 def test_a_marker_that_is_none_marks_nothing(tmp_path, out, marker):
     out.mkdir(parents=True)
     (out / MARKER).write_text(marker)
-    with pytest.raises(e.TargetError, match='holds what mmgps did not make'):
+    with pytest.raises(e.TargetError, match='holds files that mmgps did not make'):
         convert(KVASIR, write_zip(tmp_path / 'a.zip', kvasir(IDS)), out, allow_partial=True, force=True)
 
 

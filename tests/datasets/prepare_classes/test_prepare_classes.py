@@ -122,7 +122,7 @@ def test_a_truncated_tar(name: str, kept: float, tmp_path: Path, out: Path) -> N
 
 def test_no_archive_at_all(tmp_path: Path, out: Path) -> None:
     (tmp_path / 'nabirds.tar.gz').write_bytes(b'<html>log in first</html>')
-    with pytest.raises(e.CorruptArchiveError, match='is no tar'):
+    with pytest.raises(e.CorruptArchiveError, match='is not a tar'):
         made('nabirds', tmp_path, out)
     with pytest.raises(e.LayoutError, match=r'lacks CUB_200_2011.tgz of CUB-200-2011: expected .*found nabirds.tar.gz'):
         made('cub', tmp_path, out)
@@ -160,7 +160,7 @@ def test_a_prepared_set_is_kept_unless_forced_and_anything_else_always(tmp_path:
     with pytest.raises(e.TargetError, match=r'added or changed since mmgps prepared it \(thesis\.tex\)'):
         made('nabirds', at, out, force=True)
     (out / MARKER).unlink()
-    with pytest.raises(e.TargetError, match=r'holds what mmgps did not make'):
+    with pytest.raises(e.TargetError, match=r'holds files that mmgps did not make'):
         made('nabirds', at, out, force=True)
 
 

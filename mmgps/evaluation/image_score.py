@@ -1,4 +1,4 @@
-"""Scores of one image, their average over a set, and the table of all images as a CSV file."""
+"""Scores of one image, their average over a set, and a CSV table of all images."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ STRUCTURE_COLUMNS = ('Sm', 'wFm', 'meanEm', 'MAE')
 
 @dataclass(frozen=True)
 class ImageScore:
-    """Scores of one image; only a few numbers, because every rank sends its own to the first.
+    """Scores of one image; only a few numbers, because every rank sends its scores to the first.
 
-    ``dice`` and ``iou`` are fractions; ``foreground``, ``labelled`` and ``pixels`` count pixels of the truth:
+    ``dice`` and ``iou`` are fractions. ``foreground``, ``labelled`` and ``pixels`` count pixels of the truth:
     foreground, not ignored, all.
     """
 
@@ -51,20 +51,20 @@ def score_image(
         name: Name of the image for tables and messages.
         truth: ``(H, W)`` of 0, 1 and ``ignore_index``.
         labels: ``(H, W)`` of 0 and 1, the predicted labels.
-        scores: ``(1 or 2, H, W)``, mmseg's ``seg_logits``, for the structure measures. Without them these measure the
-            labels as a map of zeros and ones.
+        scores: ``(1 or 2, H, W)``, mmseg's ``seg_logits``, for the structure measures, which otherwise use the labels
+            as a map of zeros and ones.
         structure: Also compute the structure measures, which cost many times as much as Dice and IoU.
         ignore_index: Label of pixels that do not count.
 
     Raises:
-        ValueError: If sizes differ, a value is not among those above, or ``labels`` do not come from ``scores``.
+        ValueError: If sizes differ, a value is not listed above, or ``labels`` do not come from ``scores``.
     """
     target, valid = split_truth(truth, ignore_index)
     predicted = two_class_mask(labels, 'the prediction')
     if predicted.shape != target.shape:
         raise ValueError(
-            f'the prediction is {_size(predicted)} and the truth {_size(target)} pixels; mmseg predicts at the '
-            'original size, so in the test pipeline LoadAnnotations is to stand after Resize'
+            f'the prediction has {_size(predicted)} and the truth {_size(target)} pixels; mmseg predicts at the '
+            'original size, so put LoadAnnotations after Resize in the test pipeline'
         )
     dice, iou = dice_iou(predicted, target, valid)
     measures = None
@@ -80,13 +80,13 @@ def score_image(
 
 
 def average(scores: Sequence[ImageScore]) -> dict[str, float]:
-    """The mean over images in percent, rounded to four decimals, which is what mmengine's log shows.
+    """Average the scores over images, in percent, rounded to the four decimals of mmengine's log.
 
     ``meanEm`` and ``maxEm`` are the mean and the maximum, over thresholds, of the E-measure averaged over images.
 
     Raises:
-        ValueError: If there is no image, or if no image has foreground while pixels are ignored: then raw masks of 0
-            and 255 stand where labels should, and every polyp would be passed over.
+        ValueError: If there is no image, or if no image has foreground while pixels are ignored: then the masks are raw
+            ones of 0 and 255 instead of labels, and every polyp would be ignored.
     """
     if not scores:
         raise ValueError('no image was scored; the evaluation set is empty')
@@ -123,10 +123,10 @@ def _size(array: np.ndarray) -> str:
 
 
 def write_score_table(path: str | os.PathLike[str], scores: Sequence[ImageScore]) -> None:
-    """Write one row per image, in percent with four decimals, replacing ``path`` at once.
+    """Write one row per image, in percent with four decimals, replacing ``path`` atomically.
 
-    ``foreground`` is the truth's share of the labelled pixels, to sort polyps by size. The structure measures follow
-    where they were taken; ``maxEm`` is a maximum over the whole set and has no column.
+    ``foreground`` is the foreground's share of the labelled pixels, to sort polyps by size. The structure measures
+    follow if they were computed; ``maxEm`` is a maximum over the whole set and has no column.
     """
     structure = any(score.structure is not None for score in scores)
     table = io.StringIO()

@@ -1,4 +1,4 @@
-"""Measures of a foreground map's structure, by ``pysodmetrics``."""
+"""Structure measures of a foreground map, computed by ``pysodmetrics``."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ class StructureScores:
 
 
 def structure_scores(probability: NDArray[np.float64], target: Mask, valid: Mask) -> StructureScores:
-    """S-measure, weighted F, E-measure and mean absolute error of one map.
+    """Compute S-measure, weighted F, E-measure and mean absolute error of one map.
 
     S-measure: Fan et al. 2017 with alpha 0.5; weighted F: Margolin et al. 2014 with beta 1; E-measure: Fan et al. 2018.
-    Unlike the scripts that polyp papers share, the map is **not** stretched to [0, 1] image by image: stretching turns
-    the faint map of a network that found nothing into a confident one.
+    Unlike the scripts that polyp papers share, this does **not** stretch the map of each image to [0, 1]: stretching
+    turns the faint map of a network that found nothing into a confident one.
 
-    Ignored pixels are left out of MAE and E-measure. S-measure and weighted F look at neighbourhoods, so there they
-    count as background that was predicted as background. Where the truth is empty, weighted F, which is undefined, is 1
-    for a map that nowhere exceeds 0.5 and 0 otherwise, S-measure is one minus the mean of the map, and the E-measure
-    the share of background at each threshold.
+    MAE and E-measure leave out ignored pixels. S-measure and weighted F depend on neighbourhoods, so they count ignored
+    pixels as correctly predicted background. If the truth is empty, weighted F is undefined and set to 1 for a map that
+    nowhere exceeds 0.5 and to 0 otherwise, S-measure is one minus the mean of the map, and the E-measure is the share
+    of background at each threshold.
 
     Two departures from ``pysodmetrics`` keep every score finite and at most 1. The E-measure is the mean over pixels,
     as in the publication's equation; ``pysodmetrics`` follows the authors' script, which divides by one pixel less and
-    gives a perfect map of 20x20 pixels 1.0025. And where the centroid of the truth lies in the last row or column, two
-    of the S-measure's quadrants are empty; they weigh nothing here, and make the score NaN there.
+    gives 1.0025 for a perfect map of 20x20 pixels. If the centroid of the truth lies in the last row or column, two of
+    the S-measure's quadrants are empty; they have no weight here, while ``pysodmetrics`` returns NaN.
 
     Args:
-        probability: ``(H, W)`` in [0, 1]; a map of labels is one of zeros and ones.
+        probability: ``(H, W)`` in [0, 1], or labels of 0 and 1.
         target: Boolean ``(H, W)``, false where ``valid`` is.
         valid: Boolean ``(H, W)``.
     """
-    # Loads scikit-learn, which takes a second, so only runs that ask for these measures pay it.
+    # It imports scikit-learn, which takes a second that only runs with these measures should pay.
     from py_sod_metrics import MAE, Emeasure, Smeasure, WeightedFmeasure
 
     shown = np.where(valid, probability, 0.0)
@@ -62,6 +62,6 @@ def structure_scores(probability: NDArray[np.float64], target: Mask, valid: Mask
     counted, truth = probability[valid][None], target[valid][None]
     emeasure.step(counted, truth, normalize=False)
     error.step(counted, truth, normalize=False)
-    # The sum over pixels by their number; rounding may leave the last bit above 1.
+    # Divide the sum by the number of pixels; rounding may leave the last bit above 1.
     curve = np.minimum(emeasure.changeable_ems[0] * ((counted.size - 1 + np.spacing(1)) / counted.size), 1.0)
     return StructureScores(float(smeasure.sms[0]), found, float(error.maes[0]), curve)

@@ -1,4 +1,4 @@
-"""Report of what a selection chose: a page, pictures and numbers."""
+"""Report of a selection: a page, pictures and numbers."""
 
 from mmgps.utils.requirements import require
 

@@ -43,16 +43,11 @@ COLUMNS = {
     'input kept': lambda x: f'{x.kept_inputs:.0%}',
     'saved, MiB': lambda x: f'{x.bytes_saved / MIB:.2f}',
 }
-HEADINGS = {'layers': 'Along the layers', 'map': 'Where it sits', 'overlap': 'Beside another task'}
+HEADINGS = {'layers': 'Along the layers', 'map': 'Chosen inputs', 'overlap': 'Overlap with another task'}
 
 
 def html_page(facts: SelectionFacts, pictures: Mapping[str, bytes]) -> str:
-    """Fill in ``page.html.j2``.
-
-    Args:
-        facts: Facts about the selection.
-        pictures: PNG files, by a heading for each.
-    """
+    """Fill in ``page.html.j2``; ``pictures`` are PNG files by their headings."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     engine = Environment(
@@ -69,7 +64,7 @@ def html_page(facts: SelectionFacts, pictures: Mapping[str, bytes]) -> str:
 
 def _medians(layer: LayerFacts) -> str:
     if layer.gradients is None:
-        return 'not known'
+        return 'unknown'
     return f'{layer.gradients.of_chosen[2]:.2g} / {layer.gradients.of_all[2]:.2g}'
 
 
@@ -77,7 +72,7 @@ class SelectionReport:
     """Report of one selection, or of the selections of two tasks side by side.
 
     Args:
-        backbone: Backbone that the selection was made for.
+        backbone: Backbone of the selection.
         selection: The selection.
         gradients: See :func:`selection_facts`.
         routes: See :func:`selection_facts`.
@@ -109,7 +104,7 @@ class SelectionReport:
             self.figures['overlap'] = draw_overlap(self.overlaps, {x.name: x.part for x in self.facts.layers}, *names)
 
     def as_json(self) -> dict[str, Any]:
-        """Numbers of all pictures and tables as JSON values."""
+        """Return the numbers of all pictures and tables as JSON values."""
         found = self.facts.as_json()
         if self.overlaps:
             found['overlap'] = [
@@ -140,10 +135,10 @@ def report_of_file(
     other: str | os.PathLike[str] | None = None,
     names: Sequence[str] = ('this task', 'the other task'),
 ) -> SelectionReport:
-    """Make the report of a selection file or delta. The weights do not matter, so none are loaded.
+    """Make the report of a selection file or delta, without loading any weights.
 
     Args:
-        cfg: Config of the run; only its architecture is used.
+        cfg: Config of the run; only its architecture matters.
         path: A selection or a delta.
         target: Path of the backbone within the model.
         other: Selection or delta of another task.
@@ -180,16 +175,15 @@ def read_selection(path: str | os.PathLike[str]) -> Selection:
 class SelectionReportHook(Hook):
     """Write ``<work_dir>/selection_report`` when training starts, and pass it to the visualizer.
 
-    The pictures and numbers thus appear wherever the run logs to, such as files or TensorBoard. A resumed run keeps the
-    report of its start. Without chosen connections, as under full tuning, there is nothing to report.
+    The pictures and numbers appear in all logs of the run, such as files or TensorBoard. A resumed run keeps its first
+    report. Without chosen connections, as under full tuning, no report is written.
 
     Args:
-        other: A selection or delta of another task on the same base, to see what both share.
+        other: A selection or delta of another task on the same base, to report the overlap.
         names: Names of this task and of the other.
     """
 
-    # After the hook that selects.
-    priority = 'LOW'
+    priority = 'LOW'  # after the hook that selects
     needs_whole_model = 'draw the report from selection.safetensors by tools/selection_report.py'
 
     def __init__(self, other: str | None = None, names: Sequence[str] = ('this task', 'the other task')) -> None:

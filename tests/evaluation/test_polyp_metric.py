@@ -108,7 +108,7 @@ def test_empty_masks():
     [
         ([[0, 128, 1]], [[0, 0, 1]], r'images/a\.jpg with mask masks/a\.jpg: the truth holds 128'),
         ([[0, 1, 1]], [[0, 3, 1]], r'images/a\.jpg with mask masks/a\.jpg: the prediction holds 3'),
-        ([[0, 1, 1]], [[0, 1], [0, 1]], r'prediction is 2x2 and the truth 1x3 pixels.*LoadAnnotations.*after Resize'),
+        ([[0, 1, 1]], [[0, 1], [0, 1]], r'prediction has 2x2 and the truth 1x3 pixels.*LoadAnnotations.*after Resize'),
     ],
 )
 def test_what_cannot_be_scored_is_named(truth, labels, message):

@@ -16,7 +16,7 @@ from tiny import tiny_config, train
 from mmgps.delta import BaseFingerprint, extract, save_delta
 from mmgps.engine import build_plain
 from mmgps.report import SelectionReport, in_all, overlaps, report_of_file, selection_facts
-from mmgps.report.charts import COLOURS, LABELS, _cells, _rows
+from mmgps.report.charts import STYLES, _cells, _rows
 from mmgps.selection import (
     PROBABILITIES,
     Connections,
@@ -157,7 +157,8 @@ def test_the_pictures_show_the_facts() -> None:
         expected = {at: 100 * getattr(layer, value) for at, layer in enumerate(report.facts.layers, 1)}
         assert drawn == pytest.approx(expected)
         for line in axes.lines:
-            assert {LABELS[report.facts.layers[int(x) - 1].part] for x in line.get_xdata()} == {line.get_label()}
+            parts = {report.facts.layers[int(x) - 1].part for x in line.get_xdata()}
+            assert {STYLES[part]['label'] for part in parts} == {line.get_label()}
         assert axes.get_ylim()[1] > max(expected.values())
     assert [set(line.get_ydata()) for line in gradients.lines] == [{2.0}, {3.0}]
     panels = [axes for axes in report.figures['map'].axes if axes.images]
@@ -172,8 +173,9 @@ def test_the_pictures_show_the_facts() -> None:
 
 def test_parts_have_colours_and_labels_of_their_own() -> None:
     kinds = {*LayerPart, 'other'} - {LayerPart.NORM, LayerPart.BLOCK}
-    assert COLOURS.keys() == LABELS.keys() == kinds
-    assert len({*COLOURS.values()}) == len({*LABELS.values()}) == len(kinds)
+    assert STYLES.keys() == kinds
+    for key in ('color', 'label'):
+        assert len({style[key] for style in STYLES.values()}) == len(kinds)
 
 
 def test_the_page_shows_the_facts(tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_the_page_shows_the_facts(tmp_path: Path) -> None:
     cells = [re.findall('<td>(.*?)</td>', row) for row in re.findall('<tr>(.*?)</tr>', page)]
     numbers = ['0.weight', '4', '20', '4', '5.000%', '2 (10%)', '100%', '3.5 / 2', 'columns', '10%', '0.00']
     assert cells[1] == numbers
-    assert cells[2][7] == 'not known'
+    assert cells[2][7] == 'unknown'
     assert 'Trained: connection 5, bias 4.' in page
 
 

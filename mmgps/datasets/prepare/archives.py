@@ -7,10 +7,11 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from mmgps.utils.download import Progress
 
@@ -34,19 +35,19 @@ def check_expansion(at: Path, size: int, unpacked: int) -> None:
         )
 
 
-class Files(Protocol):
+@dataclass(frozen=True)
+class Files:
     """Files under one root.
 
-    Attributes:
+    Args:
         at: The zip or the folder.
         names: Paths of all files relative to the root, with ``/``, without files that operating systems add.
+        read: Function that reads the file called ``name``.
     """
 
     at: Path
     names: list[str]
-
-    def read(self, name: str) -> bytes:
-        """Read the file called ``name``."""
+    read: Callable[[str], bytes]
 
 
 @contextmanager
@@ -60,10 +61,15 @@ def open_files(at: str | Path) -> Iterator[Files]:
     """
     at = Path(at)
     if at.is_dir():
-        yield FolderFiles(at)
+        found: Iterable[str] = (path.relative_to(at).as_posix() for path in at.rglob('*') if path.is_file())
+        yield Files(at, _sorted(found), lambda name: (at / name).read_bytes())
     elif at.is_file():
         with _open_zip(at) as archive:
-            yield ZipFiles(at, archive)
+            check_expansion(at, at.stat().st_size, sum(info.file_size for info in archive.infolist()))
+            found = [info.filename for info in archive.infolist() if not info.is_dir()]
+            for name in found:
+                _check_inside(at, name, forbidden='\\:')
+            yield Files(at, _sorted(found), partial(_read_member, at, archive))
     else:
         raise SourceUnavailableError(f'{at} does not exist: expected a zip file or a folder')
 
@@ -72,54 +78,31 @@ def _open_zip(at: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(at)
     except zipfile.BadZipFile as error:
-        raise CorruptArchiveError(f'{at} ({at.stat().st_size} bytes) cannot be read: {error}; {_remedy(at)}') from error
+        with open(at, 'rb') as file:
+            cut_off = file.read(2) == b'PK'
+        remedy = (
+            'it begins like a zip and is cut off: fetch it again'
+            if cut_off
+            else 'expected a zip; unpack other archives yourself and give the folder'
+        )
+        raise CorruptArchiveError(f'{at} ({at.stat().st_size} bytes) cannot be read: {error}; {remedy}') from error
 
 
-def _remedy(at: Path) -> str:
-    with open(at, 'rb') as file:
-        cut_off = file.read(2) == b'PK'
-    if cut_off:
-        return 'it begins like a zip and is cut off: fetch it again'
-    return 'expected a zip; unpack other archives yourself and give the folder'
+def _read_member(at: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        raise CorruptArchiveError(f'{name} in {at} cannot be read: {error}; fetch the archive again') from error
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if not is_junk(name))
 
 
 def is_junk(name: str) -> bool:
     """Return True if ``name`` is a file that operating systems add."""
     parts = PurePosixPath(name).parts
     return bool(JUNK.intersection(parts)) or parts[-1].startswith('._')
-
-
-class FolderFiles:
-    """The files under a folder."""
-
-    def __init__(self, at: Path) -> None:
-        self.at = at
-        found = (path.relative_to(at).as_posix() for path in at.rglob('*') if path.is_file())
-        self.names = sorted(name for name in found if not is_junk(name))
-
-    def read(self, name: str) -> bytes:
-        return (self.at / name).read_bytes()
-
-
-class ZipFiles:
-    """The files in a zip; a name that leads outside is an error."""
-
-    def __init__(self, at: Path, archive: zipfile.ZipFile) -> None:
-        self.at = at
-        self.archive = archive
-        check_expansion(at, at.stat().st_size, sum(info.file_size for info in archive.infolist()))
-        found = [info.filename for info in archive.infolist() if not info.is_dir()]
-        for name in found:
-            _check_inside(at, name, forbidden='\\:')
-        self.names = sorted(name for name in found if not is_junk(name))
-
-    def read(self, name: str) -> bytes:
-        try:
-            return self.archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-            raise CorruptArchiveError(
-                f'{name} in {self.at} cannot be read: {error}; fetch the archive again'
-            ) from error
 
 
 def unpack(

@@ -10,11 +10,11 @@ from .image_encoder import LayerNorm2d, MLPBlock
 
 
 class Attention(nn.Module):
-    """Attention between two sets of tokens, at a part of their width.
+    """Attention between two sets of tokens at reduced width.
 
     Args:
         dims: Width of the tokens.
-        num_heads: Heads.
+        num_heads: Number of heads.
         divisor: Divisor of the width for queries, keys and values.
     """
 
@@ -28,7 +28,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(inner, dims)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """``q`` of ``[B, N, dims]`` attends to ``k`` and ``v`` of ``[B, M, dims]``."""
+        """Attend from ``q`` ``[B, N, dims]`` to ``k`` and ``v`` ``[B, M, dims]``."""
         heads = (self._split(self.q_proj(q)), self._split(self.k_proj(k)), self._split(self.v_proj(v)))
         return self.out_proj(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
 
@@ -37,13 +37,13 @@ class Attention(nn.Module):
 
 
 class TwoWayBlock(nn.Module):
-    """Tokens attend to themselves, then to the image, pass an MLP, and the image attends to them.
+    """Tokens attend to themselves and to the image, pass through an MLP, and then the image attends to them.
 
     Args:
         dims: Width of the tokens and of the image.
         num_heads: Heads of each attention.
         hidden: Width of the MLP.
-        first: True for the first block, where the tokens are their own positions and have no residual.
+        first: True for the first block, in which the tokens are their own positions and have no residual.
     """
 
     def __init__(self, dims: int, num_heads: int, hidden: int, first: bool) -> None:
@@ -59,7 +59,7 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_image_to_token = Attention(dims, num_heads, 2)
 
     def forward(self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
-        """``tokens`` of ``[B, N, dims]`` and ``image`` of ``[B, H * W, dims]``, with their positions, to the same."""
+        """Map ``tokens`` ``[B, N, dims]`` and ``image`` ``[B, H * W, dims]`` to the same shapes."""
         if self.first:
             tokens = self.norm1(self.self_attn(tokens, tokens, tokens))
         else:
@@ -73,11 +73,11 @@ class TwoWayBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """A few blocks, and a last look of the tokens at the image.
+    """A few blocks and a last attention from the tokens to the image.
 
     Args:
         dims: Width of the tokens and of the image.
-        depth: Blocks.
+        depth: Number of blocks.
         num_heads: Heads of each attention.
         hidden: Width of the MLPs.
     """
@@ -94,7 +94,7 @@ class TwoWayTransformer(nn.Module):
         Args:
             image: ``[B, dims, H, W]``.
             image_pe: ``[1, dims, H, W]``.
-            tokens: ``[B, N, dims]``, which are their own positions.
+            tokens: ``[B, N, dims]``, also used as their positions.
 
         Returns:
             Tokens ``[B, N, dims]`` and image ``[B, H * W, dims]``.
@@ -126,7 +126,7 @@ class MLP(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Predict masks and their quality from the image's feature and the embedded prompts.
+    """Predict masks and their quality from image features and embedded prompts.
 
     Args:
         dims: Channels of the feature.
@@ -155,9 +155,9 @@ class MaskDecoder(nn.Module):
         Args:
             image: ``[B, dims, H, W]``.
             image_pe: ``[1, dims, H, W]``, the positions of the image.
-            sparse: ``[B, N, dims]``, embedded points and boxes; N is 0 without any.
+            sparse: ``[B, N, dims]``, embedded points and boxes; N may be 0.
             dense: ``[1 or B, dims, 1 or H, 1 or W]``, the embedded mask or the embedding of no mask.
-            masks: Masks to make of the four; the first is for one object, the others are for ambiguous prompts.
+            masks: Masks to predict of the four; the first is for one object, the others are for ambiguous prompts.
 
         Returns:
             Logits ``[B, masks, 4 * H, 4 * W]`` and estimated IoU ``[B, masks]``.

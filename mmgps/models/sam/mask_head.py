@@ -23,7 +23,7 @@ class Positions(nn.Module):
     """Fourier features of places in the unit square (Tancik et al., NeurIPS 2020), with fixed random frequencies.
 
     Args:
-        dims: Features, half of them sines.
+        dims: Number of features, half of them sines.
     """
 
     positional_encoding_gaussian_matrix: Tensor
@@ -33,7 +33,7 @@ class Positions(nn.Module):
         self.register_buffer('positional_encoding_gaussian_matrix', torch.randn(2, dims // 2))
 
     def forward(self, grid: tuple[int, int]) -> Tensor:
-        """The centres of the cells of a ``grid`` of rows and columns: ``[1, dims, *grid]``."""
+        """Return the features of the cell centres of a ``grid`` of rows and columns: ``[1, dims, *grid]``."""
         frequencies = self.positional_encoding_gaussian_matrix
         y, x = ((torch.arange(n, device=frequencies.device, dtype=frequencies.dtype) + 0.5) / n for n in grid)
         places = torch.stack([x.expand(grid), y[:, None].expand(grid)], -1)
@@ -44,8 +44,8 @@ class Positions(nn.Module):
 class PromptEncoder(nn.Module):
     """The parameters of SAM's prompt encoder, frozen, under the names of the published files.
 
-    All are kept, those for points, boxes and masks too: a checkpoint then holds the whole of SAM, and can be taken back
-    to a program that prompts. Nothing here is trained, as in the paper.
+    It keeps those for points, boxes and masks too, so a checkpoint holds the whole SAM and also serves programs that
+    prompt. Nothing here is trained, as in the paper.
 
     Args:
         dims: Channels of the image's feature.
@@ -89,10 +89,10 @@ FIXED = dict(num_classes=2, out_channels=2, dropout_ratio=0, init_cfg=None)
 class SAMMaskHead(BaseDecodeHead):
     """SAM's mask decoder without prompts, for one kind of object.
 
-    SAM gives one logit ``m``; this head gives ``(0, m)`` for background and object. The softmax of the two is the
+    SAM predicts one logit ``m``; this head returns ``(0, m)`` for background and object. The softmax of the two is the
     sigmoid of ``m``, their arg max is ``m > 0``, and their cross-entropy is the binary one, so the losses, metrics,
     sliding windows and test-time augmentation of mmseg work as for any head. With one channel they would not:
-    ``SegTTAModel`` takes the sigmoid of what is a probability already, and calls every pixel foreground.
+    mmseg's ``SegTTAModel`` takes the sigmoid of a probability and calls every pixel foreground.
 
     Args:
         in_channels: Channels of the feature.
@@ -119,8 +119,8 @@ class SAMMaskHead(BaseDecodeHead):
             if options.get(key, value) != value:
                 raise ValueError(
                     f'{type(self).__name__} has {key}={value!r}, got {key}={options[key]!r}; leave it out. The head '
-                    'tells one kind of object from background, and starts from the weights of the whole SAM (init_cfg '
-                    'of the segmentor); for more classes or other weights take another decode head'
+                    'separates one kind of object from background, and starts from the weights of the whole SAM '
+                    '(init_cfg of the segmentor); for more classes or other weights use another decode head'
                 )
         super().__init__(in_channels, in_index=in_index, loss_decode=loss_decode, **{**options, **fixed})
         del self.conv_seg

@@ -9,13 +9,13 @@ HOST = 'https://dl.fbaipublicfiles.com/segment_anything/'
 
 @dataclass(frozen=True)
 class SAMSize:
-    """Size of an image encoder; the rest of SAM is the same for all.
+    """Size of an image encoder; the rest of SAM is the same for all sizes.
 
     Args:
         embed_dims: Width of the tokens.
-        depth: Blocks.
+        depth: Number of blocks.
         num_heads: Heads of each attention.
-        global_blocks: Blocks that attend over the whole image, counted from 0; the others attend within windows.
+        global_blocks: Indices from 0 of the blocks that attend over the whole image; the others attend within windows.
     """
 
     embed_dims: int
@@ -30,8 +30,7 @@ class PublishedFile:
 
     Args:
         name: File name; its last part is the beginning of the file's MD5.
-        sha256: SHA-256 of the file. The authors publish none; several public downloaders that do not share code give
-            the same one.
+        sha256: SHA-256 of the file. The authors publish none; several independent public downloaders agree on it.
     """
 
     name: str
@@ -55,7 +54,7 @@ FILES = {
 
 
 def size_of(arch: str | dict) -> SAMSize:
-    """Look up the size called ``arch``, or make it from a dict with the fields of :class:`SAMSize`.
+    """Return the size called ``arch``, or make it from a dict with the fields of :class:`SAMSize`.
 
     Raises:
         ValueError: If the name is unknown.
@@ -64,7 +63,7 @@ def size_of(arch: str | dict) -> SAMSize:
         return SAMSize(**arch)
     if arch not in SIZES:
         raise ValueError(
-            f'no size of SAM is called {arch!r}; there are {", ".join(SIZES)}, or give a dict of embed_dims, depth, '
+            f'no size of SAM is called {arch!r}; there are {", ".join(SIZES)}, or give a dict with embed_dims, depth, '
             'num_heads and global_blocks'
         )
     return SIZES[arch]

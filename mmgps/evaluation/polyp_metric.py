@@ -36,7 +36,7 @@ class PolypMetric(BaseMetric):
         ]
 
     It reports ``Dice`` and ``IoU``, and with ``structure`` also ``Sm``, ``wFm``, ``meanEm``, ``maxEm`` and ``MAE``, see
-    :func:`~mmgps.evaluation.structure.structure_scores`. All are percentages with four decimals, including ``MAE``:
+    :func:`~mmgps.evaluation.image_score.structure_scores`. All are percentages with four decimals, including ``MAE``:
     papers print 2.6 as 0.026. ``CheckpointHook(save_best='Dice')`` needs ``rule='greater'``.
 
     Pixels of ``ignore_index`` do not count. Without foreground in the truth, Dice and IoU are 100 for an empty

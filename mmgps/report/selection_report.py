@@ -47,7 +47,7 @@ HEADINGS = {'layers': 'Along the layers', 'map': 'Chosen inputs', 'overlap': 'Ov
 
 
 def html_page(facts: SelectionFacts, pictures: Mapping[str, bytes]) -> str:
-    """Fill in ``page.html.j2``; ``pictures`` are PNG files by their headings."""
+    """Fill in ``page.html.j2``; ``pictures`` are PNG files by the names of :data:`HEADINGS`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     engine = Environment(
@@ -57,7 +57,7 @@ def html_page(facts: SelectionFacts, pictures: Mapping[str, bytes]) -> str:
         facts=facts,
         roles=', '.join(f'{role.replace("_", " ")} {count:,}' for role, count in facts.roles.items()),
         saved=f'{sum(layer.bytes_saved for layer in facts.layers) / MIB:,.1f}',
-        pictures={heading: base64.b64encode(content).decode() for heading, content in pictures.items()},
+        pictures={HEADINGS[name]: base64.b64encode(content).decode() for name, content in pictures.items()},
         columns=COLUMNS,
     )
 
@@ -123,8 +123,8 @@ class SelectionReport:
         for name, content in pictures.items():
             write_atomically(target / f'{name}.png', content)
         write_atomically(target / 'selection.json', json.dumps(self.as_json(), indent=1).encode())
-        page = html_page(self.facts, {HEADINGS[name]: content for name, content in pictures.items()})
-        write_atomically(target / 'index.html', page.encode('utf-8', 'backslashreplace'))
+        page = html_page(self.facts, pictures).encode('utf-8', 'backslashreplace')
+        write_atomically(target / 'index.html', page)
         return target / 'index.html'
 
 

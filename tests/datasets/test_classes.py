@@ -1,4 +1,4 @@
-"""Each set of images with a class, read from a miniature in its true layout."""
+"""Each classification set, read from a miniature in its published layout."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The dataset, on miniatures and on the real copy, and the base configs."""
+"""The polyp data set, on miniatures and on the real copy, and the base configs."""
 
 import shutil
 from pathlib import Path
@@ -24,7 +24,7 @@ TRAIN = dict(img_path='images/train', seg_map_path='annotations/train')
 
 @pytest.fixture
 def prepared(tmp_path):
-    """A miniature as the tool writes it."""
+    """A miniature, as written by the tool."""
     raw = write_folder(tmp_path / 'raw', kvasir(IDS))
     convert(get_source('kvasir-seg'), raw, tmp_path / 'set', allow_partial=True)
     return tmp_path / 'set'
@@ -132,7 +132,7 @@ def piped(root):
 
 @pytest.mark.parametrize('values', [[0, 255], [0, 3, 250], [2]])
 def test_a_raw_mask_among_others_is_refused_when_it_is_asked_for(prepared, values):
-    """mmseg would pass over its polyp and say nothing."""
+    """mmseg would silently ignore its polyp."""
     mask = np.resize(np.array(values, np.uint8), (48, 60))
     cv2.imwrite(str(prepared / 'annotations/train/b.png'), mask)
     dataset = piped(prepared)
@@ -157,7 +157,7 @@ def test_prepared_masks_are_taken(prepared, values):
 
 
 def loaded(config, part, root):
-    """The dataset of a config's dataloader, built as mmengine's runner does, on the folder ``root``."""
+    """Build the data set of a config's dataloader like mmengine's runner, on the folder ``root``."""
     init_default_scope('mmseg')
     cfg = Config.fromfile(CONFIGS / config)[f'{part}_dataloader'].dataset
     cfg.data_root = str(root)

@@ -38,7 +38,7 @@ def chain() -> nn.Module:
 
 
 def selection_of(net: nn.Module, **positions: list[int]) -> Selection:
-    """By the number of the layer: ``_0=[...]``."""
+    """Make a selection with positions by the number of the layer: ``_0=[...]``."""
     layers = {f'{name[1:]}.weight': net[int(name[1:])] for name in positions}
     connections = {
         name: Connections(torch.tensor(places), *layer.weight.shape)
@@ -128,7 +128,7 @@ def test_a_report_is_written_for_every_kind_of_network(kind: str, tmp_path: Path
 
 
 def test_overlaps_follow_the_network_and_names_are_escaped(tmp_path: Path) -> None:
-    """A selection that was read from a file lists its layers in another order."""
+    """A selection read from a file lists its layers in another order."""
     net = nn.ModuleDict({name: nn.Linear(4, 3) for name in ('b', 'a<i>')})
     made = GPS(1, score=RandomScore(0)).select(net)
     turned = replace(made, connections=dict(reversed(made.connections.items())))
@@ -241,7 +241,7 @@ def test_a_run_writes_its_report_and_logs_it(tmp_path: Path, monkeypatch: pytest
     facts = json.loads((tmp_path / 'selection_report/selection.json').read_text())
     assert {layer['route'] for layer in facts['layers']} <= {'columns', 'gather', 'dense'}
     assert all(len(layer['gradients']['of_all']) == len(PROBABILITIES) for layer in facts['layers'])
-    # compact training runs by now and has replaced the forward of the attention, whose layers are known all the same
+    # Compact training has replaced the forward of the attention by now, but its layers are still known.
     assert {layer['part'] for layer in facts['layers']} == {'conv', 'qkv', 'proj', 'fc1', 'fc2'}
     assert images.keys() == {'selection_layers', 'selection_map'}
     assert all(image.ndim == 3 and image.shape[2] == 3 for image in images.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import lzma
-import shutil
 import tarfile
 import zipfile
 import zlib
@@ -136,12 +135,6 @@ def unpack(
         if progress:
             progress(done, None)
     return done
-
-
-def copy(at: Path, into: Path) -> None:
-    """Copy one file into a folder, which is created if missing."""
-    into.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(at, into / at.name)
 
 
 def _members(at: Path) -> Iterator[tuple[str, bytes]]:

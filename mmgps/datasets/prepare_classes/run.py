@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from mmgps.utils.download import ChecksumError, DownloadError, download
 from mmgps.utils.progress import ProgressLine
 from mmgps.utils.requirements import require
 
-from ..prepare.archives import copy, unpack
+from ..prepare.archives import unpack
 from ..prepare.errors import CountError, LayoutError, SourceUnavailableError, listing
 from ..prepare.target import building, check_replaceable
 from .sets import ClassSet, SourceFile, Split
@@ -71,7 +72,8 @@ def prepare_set(
 def _unpack_parts(wanted: ClassSet, files: list[Path], made: Path, progress: ProgressLine) -> None:
     for part, file in zip(wanted.parts, files, strict=True):
         if part.plain:
-            copy(file, made / part.into)
+            (made / part.into).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, made / part.into / file.name)
         else:
             unpack(file, made / part.into, part.root, None if part.into else wanted.holds, progress)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -11,7 +13,46 @@ from torch.utils.checkpoint import checkpoint
 from mmgps.registry import MODELS
 
 from .attention import RelativeAttention
-from .sizes import size_of
+
+
+@dataclass(frozen=True)
+class SAMSize:
+    """Size of an image encoder; the rest of SAM is the same for all sizes.
+
+    Args:
+        embed_dims: Width of the tokens.
+        depth: Number of blocks.
+        num_heads: Heads of each attention.
+        global_blocks: Indices from 0 of the blocks that attend over the whole image; the others attend within windows.
+    """
+
+    embed_dims: int
+    depth: int
+    num_heads: int
+    global_blocks: tuple[int, ...]
+
+
+SIZES = {
+    'vit_b': SAMSize(768, 12, 12, (2, 5, 8, 11)),
+    'vit_l': SAMSize(1024, 24, 16, (5, 11, 17, 23)),
+    'vit_h': SAMSize(1280, 32, 16, (7, 15, 23, 31)),
+}
+
+
+def size_of(arch: str | dict) -> SAMSize:
+    """Return the size called ``arch``, or make it from a dict with the fields of :class:`SAMSize`.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if isinstance(arch, dict):
+        return SAMSize(**arch)
+    if arch not in SIZES:
+        raise ValueError(
+            f'no size of SAM is called {arch!r}; there are {", ".join(SIZES)}, or give a dict with embed_dims, depth, '
+            'num_heads and global_blocks'
+        )
+    return SIZES[arch]
 
 
 def to_windows(x: Tensor, side: int) -> Tensor:

@@ -21,8 +21,27 @@ from mmgps.utils.download import Checksum, ChecksumError, DownloadError, downloa
 from mmgps.utils.names import nearest
 from mmgps.utils.progress import ProgressLine
 
-from .sizes import FILES
+HOST = 'https://dl.fbaipublicfiles.com/segment_anything/'
 
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file of weights by the authors of SAM, under Apache-2.0.
+
+    Args:
+        name: File name; its last part is the beginning of the file's MD5.
+        sha256: SHA-256 of the file. The authors publish none; several independent public downloaders agree on it.
+    """
+
+    name: str
+    sha256: str
+
+
+FILES = {
+    'vit_b': PublishedFile('sam_vit_b_01ec64.pth', 'ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912'),
+    'vit_l': PublishedFile('sam_vit_l_0b3195.pth', '3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622'),
+    'vit_h': PublishedFile('sam_vit_h_4b8939.pth', 'a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e'),
+}
 PUBLISHED = {file.name: file for file in FILES.values()}
 INITIALIZER = 'mmgps.SAMPretrained'
 PARTS = {
@@ -63,7 +82,7 @@ def locate(checkpoint: str | Path, sha256: str | None = None) -> WeightsFile:
     target = Path(torch.hub.get_dir(), 'checkpoints', given.rpartition('/')[2]) if is_address else Path(given)
     published = PUBLISHED.get(target.name)
     digest = sha256 or (published.sha256 if published else None)
-    url = given if is_address else published.url if published else None
+    url = given if is_address else HOST + target.name if published else None
     return WeightsFile(target, url, Checksum('sha256', digest) if digest else None)
 
 

@@ -1,4 +1,4 @@
-"""Conversion of the published layouts, and what each fault in them is called."""
+"""Conversion of the published layouts, and the error for each fault in them."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ def files(folder):
 
 
 def mini(source, count):
-    """The same source, published with another number of images."""
+    """Return the same source with another published number of images."""
     layouts = tuple(dataclasses.replace(layout, count=count) for layout in source.layouts)
     return dataclasses.replace(source, layouts=layouts)
 
@@ -36,7 +36,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def refused(tmp_path, out):
-    """Convert what must fail; check that nothing is left."""
+    """Run a conversion that must fail, and check that nothing is left."""
 
     def run(error, match, members, source=KVASIR, packed=True, **options):
         at = write_zip(tmp_path / 'set.zip', members) if packed else write_folder(tmp_path / 'raw', members)

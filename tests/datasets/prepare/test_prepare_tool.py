@@ -1,4 +1,4 @@
-"""The command line, and downloading in front of the conversion."""
+"""The command line, and the download before the conversion."""
 
 import dataclasses
 import hashlib
@@ -37,7 +37,7 @@ def tool(monkeypatch):
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """Kvasir-SEG, in miniature, on a server of our own."""
+    """Kvasir-SEG in miniature on a local server."""
     data = write_zip(tmp_path / 'made.zip', kvasir(IDS)).read_bytes()
     with FileServer(data) as server:
         checksum = Checksum('sha256', hashlib.sha256(data).hexdigest())

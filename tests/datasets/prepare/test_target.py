@@ -1,4 +1,4 @@
-"""What --force replaces: a set that mmgps made, as it made it."""
+"""``--force`` replaces only sets that mmgps made and nobody changed."""
 
 import shutil
 
@@ -18,7 +18,7 @@ def out(tmp_path):
 
 @pytest.mark.parametrize('name', ['thesis.tex', 'images/train/a.jpg', 'val.txt', 'images/'])
 def test_what_mmgps_did_not_make_is_never_replaced(tmp_path, out, name):
-    """Also under the names that a prepared set has."""
+    """This holds for the names of a prepared set too."""
     at = write_zip(tmp_path / 'a.zip', kvasir(IDS))
     (out / name).parent.mkdir(parents=True)
     (out / name).mkdir(parents=True) if name.endswith('/') else (out / name).write_text('years of work')
@@ -47,7 +47,7 @@ def _add(out):
 
 
 def _correct(out):
-    """A mask that the user has corrected: as many bytes, and other ones."""
+    """A mask that the user has corrected: the same size, other bytes."""
     path = out / f'annotations/train/{IDS[0]}.png'
     path.write_bytes(bytes(255 - byte for byte in path.read_bytes()))
     return f'annotations/train/{IDS[0]}.png'

@@ -1,4 +1,4 @@
-"""Published files become sets, whole and counted, or nothing."""
+"""Published files become complete, counted sets, or nothing at all."""
 
 import dataclasses
 import hashlib
@@ -51,7 +51,7 @@ def left_behind(out: Path) -> list[Path]:
 
 @pytest.mark.parametrize('name', FILES)
 def test_each_set_from_its_published_files(name: str, tmp_path: Path, out: Path) -> None:
-    """It is read back by the class that trains on it: mmpretrain's, or ours where it has none."""
+    """The class that trains on the set reads it back: mmpretrain's, or ours if mmpretrain has none."""
     pytest.importorskip('scipy')
     if name != 'nabirds':
         pytest.importorskip('mmpretrain')
@@ -202,7 +202,7 @@ def test_vtab_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_flowers17_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    """Lists of a fixed rule: 40, 20 and 20 of each class, and five of the 40; none in two of the three."""
+    """The lists follow a fixed rule: 40, 20 and 20 images of each class without overlap, and five of the 40."""
     pytest.importorskip('mmpretrain')
     paths = [f'{name}/image_{at:04}.jpg' for name in FLOWER_NAMES for at in range(80)]
     one = picture(0)
@@ -222,7 +222,7 @@ def test_flowers17_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 
 
 def sparse_tar(path: Path, size: int) -> Path:
-    """A GNU tar of a few KiB with a file that is all hole."""
+    """Write a GNU tar of a few KiB with a file that is one large hole."""
     with tarfile.open(path, 'w', format=tarfile.GNU_FORMAT) as archive:
         info = tarfile.TarInfo('CUB_200_2011/images/hole.jpg')
         info.type, info.size = tarfile.GNUTYPE_SPARSE, 512

@@ -1,4 +1,4 @@
-"""Features and mask logits of the authors' own SAM, with the same weights."""
+"""Features and mask logits equal those of the authors' SAM with the same weights."""
 
 import pytest
 import torch
@@ -97,7 +97,7 @@ def test_recomputing_changes_nothing_but_what_is_kept() -> None:
 
 
 def test_the_scores_are_never_held() -> None:
-    """One tensor of them would be larger than all that is kept."""
+    """One tensor of scores would be larger than everything that is kept."""
     attention = RelativeAttention(32, 2, 64)
     x = torch.randn(1, 64, 64, 32, requires_grad=True)
     scores = 2 * 4096 * 4096 * 4

@@ -1,4 +1,4 @@
-"""The published files, in miniature: loaded whole, or refused with what is wrong."""
+"""The published files, in miniature, are loaded completely or refused with the reason."""
 
 import hashlib
 import random
@@ -32,7 +32,7 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def published(model) -> dict[str, torch.Tensor]:
-    """The state of ``model`` under the names of the published files."""
+    """Return the state of ``model`` under the names of the published files."""
     found = {}
     for name, value in model.state_dict().items():
         theirs, ours = next(pair for pair in PARTS.items() if name.startswith(pair[1]))
@@ -66,7 +66,7 @@ def test_init_cfg_loads_a_file(state, file: Path) -> None:
 
 @pytest.mark.parametrize('method', ['lora', 'adapter', 'ssf'])
 def test_a_file_loads_beside_what_a_method_injected(method: str, state, tmp_path: Path) -> None:
-    """Under ``--tune`` of the flagship's config; what was injected keeps its numbers."""
+    """As under ``--tune`` of the flagship config; injected parameters keep their values."""
     torch.save(state, tmp_path / 'own.pth')
     cfg = Config.fromfile(ROOT / 'configs/gps_polyp.py')
     cfg.model.init_cfg.checkpoint = str(tmp_path / 'own.pth')

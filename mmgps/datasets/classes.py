@@ -152,7 +152,7 @@ def _read_mat(path: Path) -> dict[str, Any]:
 
 
 def _flat(values: Any) -> Iterator[Any]:
-    """Iterate over the items of nested lists, as which mat4py reads MATLAB's cell arrays."""
+    """Iterate over the items of nested lists; mat4py reads MATLAB's cell arrays as such lists."""
     if isinstance(values, list | tuple):
         for value in values:
             yield from _flat(value)

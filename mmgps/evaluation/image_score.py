@@ -59,7 +59,7 @@ def structure_scores(probability: NDArray[np.float64], target: Mask, valid: Mask
         target: Boolean ``(H, W)``, false where ``valid`` is.
         valid: Boolean ``(H, W)``.
     """
-    # It imports scikit-learn, which takes a second that only runs with these measures should pay.
+    # It imports scikit-learn, which takes a second; only runs with these measures should pay for it.
     from py_sod_metrics import MAE, Emeasure, Smeasure, WeightedFmeasure
 
     shown = np.where(valid, probability, 0.0)

@@ -20,9 +20,9 @@ from polyp_files import write_folder, write_zip
 
 from mmgps.datasets.prepare import errors as e
 from mmgps.datasets.prepare.archives import unpack
+from mmgps.datasets.prepare.class_sets import FGVC, FLOWER_NAMES, SourceFile, vtab_set
+from mmgps.datasets.prepare.classification import prepare_set
 from mmgps.datasets.prepare.target import MARKER
-from mmgps.datasets.prepare_classes import FGVC, SourceFile, prepare_set, vtab_set
-from mmgps.datasets.prepare_classes.sets import FLOWER_NAMES
 from mmgps.utils.download import Checksum
 
 ROOT = Path(__file__).resolve().parents[3]

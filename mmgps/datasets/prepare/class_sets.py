@@ -14,10 +14,10 @@ from mmgps.utils.download import Checksum
 from mmgps.vtab_tasks import TASKS, get_task
 
 from ..classes import VTAB
-from ..prepare.errors import LayoutError
+from .errors import LayoutError
 
 HELD_OUT = 20
-"""Flowers of each class for testing, and as many for validation, as in each of the three published splits."""
+"""Test images of each class of flowers, and as many validation images, as in the three published splits."""
 FEW = 5
 FLOWER_LISTS = ('train.txt', 'val.txt', 'test.txt', f'train{FEW}.txt')
 FLOWER_NAMES = (
@@ -67,7 +67,7 @@ class Split:
 
 
 def _splits(dataset: str, **images: int) -> tuple[Split, ...]:
-    """Splits that the class ``dataset`` reads by their names, with their numbers of images."""
+    """Make the splits that the class ``dataset`` reads by name, with their numbers of images."""
     return tuple(Split(name, number, dict(type=dataset, split=name)) for name, number in images.items())
 
 

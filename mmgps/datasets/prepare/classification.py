@@ -13,10 +13,10 @@ from mmgps.utils.download import ChecksumError, DownloadError, download
 from mmgps.utils.progress import ProgressLine
 from mmgps.utils.requirements import require
 
-from ..prepare.archives import unpack
-from ..prepare.errors import CountError, LayoutError, SourceUnavailableError, listing
-from ..prepare.target import building, check_replaceable
-from .sets import ClassSet, SourceFile, Split
+from .archives import unpack
+from .class_sets import ClassSet, SourceFile, Split
+from .errors import CountError, LayoutError, SourceUnavailableError, listing
+from .target import building, check_replaceable
 
 
 def prepare_set(

@@ -10,7 +10,6 @@ import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmengine.structures import BaseDataElement
 from torch.utils.data import DataLoader
 
 from mmgps.registry import HOOKS
@@ -55,44 +54,25 @@ class OverlayHook(Hook):
         self._seen = self._drawn = 0
         self._classes: list[tuple[str, Colour]] = []
 
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Forget the previous validation."""
-        self._start('val', runner.val_dataloader)
-
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Forget the previous test."""
-        self._start('test', runner.test_dataloader)
-
-    def _after_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-        mode: str = 'train',
-    ) -> None:
-        """Draw the chosen images of the batch; mmengine calls this after the iterations of all loops."""
-        if mode != 'train':
-            self._draw(runner, mode, data_batch, outputs or ())
-
-    def after_run(self, runner: Runner) -> None:
-        """Write the contact sheet and log its path."""
-        for phase, views in self._views.items():
-            if views:
-                with skipped_if_unwritable(runner.logger.warning):
-                    sheet = write_sheet(self._folder(runner, phase), views, self.columns)
-                    runner.logger.info(f'overlays of {self._drawn} {phase} images: {sheet}')
-        self._views.clear()
-
-    def _start(self, phase: str, loader: DataLoader) -> None:
+    def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Forget the previous validation or test; mmengine calls this before the epochs of all loops."""
+        if mode == 'train':
+            return
+        loader: DataLoader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
         size = len(loader.sampler)  # type: ignore[arg-type]  # every sampler of mmengine has a length
         self._classes = named_classes(getattr(loader.dataset, 'metainfo', None) or {})
-        self._views[phase] = []
+        self._views[mode] = []
         self._wanted = evenly_spaced(size, size if self.num_images is None else self.num_images)
         self._on_sheet = evenly_spaced(len(self._wanted), MAX_ON_SHEET)
         self._seen = self._drawn = 0
 
-    def _draw(self, runner: Runner, phase: str, data_batch: Any, outputs: Sequence[BaseDataElement]) -> None:
+    def _after_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = 'train'
+    ) -> None:
+        """Draw the chosen images of the batch; mmengine calls this after the iterations of all loops."""
+        if mode == 'train':
+            return
+        outputs = outputs or ()
         first, self._seen = self._seen, self._seen + len(outputs)
         if not is_main_process():
             return
@@ -104,10 +84,19 @@ class OverlayHook(Hook):
                 continue
             view = view_sample(sample, inputs[index], self._classes)
             if self._drawn in self._on_sheet:
-                self._views[phase].append(view)
+                self._views[mode].append(view)
             self._drawn += 1
             with skipped_if_unwritable(runner.logger.warning):
-                write_view(self._folder(runner, phase), self._drawn, view)
+                write_view(self._folder(runner, mode), self._drawn, view)
+
+    def after_run(self, runner: Runner) -> None:
+        """Write the contact sheet and log its path."""
+        for phase, views in self._views.items():
+            if views:
+                with skipped_if_unwritable(runner.logger.warning):
+                    sheet = write_sheet(self._folder(runner, phase), views, self.columns)
+                    runner.logger.info(f'overlays of {self._drawn} {phase} images: {sheet}')
+        self._views.clear()
 
     def _folder(self, runner: Runner, phase: str) -> Path:
         return Path(runner.log_dir) / self.out_dir / phase

@@ -8,7 +8,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .fields import Field, Image, bgr, fractal_noise, gloss, lambert, normals, plane, smooth_noise, smoothstep
+from .fields import (
+    Field,
+    Image,
+    bgr,
+    fractal_noise,
+    gloss,
+    lambert,
+    local_plane,
+    normals,
+    plane,
+    smooth_noise,
+    smoothstep,
+)
 
 
 @dataclass
@@ -144,13 +156,10 @@ _FORMS = (_dome, _plaque, _stalked)
 
 def draw_lesion(rng: np.random.Generator, size: int) -> Lesion:
     """Choose a form, a place and a size, and draw the outline with its relief."""
-    x, y = plane(size)
     radius = float(np.exp(rng.uniform(np.log(0.2), np.log(0.65))))
     reach, where = rng.uniform(0, 0.75), rng.uniform(0, 2 * np.pi)
-    dx, dy = x - np.float32(reach * np.cos(where)), y - np.float32(reach * np.sin(where))
     turn, flat = rng.uniform(0, 2 * np.pi), rng.uniform(0.65, 1.0)
-    cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    u, v = (dx * cos + dy * sin) / np.float32(radius), (dy * cos - dx * sin) / np.float32(radius * flat)
+    u, v = local_plane(size, (reach * np.cos(where), reach * np.sin(where)), turn, (radius, radius * flat))
     return _FORMS[rng.choice(3, p=(0.6, 0.2, 0.2))](rng, u, v, radius)
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Field = NDArray[Any]
 #: A float32 array ``(H, W, 3)``, BGR, 1 is white.
 Image = NDArray[Any]
+#: Two numbers, for x and y.
+Point = NDArray[Any] | tuple[float, float]
 
 
 def bgr(blue: float, green: float, red: float) -> Image:
@@ -27,6 +29,14 @@ def plane(size: int) -> tuple[Field, Field]:
     x, y = (np.ascontiguousarray(a) for a in np.meshgrid(axis, axis))
     x.flags.writeable = y.flags.writeable = False
     return x, y
+
+
+def local_plane(size: int, centre: Point, angle: float, scale: Point) -> tuple[Field, Field]:
+    """Return the coordinates of :func:`plane` from ``centre``, turned by ``angle``, in units of ``scale``."""
+    x, y = plane(size)
+    dx, dy = x - np.float32(centre[0]), y - np.float32(centre[1])
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return (dx * cos + dy * sin) / np.float32(scale[0]), (dy * cos - dx * sin) / np.float32(scale[1])
 
 
 def smooth_noise(rng: np.random.Generator, size: int, cells: float) -> Field:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .fields import Field, fractal_noise, gloss, lambert, normals, plane, smooth_noise, smoothstep
+from .fields import Field, fractal_noise, gloss, lambert, local_plane, normals, plane, smooth_noise, smoothstep
 
 # A shape takes local coordinates, in which it fills about the unit disc, and returns (inside > 0, height).
 Shape = Callable[[np.random.Generator, Field, Field], tuple[Field, Field]]
@@ -99,14 +99,9 @@ def material(rng: np.random.Generator, size: int) -> Field:
 
 
 def _place(rng: np.random.Generator, size: int, shape: Shape) -> tuple[NDArray[np.bool_], Field]:
-    x, y = plane(size)
     angle, big = rng.uniform(0, 2 * np.pi), rng.uniform(0.22, 0.65)
-    scale = big * rng.uniform(0.6, 1.0, 2)
-    cx, cy = rng.uniform(-0.95, 0.95, 2)
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    u = ((x - np.float32(cx)) * cos + (y - np.float32(cy)) * sin) / np.float32(scale[0])
-    v = ((y - np.float32(cy)) * cos - (x - np.float32(cx)) * sin) / np.float32(scale[1])
-    inside, height = shape(rng, u, v)
+    scale, centre = big * rng.uniform(0.6, 1.0, 2), rng.uniform(-0.95, 0.95, 2)
+    inside, height = shape(rng, *local_plane(size, centre, angle, scale))
     return inside > 0, (height * np.float32(big)).astype(np.float32)
 
 

@@ -17,7 +17,7 @@ Colour = tuple[int, int, int]
 TRUTH: Colour = (90, 255, 80)
 PREDICTION: Colour = (40, 110, 255)
 HALO: Colour = (0, 0, 0)
-FILL = 0.35
+FILL, CLASS_FILL = 0.35, 0.5
 #: Width of a line as a share of the image's shorter side.
 LINE = 1 / 160
 
@@ -60,16 +60,13 @@ def draw_overlay(image: Image, target: ArrayLike | None, prediction: ArrayLike, 
     return canvas
 
 
-def draw_classes(
-    image: Image, labels: NDArray[np.integer], colours: Mapping[int, Colour], opacity: float = 0.5
-) -> Image:
+def draw_classes(image: Image, labels: NDArray[np.integer], colours: Mapping[int, Colour]) -> Image:
     """Draw every class in its colour, with an outline around each region, onto a copy of the image.
 
     Args:
         image: ``(H, W, 3)`` RGB, uint8.
         labels: ``(H, W)`` of class indices; pixels whose label has no colour remain unchanged.
         colours: Colour of each class to draw.
-        opacity: Opacity of the filled regions.
 
     Returns:
         ``(H, W, 3)`` RGB, uint8.
@@ -84,7 +81,7 @@ def draw_classes(
     width = max(1, round(min(image.shape[:2]) * LINE))
     shown = {int(label) for label in np.unique(labels)} & colours.keys()
     for label in sorted(shown):
-        _tint(canvas, labels == label, colours[label], opacity)
+        _tint(canvas, labels == label, colours[label], CLASS_FILL)
     for label in sorted(shown):
         _outline(canvas, labels == label, colours[label], width)
     return canvas

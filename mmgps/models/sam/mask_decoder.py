@@ -8,19 +8,23 @@ from torch import Tensor, nn
 
 from .image_encoder import LayerNorm2d, MLPBlock
 
+DEPTH, HEADS, HIDDEN = 2, 8, 2048
+"""Blocks of the two-way transformer, heads of its attentions, and width of its MLPs."""
+MASKS = 4
+"""One mask for an unambiguous prompt, and three for an ambiguous one."""
+
 
 class Attention(nn.Module):
     """Attention between two sets of tokens at reduced width.
 
     Args:
         dims: Width of the tokens.
-        num_heads: Number of heads.
         divisor: Divisor of the width for queries, keys and values.
     """
 
-    def __init__(self, dims: int, num_heads: int, divisor: int = 1) -> None:
+    def __init__(self, dims: int, divisor: int = 1) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads = HEADS
         inner = dims // divisor
         self.q_proj = nn.Linear(dims, inner)
         self.k_proj = nn.Linear(dims, inner)
@@ -41,22 +45,20 @@ class TwoWayBlock(nn.Module):
 
     Args:
         dims: Width of the tokens and of the image.
-        num_heads: Heads of each attention.
-        hidden: Width of the MLP.
         first: True for the first block, in which the tokens are their own positions and have no residual.
     """
 
-    def __init__(self, dims: int, num_heads: int, hidden: int, first: bool) -> None:
+    def __init__(self, dims: int, first: bool) -> None:
         super().__init__()
         self.first = first
-        self.self_attn = Attention(dims, num_heads)
+        self.self_attn = Attention(dims)
         self.norm1 = nn.LayerNorm(dims)
-        self.cross_attn_token_to_image = Attention(dims, num_heads, 2)
+        self.cross_attn_token_to_image = Attention(dims, 2)
         self.norm2 = nn.LayerNorm(dims)
-        self.mlp = MLPBlock(dims, hidden, nn.ReLU())
+        self.mlp = MLPBlock(dims, HIDDEN, nn.ReLU())
         self.norm3 = nn.LayerNorm(dims)
         self.norm4 = nn.LayerNorm(dims)
-        self.cross_attn_image_to_token = Attention(dims, num_heads, 2)
+        self.cross_attn_image_to_token = Attention(dims, 2)
 
     def forward(self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``tokens`` ``[B, N, dims]`` and ``image`` ``[B, H * W, dims]`` to the same shapes."""
@@ -73,19 +75,12 @@ class TwoWayBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """A few blocks and a last attention from the tokens to the image.
+    """A few blocks and a last attention from the tokens to the image; ``dims`` is the width of both."""
 
-    Args:
-        dims: Width of the tokens and of the image.
-        depth: Number of blocks.
-        num_heads: Heads of each attention.
-        hidden: Width of the MLPs.
-    """
-
-    def __init__(self, dims: int, depth: int = 2, num_heads: int = 8, hidden: int = 2048) -> None:
+    def __init__(self, dims: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TwoWayBlock(dims, num_heads, hidden, at == 0) for at in range(depth))
-        self.final_attn_token_to_image = Attention(dims, num_heads, 2)
+        self.layers = nn.ModuleList(TwoWayBlock(dims, at == 0) for at in range(DEPTH))
+        self.final_attn_token_to_image = Attention(dims, 2)
         self.norm_final_attn = nn.LayerNorm(dims)
 
     def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,10 +101,6 @@ class TwoWayTransformer(nn.Module):
         return self.norm_final_attn(tokens + looked), image
 
 
-MASKS = 4
-"""One mask for an unambiguous prompt, and three for an ambiguous one."""
-
-
 class MLP(nn.Module):
     """Three linear layers on ``[..., inputs]`` with ReLU in between."""
 
@@ -126,11 +117,7 @@ class MLP(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Predict masks and their quality from image features and embedded prompts.
-
-    Args:
-        dims: Channels of the feature.
-    """
+    """Predict masks and their quality from image features of ``dims`` channels and embedded prompts."""
 
     def __init__(self, dims: int = 256) -> None:
         super().__init__()

@@ -49,22 +49,21 @@ class PromptEncoder(nn.Module):
 
     Args:
         dims: Channels of the image's feature.
-        mask_channels: Inner channels of the embedding of a mask.
     """
 
-    def __init__(self, dims: int = 256, mask_channels: int = 16) -> None:
+    def __init__(self, dims: int = 256) -> None:
         super().__init__()
         self.pe_layer = Positions(dims)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, dims) for _ in range(POINTS))
         self.not_a_point_embed = nn.Embedding(1, dims)
         self.mask_downscaling = nn.Sequential(
-            nn.Conv2d(1, mask_channels // 4, 2, 2),
-            LayerNorm2d(mask_channels // 4),
+            nn.Conv2d(1, 4, 2, 2),
+            LayerNorm2d(4),
             nn.GELU(),
-            nn.Conv2d(mask_channels // 4, mask_channels, 2, 2),
-            LayerNorm2d(mask_channels),
+            nn.Conv2d(4, 16, 2, 2),
+            LayerNorm2d(16),
             nn.GELU(),
-            nn.Conv2d(mask_channels, dims, 1),
+            nn.Conv2d(16, dims, 1),
         )
         self.no_mask_embed = nn.Embedding(1, dims)
         self.requires_grad_(False)

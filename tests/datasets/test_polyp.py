@@ -107,7 +107,7 @@ def test_a_missing_list(prepared):
     raises(r'the list .*fold1\.txt does not exist', prepared, ann_file='fold1.txt')
 
 
-def test_a_list_of_ids_that_are_not_there(prepared):
+def test_a_list_of_missing_ids(prepared):
     (prepared / 'some.txt').write_text('a\n' + ''.join(f'q{i}\n' for i in range(10)))
     raises(r'10 of 11 files are missing: .*q0\.jpg, .*q7\.jpg and 2 more', prepared, ann_file='some.txt')
 
@@ -131,7 +131,7 @@ def piped(root):
 
 
 @pytest.mark.parametrize('values', [[0, 255], [0, 3, 250], [2]])
-def test_a_raw_mask_among_others_is_refused_when_it_is_asked_for(prepared, values):
+def test_a_later_raw_mask_is_refused_when_it_is_loaded(prepared, values):
     """mmseg would silently ignore its polyp."""
     mask = np.resize(np.array(values, np.uint8), (48, 60))
     cv2.imwrite(str(prepared / 'annotations/train/b.png'), mask)
@@ -141,7 +141,7 @@ def test_a_raw_mask_among_others_is_refused_when_it_is_asked_for(prepared, value
         dataset[1]
 
 
-def test_a_mask_is_looked_at_once(prepared, monkeypatch):
+def test_a_mask_is_checked_once(prepared, monkeypatch):
     dataset, looks = piped(prepared), []
     original = dataset._check_values
     monkeypatch.setattr(dataset, '_check_values', lambda path: (looks.append(path), original(path)))
@@ -182,7 +182,7 @@ def test_base_configs(prepared, config, size):
 
 
 @pytest.mark.parametrize('config', ['kvasir_seg.py', 'kvasir_seg_224x224.py'])
-def test_base_configs_test_on_what_they_validate_on(config):
+def test_base_configs_test_on_their_validation_set(config):
     cfg = Config.fromfile(CONFIGS / config)
     assert cfg.test_dataloader == cfg.val_dataloader
     assert cfg.test_evaluator == cfg.val_evaluator

@@ -286,7 +286,7 @@ def test_a_report_that_cannot_be_written_ends_no_training(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     'name', ['$x$', '$\\frac{1$', 'costs $5', 'a|b', '\x1b[31mred', 'line\nbreak', '\udcff', '<b>']
 )
-def test_names_are_drawn_as_they_are(name: str, tmp_path: Path) -> None:
+def test_names_are_drawn_literally(name: str, tmp_path: Path) -> None:
     net = chain()
     first, second = (selection_of(net, _0=places, _2=[0, 4, 9]) for places in ([3, 23, 43, 65], [3, 24, 43, 66]))
     report = SelectionReport(net, replace(first, method=name), other=second, names=(name, name))

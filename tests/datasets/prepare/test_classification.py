@@ -89,7 +89,7 @@ def test_other_numbers_than_published(tmp_path: Path, out: Path) -> None:
     prepare_set(dataclasses.replace(fitting, classes=2), out, '', at=at)
 
 
-def test_an_image_that_a_list_names_and_the_archive_has_not(tmp_path: Path, out: Path) -> None:
+def test_an_image_that_the_archive_lacks(tmp_path: Path, out: Path) -> None:
     members = nabirds()
     gone = next(name for name in members if name.endswith('.jpg'))
     del members[gone]
@@ -181,7 +181,7 @@ def test_downloaded_and_checked(tmp_path: Path, out: Path, monkeypatch: pytest.M
         assert left_behind(tmp_path / 'b/set') == []
 
 
-def test_without_an_address_it_says_where_the_set_is(tmp_path: Path) -> None:
+def test_a_set_without_an_address_names_its_origin(tmp_path: Path) -> None:
     with pytest.raises(
         e.SourceUnavailableError, match=r'NABirds is missing .*dl.allaboutbirds.org.*\(the command\): --source FOLDER'
     ):

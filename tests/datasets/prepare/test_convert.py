@@ -188,7 +188,7 @@ def test_split_file_that_does_not_fit(tmp_path, refused, content, match, partial
     refused(e.SplitError, match, members, source, split_file=tmp_path / 'val.txt', allow_partial=partial)
 
 
-def test_images_of_ones_own_without_a_split_file(refused):
+def test_own_images_need_a_split_file(refused):
     match = r'120 of the 120 validation ids in .* Give a list for this copy with --split-file'
     refused(e.SplitError, match, tree('images', 'masks', ['1', '2'], '.jpg'), KVASIR, allow_partial=True)
 
@@ -229,7 +229,7 @@ def test_no_images_at_all(refused):
     refused(e.LayoutError, 'found no folder with images', {'readme.txt': b'hello'})
 
 
-def test_a_set_that_is_there_twice(refused):
+def test_a_set_that_is_present_twice(refused):
     twice = {f'copy/{name}': data for name, data in kvasir(IDS).items()} | kvasir(IDS)
     refused(e.LayoutError, 'more than once, in Kvasir-SEG, copy/Kvasir-SEG: give the folder', twice)
 

@@ -101,7 +101,7 @@ def test_a_download_with_another_checksum(tmp_path, served):
 
 
 @pytest.mark.parametrize('name', ['cvc-clinicdb', 'cvc-colondb', 'etis-larib', 'cvc-300'])
-def test_sets_without_an_address_say_where_they_are(tmp_path, name):
+def test_sets_without_an_address_name_their_origin(tmp_path, name):
     with pytest.raises(
         e.SourceUnavailableError, match=rf'It comes from .*http.* tools/prepare_polyp.py {name}\): --source'
     ):

@@ -68,7 +68,7 @@ def test_gps(model: nn.Module) -> None:
     assert sum(entries[name].value.numel() for name in selection.whole) == 83_712
 
 
-def test_what_is_no_connection(model: nn.Module) -> None:
+def test_parameters_that_are_not_connections(model: nn.Module) -> None:
     """Relative positions are embeddings, not biases; the norms of the neck are norms."""
     entries = describe(model.backbone)
     roles = {name: entry.role for name, entry in entries.items()}

@@ -70,12 +70,12 @@ def test_augmentation_averages_the_views() -> None:
         (dict(init_cfg=dict(type='Normal', layer='Linear')), r'init_cfg=None, got .*Normal'),
     ],
 )
-def test_what_sam_fixes_is_not_overridden_in_silence(option: dict, message: str) -> None:
+def test_options_that_sam_fixes_are_not_silently_overridden(option: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_sam(decode_head=dict(type='mmgps.SAMMaskHead', **option))
 
 
-def test_the_value_that_sam_fixes_may_be_said() -> None:
+def test_the_fixed_value_may_be_given() -> None:
     assert build_sam(decode_head=dict(type='mmgps.SAMMaskHead', num_classes=2)).decode_head.num_classes == 2
 
 

@@ -122,7 +122,7 @@ def test_an_address_is_fetched_into_the_cache(tmp_path: Path, capsys) -> None:
     assert 'downloading own.pth: ' in capsys.readouterr().err
 
 
-def test_a_broken_transfer_is_gone_on_from(tmp_path: Path) -> None:
+def test_a_broken_transfer_is_resumed(tmp_path: Path) -> None:
     target = tmp_path / 'hub/checkpoints/own.pth'
     target.parent.mkdir(parents=True)
     target.with_name('own.pth.part').write_bytes(CONTENT[:5000])
@@ -148,7 +148,7 @@ def test_a_published_name_is_fetched_from_its_authors(tmp_path: Path) -> None:
         assert locate(found.url).target == tmp_path / 'hub/checkpoints' / file.name
 
 
-def test_another_name_has_to_be_there(tmp_path: Path) -> None:
+def test_an_unpublished_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailableError, match=rf'mine\.pth does not exist, .* {NAME}, .*; put yours there'):
         find_weights(tmp_path / 'mine.pth')
 

@@ -1,6 +1,6 @@
-"""The 19 tasks of VTAB-1k (Zhai et al., arXiv 1910.04867), with the recipe by which GPS is trained on each.
+"""The 19 tasks of VTAB-1k (Zhai et al., arXiv 1910.04867), with the GPS recipe for each.
 
-The configs of the tasks are generated from this table by ``tools/dev/vtab_configs.py``.
+``tools/dev/vtab_configs.py`` generates the configs of the tasks from this table.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from mmgps.utils.names import nearest
 
 @dataclass(frozen=True)
 class Task:
-    """One task. There are always 800 images to train on and 200 to choose by.
+    """One task, which always has 800 training and 200 validation images.
+
+    The recipe is that of GPS with a ViT-B/16, from ``train_scripts/vit/vtab`` of
+    https://github.com/FightingFighting/GPS, commit c52ea8a.
 
     Args:
-        name: Of its folder.
+        name: Name of its folder.
         group: ``natural``, ``specialized`` or ``structured``.
         classes: Number of classes.
-        test: Images to test on, as table 8 of Jia et al. (ECCV 2022, arXiv 2203.12119) gives them.
-        lr: Learning rate of GPS with a ViT-B/16; this and what follows as in train_scripts/vit/vtab of
-            https://github.com/FightingFighting/GPS, commit c52ea8a.
+        test: Number of test images, from table 8 of Jia et al. (ECCV 2022, arXiv 2203.12119).
+        lr: Learning rate.
         batch: Batch size.
         k: Connections per neuron.
         drop_path: Rate of stochastic depth.
@@ -60,10 +62,10 @@ TASKS = (
 
 
 def get_task(name: str) -> Task:
-    """The task called ``name``.
+    """Return the task called ``name``.
 
     Raises:
-        ValueError: If there is none; the message names the nearest and all.
+        ValueError: If there is none; names the nearest and all.
     """
     by_name = {task.name: task for task in TASKS}
     if name not in by_name:

@@ -16,7 +16,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
-from mmgps.datasets.prepare_classes import FGVC
+from mmgps.datasets.prepare.class_sets import FGVC
 from mmgps.registry import HOOKS, OPTIM_WRAPPERS
 from mmgps.vtab_tasks import TASKS
 

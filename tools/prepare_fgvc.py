@@ -12,7 +12,8 @@ from mmgps.utils.requirements import require
 require('mmseg')
 
 from mmgps.datasets.prepare import PrepareError  # noqa: E402
-from mmgps.datasets.prepare_classes import FGVC, prepare_set  # noqa: E402
+from mmgps.datasets.prepare.class_sets import FGVC  # noqa: E402
+from mmgps.datasets.prepare.classification import prepare_set  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,7 +12,8 @@ from mmgps.utils.requirements import require
 require('mmseg')
 
 from mmgps.datasets.prepare import PrepareError  # noqa: E402
-from mmgps.datasets.prepare_classes import prepare_set, vtab_set  # noqa: E402
+from mmgps.datasets.prepare.class_sets import vtab_set  # noqa: E402
+from mmgps.datasets.prepare.classification import prepare_set  # noqa: E402
 from mmgps.vtab_tasks import TASKS  # noqa: E402
 
 

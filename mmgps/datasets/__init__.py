@@ -4,9 +4,7 @@ from mmgps.utils.requirements import require
 
 require('mmseg')
 
-from mmgps.datasets.classes.fgvc import NABirds, StanfordDogs  # noqa: E402
-
-from .classes import VTAB  # noqa: E402
+from .classes import VTAB, NABirds, StanfordDogs  # noqa: E402
 from .polyp import PolypDataset, PolypImages  # noqa: E402
 from .synthetic import ProceduralDataset, RenderFrame, SyntheticPolypDataset, SyntheticShapesDataset  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""Colonoscopy images with polyp masks: the data set for mmseg, and its images as an input of a config."""
+"""Colonoscopy images with polyp masks: the data set for mmseg, and the config input that provides its images."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from mmgps.registry import DATASETS, INPUTS
 from mmgps.utils.lock import one_at_a_time
 
 from .prepare import PolypSource, PrepareError, get_source, prepare
+from .prepare.errors import listing
 
 SUFFIXES = ('.jpg', '.png')
 DATASET = 'mmgps.PolypDataset'
 
 
 class PolypDataError(FileNotFoundError):
-    """The folders of a polyp set are missing or empty, do not match, or hold raw masks."""
+    """Folders of a polyp set are missing, empty or contradictory, or hold raw masks."""
 
 
 @DATASETS.register_module()
 class PolypDataset(BaseSegDataset):
     """Binary polyp segmentation: ``background`` is 0 and ``polyp`` is 1.
 
-    The layout is mmseg's, as ``tools/prepare_polyp.py`` writes it: ``images/{train,val}/ID.jpg`` beside
-    ``annotations/{train,val}/ID.png``, ``(H, W)`` uint8 masks of 0 and 1. Without ``ann_file`` all images of a folder
-    are taken, in the order of their names; an ``ann_file`` lists ids, as in mmseg.
+    ``tools/prepare_polyp.py`` writes the layout, which is mmseg's: ``images/{train,val}/ID.jpg`` beside
+    ``annotations/{train,val}/ID.png``, ``(H, W)`` uint8 masks of 0 and 1. An ``ann_file`` lists ids, as in mmseg;
+    without it the set has all images of the folder, in the order of their names.
 
     Args:
         img_suffix: Suffix of the images; ``None`` takes ``.jpg`` or ``.png``, whichever the folder holds.
@@ -41,9 +42,8 @@ class PolypDataset(BaseSegDataset):
         **kwargs: As for mmseg's ``BaseSegDataset``.
 
     Raises:
-        PolypDataError: When the list of images is made, if a folder is missing or empty, or an image has no mask. For a
-            mask with other values than 0, 1 and ``ignore_index``: then for the first mask, for any other when its
-            sample is asked for.
+        PolypDataError: When the images are listed, if a folder is missing or empty, an image has no mask, or the first
+            mask holds values other than 0, 1 and ``ignore_index``. Other masks are checked when they are first loaded.
     """
 
     METAINFO = dict(classes=('background', 'polyp'), palette=[[0, 0, 0], [0, 220, 120]])
@@ -58,7 +58,7 @@ class PolypDataset(BaseSegDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        """List the images and masks as mmseg does, after checking that they are there."""
+        """List the images and masks as mmseg does, and check that they exist."""
         images = self._files_in(self.data_prefix.get('img_path', ''))
         if self.img_suffix is None:
             self.img_suffix = self._found_suffix(images)
@@ -74,14 +74,14 @@ class PolypDataset(BaseSegDataset):
         return data_list
 
     def prepare_data(self, idx: int) -> Any:
-        """Sample ``idx`` through the pipeline. Each process looks at each mask once before."""
+        """Return sample ``idx`` from the pipeline. Each process first checks the values of each mask once."""
         path = self.get_data_info(idx).get('seg_map_path')
         if path is not None and path not in self._checked:
             self._check_values(path)
         return super().prepare_data(idx)
 
     def _files_in(self, folder: str) -> set[str]:
-        """Paths of all files under ``folder``."""
+        """Return the paths of all files under ``folder``."""
         if not fileio.isdir(folder, backend_args=self.backend_args):
             raise PolypDataError(f'the folder {osp.abspath(folder)} does not exist. {self._expected()}')
         found = fileio.list_dir_or_file(folder, list_dir=False, recursive=True, backend_args=self.backend_args)
@@ -96,18 +96,19 @@ class PolypDataset(BaseSegDataset):
             folder = osp.abspath(self.data_prefix.get('img_path', ''))
             kinds = ' and '.join(found) or 'neither .jpg nor .png'
             raise PolypDataError(
-                f'the folder {folder} holds {kinds} images: say which with img_suffix. {self._expected()}'
+                f'the folder {folder} holds {kinds} images: name one with img_suffix. {self._expected()}'
             )
         return found[0]
 
     def _check_all_there(self, data_list: list[dict], key: str, present: set[str]) -> None:
         missing = [info[key] for info in data_list if info[key] not in present]
         if missing:
-            listed = ', '.join(missing[:3]) + (f' and {len(missing) - 3} more' if len(missing) > 3 else '')
-            raise PolypDataError(f'{len(missing)} of {len(data_list)} files are missing: {listed}. {self._expected()}')
+            raise PolypDataError(
+                f'{len(missing)} of {len(data_list)} files are missing: {listing(missing)}. {self._expected()}'
+            )
 
     def _check_values(self, path: str) -> None:
-        # With masks of 0 and 255 mmseg would ignore every polyp pixel and never say so.
+        # With masks of 0 and 255 mmseg would silently ignore every polyp pixel.
         data = fileio.get(path, backend_args=self.backend_args)
         values = set(np.unique(mmcv.imfrombytes(data, flag='unchanged', backend='pillow')).tolist())
         if values - {0, 1, self.ignore_index} or (self.ignore_index in values and 1 not in values):
@@ -116,12 +117,9 @@ class PolypDataset(BaseSegDataset):
 
     def _expected(self) -> str:
         root = self.data_root or 'DATA_ROOT'
-        as_published = fileio.isdir(osp.join(root, 'masks'), backend_args=self.backend_args)
-        there = (
-            f'--source {root} --out data/kvasir_seg, then --data-root data/kvasir_seg'
-            if as_published
-            else f'--out {root}'
-        )
+        there = f'--out {root}'
+        if fileio.isdir(osp.join(root, 'masks'), backend_args=self.backend_args):  # the published folders
+            there = f'--source {root} --out data/kvasir_seg, then --data-root data/kvasir_seg'
         return (
             f'Expected images ({", ".join(SUFFIXES)}) and, under the same names, .png masks of 0 (background) and 1 '
             f'(polyp): images/{{train,val}} and annotations/{{train,val}} in {root}. To make it: '
@@ -131,9 +129,9 @@ class PolypDataset(BaseSegDataset):
 
 @INPUTS.register_module()
 class PolypImages:
-    """Download and prepare a published set in every ``data_root`` that does not exist yet.
+    """Download and prepare a published set in every ``data_root`` that is missing or empty.
 
-    Folders that are not empty are left alone: :class:`PolypDataset` checks what it reads.
+    Other folders are left alone, because :class:`PolypDataset` checks the files that it reads.
 
     Args:
         name: Name of a set in ``mmgps.datasets.prepare.SOURCES``.
@@ -160,7 +158,7 @@ def _is_empty(root: Path) -> bool:
 def _make(source: PolypSource, root: Path) -> None:
     try:
         with one_at_a_time(root):
-            if _is_empty(root):  # another process may have made it while this one waited
+            if _is_empty(root):  # still: another process may have made it meanwhile
                 prepare(source.name, root)
     except PrepareError as error:
         zipped = root.parent / (source.url or f'{source.name}.zip').rpartition('/')[2]

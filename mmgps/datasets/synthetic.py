@@ -1,4 +1,4 @@
-"""Synthetic data sets, whose frames are drawn on request, and the transform that draws them."""
+"""Synthetic data sets whose frames are drawn on request, and the transform that draws them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Frame = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 class ProceduralDataset(BaseSegDataset):
     """A segmentation set without files: frame ``i`` is a pure function of ``(seed, i, size)``.
 
-    No global random state takes part, so neither the number of workers nor the order of loading changes a frame.
-    A subclass defines ``METAINFO`` and :attr:`render`.
+    It uses no global random state, so neither the number of workers nor the order of loading changes a frame. A
+    subclass defines ``METAINFO`` and :attr:`render`.
 
     Args:
         length: Number of frames.
         size: Side of the square frames in pixels.
-        seed: Seed of the frames. Different seeds share no frame.
+        seed: Seed of the frames; different seeds share no frame.
         **kwargs: As for :class:`mmseg.datasets.BaseSegDataset`.
 
     Raises:
@@ -47,7 +47,7 @@ class ProceduralDataset(BaseSegDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """List the frames under made-up paths; nothing is drawn yet."""
+        """List the frames under made-up paths, without drawing them."""
         return [
             {
                 'img_path': f'synthetic/{index:05d}.png',
@@ -65,7 +65,8 @@ class RenderFrame(BaseTransform):
     """Draw a frame of a :class:`ProceduralDataset`, in place of the transforms that load files.
 
     Required keys: ``render``, ``seg_fields``, ``label_map``. Added keys: ``img`` (uint8 ``(H, W, 3)``, BGR),
-    ``img_shape``, ``ori_shape``, ``gt_seg_map`` (uint8 ``(H, W)``); as ``LoadImageFromFile`` and ``LoadAnnotations``.
+    ``img_shape``, ``ori_shape``, ``gt_seg_map`` (uint8 ``(H, W)``), as from ``LoadImageFromFile`` and
+    ``LoadAnnotations``.
 
     Raises:
         KeyError: If the sample does not come from a procedural set.
@@ -96,8 +97,8 @@ class SyntheticPolypDataset(ProceduralDataset):
     nothing about clinical performance; for that use :class:`mmgps.datasets.PolypDataset` with a real set.
 
     The frames vary in mucosa, vessels, folds, lumen, highlights, debris, focus, exposure and the endoscope's black
-    surround; the polyps in form (sessile, pedunculated, flat), size, colour and surface. Some frames show two polyps,
-    a few none. The mask is exact: it is drawn by the same inequality as the polyp.
+    surround; the polyps vary in form (sessile, pedunculated, flat), size, colour and surface. Some frames show two
+    polyps, a few none. The mask is exact, because the same inequality draws it and the polyp.
     """
 
     METAINFO = {'classes': ('background', 'polyp'), 'palette': [[0, 0, 0], [0, 220, 120]]}
@@ -108,21 +109,13 @@ class SyntheticPolypDataset(ProceduralDataset):
 class SyntheticShapesDataset(ProceduralDataset):
     """Textured solids, mounds, dents and flat stars in front of textured ground; synthetic.
 
-    Colour, texture and light are drawn apart from the class, so that form and shading have to be learnt. The demo's
-    base weights come from this set (``configs/demo/README.md``).
+    Colour, texture and light are independent of the class, so a network has to learn form and shading. The demo's base
+    weights come from this set (``configs/demo/README.md``).
     """
 
     METAINFO = {
         'classes': ('background', *SHAPES),
-        'palette': [
-            [0, 0, 0],
-            [230, 60, 60],
-            [60, 180, 75],
-            [0, 130, 200],
-            [245, 200, 50],
-            [145, 30, 180],
-            [70, 240, 240],
-            [240, 240, 240],
-        ],
-    }
+        'palette': [[0, 0, 0], [230, 60, 60], [60, 180, 75], [0, 130, 200],
+                    [245, 200, 50], [145, 30, 180], [70, 240, 240], [240, 240, 240]],
+    }  # fmt: skip
     render = staticmethod(render_shapes)

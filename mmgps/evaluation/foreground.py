@@ -1,4 +1,4 @@
-"""Foreground Dice and IoU of one image, and the conversion of labels and network outputs to masks. NumPy only."""
+"""Foreground Dice and IoU of one image, and conversion of labels and network outputs to masks. NumPy only."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from numpy.typing import ArrayLike, NDArray
 Mask = NDArray[np.bool_]
 
 IGNORE_INDEX = 255
-#: Probabilities closer than this are taken as equal where labels are compared with the scores they came from.
+#: Probabilities closer than this count as equal when labels are compared with their scores.
 ROUNDING = 1e-6
 
 
 def dice_iou(prediction: ArrayLike, target: ArrayLike, valid: ArrayLike | None = None) -> tuple[float, float]:
-    """Dice and intersection over union of the foreground of one image, as fractions.
+    """Compute Dice and intersection over union of the foreground of one image, as fractions.
 
-    ``dice = 2 |P & T| / (|P| + |T|)`` and ``iou = |P & T| / |P | T|``. The background earns nothing, and a false
-    positive costs what a missed pixel costs: a prediction that is foreground everywhere has the IoU of the
-    foreground's share of the image. With ``T`` empty both are 1 if ``P`` is empty too and 0 otherwise.
+    ``dice = 2 |P & T| / (|P| + |T|)`` and ``iou = |P & T| / |P | T|``. Correct background brings no reward, and a false
+    positive costs as much as a missed pixel: the IoU of a prediction that is all foreground is the foreground's share
+    of the image. If ``T`` is empty, both are 1 if ``P`` is empty too and 0 otherwise.
 
     Args:
         prediction: ``(H, W)`` of 0 and 1, or boolean.
         target: The same shape and values.
-        valid: Boolean ``(H, W)``, false where a pixel does not count. All count by default.
+        valid: Boolean ``(H, W)``, false where a pixel does not count; all pixels count by default.
 
     Raises:
         ValueError: If the shapes differ or a value is neither 0 nor 1.
@@ -67,7 +67,7 @@ def split_truth(labels: ArrayLike, ignore_index: int = IGNORE_INDEX) -> tuple[Ma
         Two boolean ``(H, W)``: foreground, valid.
 
     Raises:
-        ValueError: If another label stands in ``labels``, or every pixel is ignored.
+        ValueError: If ``labels`` holds another label, or every pixel is ignored.
     """
     array = np.asarray(labels)
     valid, foreground = array != ignore_index, array == 1
@@ -75,26 +75,26 @@ def split_truth(labels: ArrayLike, ignore_index: int = IGNORE_INDEX) -> tuple[Ma
         array,
         valid & ~foreground & (array != 0),
         'the truth',
-        f'0 (background), 1 (foreground) and {ignore_index} (ignored); grey masks are to be thresholded when the set '
-        'is prepared',
+        f'0 (background), 1 (foreground) and {ignore_index} (ignored); grey masks must be thresholded when the set is '
+        'prepared',
     )
     if not valid.any():
-        raise ValueError(f'every pixel of the truth is {ignore_index} (ignored), so nothing can be scored')
+        raise ValueError(f'every pixel of the truth is {ignore_index} (ignored), which leaves nothing to score')
     return foreground & valid, valid
 
 
 def foreground_probability(scores: ArrayLike) -> NDArray[np.float64]:
-    """The probability of the foreground from the ``seg_logits`` that mmseg leaves in a sample.
+    """Compute the probability of the foreground from the ``seg_logits`` that mmseg writes into a sample.
 
     Args:
-        scores: ``(2, H, W)`` logits, taken through a softmax; or ``(1, H, W)`` probabilities: for heads of one channel
-            mmseg has applied the sigmoid before it writes ``seg_logits``.
+        scores: ``(2, H, W)`` logits, whose softmax is taken; or ``(1, H, W)`` probabilities, because mmseg applies the
+            sigmoid of heads with one channel before it writes ``seg_logits``.
 
     Returns:
         ``(H, W)`` in [0, 1].
 
     Raises:
-        ValueError: If there is another number of channels, a value is not finite, or the one channel leaves [0, 1].
+        ValueError: If the number of channels differs, a value is not finite, or the one channel leaves [0, 1].
     """
     array: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
     if array.ndim != 3 or array.shape[0] not in (1, 2):
@@ -114,19 +114,19 @@ def foreground_probability(scores: ArrayLike) -> NDArray[np.float64]:
 
 
 def check_same_source(probability: NDArray[np.float64], prediction: Mask) -> None:
-    """Check that some threshold of ``probability`` gives ``prediction``.
+    """Check that some threshold of ``probability`` yields ``prediction``.
 
     mmseg's test-time augmentation merges the labels of a sample but leaves the scores of its last view beside them;
     ``mmgps.SegTTAModel`` merges both.
 
     Raises:
-        ValueError: If no threshold does.
+        ValueError: If no threshold yields it.
     """
     if prediction.all() or not prediction.any():
         return
     if probability[prediction].min() < probability[~prediction].max() - ROUNDING:
         raise ValueError(
-            "seg_logits are not the scores that pred_sem_seg came from (mmseg's SegTTAModel leaves those of the "
+            "seg_logits are not the scores that pred_sem_seg comes from (mmseg's SegTTAModel leaves those of the "
             "last view); use tta_model=dict(type='mmgps.SegTTAModel'), which merges them too, or structure=False"
         )
 

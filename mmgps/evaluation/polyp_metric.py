@@ -1,4 +1,4 @@
-"""The scores that polyp papers report, as a metric of mmengine."""
+"""Scores of polyp papers as a metric of mmengine."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ _TWO = (
 class PolypMetric(BaseMetric):
     """Foreground Dice and IoU per image at the original size, averaged over images, in percent.
 
-    Every image weighs the same, whatever its size, and background pixels earn nothing: mmseg's ``mDice`` and ``mIoU``
-    instead sum pixels over the set and average background and foreground. Both can stand in one evaluator::
+    Every image has the same weight, whatever its size, and correct background brings no reward. mmseg's ``mDice`` and
+    ``mIoU`` instead sum pixels over the set and average background and foreground. One evaluator can have both::
 
         val_evaluator = [
             dict(type='mmgps.PolypMetric'),
             dict(type='IoUMetric', iou_metrics=['mDice', 'mIoU']),
         ]
 
-    Reported: ``Dice``, ``IoU``; with ``structure`` also ``Sm``, ``wFm``, ``meanEm``, ``maxEm`` and ``MAE``, see
-    :func:`~mmgps.evaluation.structure.structure_scores`. All are percentages with four decimals, ``MAE`` too: 2.6 is
-    what papers print as 0.026. ``CheckpointHook(save_best='Dice')`` needs ``rule='greater'``.
+    It reports ``Dice`` and ``IoU``, and with ``structure`` also ``Sm``, ``wFm``, ``meanEm``, ``maxEm`` and ``MAE``, see
+    :func:`~mmgps.evaluation.image_score.structure_scores`. All are percentages with four decimals, including ``MAE``:
+    papers print 2.6 as 0.026. ``CheckpointHook(save_best='Dice')`` needs ``rule='greater'``.
 
-    Rules: pixels of ``ignore_index`` do not count; without foreground in the truth, Dice and IoU are 100 for an empty
-    prediction and 0 otherwise; any other label than 0, 1 and ``ignore_index`` is an error that names the file. Heads
-    of two channels (softmax) and of one (sigmoid and threshold) are scored by the labels that mmseg predicted. The
-    structure measures use the probability in ``seg_logits``, or the labels where a sample has no ``seg_logits``.
+    Pixels of ``ignore_index`` do not count. Without foreground in the truth, Dice and IoU are 100 for an empty
+    prediction and 0 otherwise. Labels other than 0, 1 and ``ignore_index`` are an error that names the file. Heads of
+    two channels (softmax) and of one (sigmoid and threshold) are scored by the labels that mmseg predicted. The
+    structure measures use the probability in ``seg_logits``, or the labels if a sample has no ``seg_logits``.
 
     Args:
         structure: Also compute the structure measures, which cost many times as much as Dice and IoU.
-        per_image_file: CSV file for the scores of every image, replaced at every evaluation.
+        per_image_file: CSV file of the scores of every image, replaced at every evaluation.
         ignore_index: Label of pixels that do not count.
         collect_device: As for mmengine's ``BaseMetric``.
-        prefix: Prefix of the keys, to tell several sets apart.
+        prefix: Prefix of the keys, to distinguish several sets.
         collect_dir: As for mmengine's ``BaseMetric``.
 
     Raises:
-        ValueError: When the evaluator is built, before training or testing, if the data set names more than two
-            classes; before mmgps selects or trains, if the network predicts more than two.
+        ValueError: If the data set has more than two classes, when the evaluator is built, before training or testing;
+            if the network predicts more than two, before mmgps selects or trains.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class PolypMetric(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         if per_image_file is not None and not str(per_image_file).endswith('.csv'):
-            raise ValueError(f'per_image_file={per_image_file!r}: a table is written as .csv; name it so')
+            raise ValueError(f'per_image_file={per_image_file!r}: expected a name that ends in .csv')
         if ignore_index in (0, 1):
             raise ValueError(f'ignore_index={ignore_index} would drop a class from the score; choose another label')
         self.structure = structure
@@ -77,7 +77,7 @@ class PolypMetric(BaseMetric):
 
     @property
     def dataset_meta(self) -> dict | None:
-        """Metadata of the data set, set by mmengine's loops when they are built."""
+        """Metadata of the data set, which mmengine's loops set when they are built."""
         return self._dataset_meta
 
     @dataset_meta.setter
@@ -89,10 +89,10 @@ class PolypMetric(BaseMetric):
         self._dataset_meta = dataset_meta
 
     def check_model(self, model: nn.Module) -> None:
-        """Check that a segmentor of mmseg predicts the classes that are scored; other models pass.
+        """Check that a segmentor of mmseg predicts at most two classes; other models pass.
 
         Raises:
-            ValueError: If it has more output channels than classes are scored.
+            ValueError: If it has more output channels.
         """
         channels = getattr(model, 'out_channels', None)
         if isinstance(channels, int) and channels > CLASSES:
@@ -104,7 +104,7 @@ class PolypMetric(BaseMetric):
         """Score the images of one batch.
 
         Raises:
-            ValueError: With the image's and the mask's file, where a sample cannot be scored.
+            ValueError: If a sample cannot be scored; names its image and its mask.
         """
         for sample in data_samples:
             name = str(sample.get('img_path', f'image {len(self.results)}'))
@@ -115,7 +115,7 @@ class PolypMetric(BaseMetric):
                 raise ValueError(f'{name}{mask}: {error}') from error
 
     def compute_metrics(self, results: list[ImageScore]) -> dict[str, float]:
-        """Average over images, on the first rank. See :func:`~mmgps.evaluation.image_score.average`."""
+        """Average over images on the first rank, see :func:`~mmgps.evaluation.image_score.average`."""
         means = average(results)
         lowest = sorted(results, key=lambda score: score.dice)[:LOWEST_SHOWN]
         shown = ', '.join(f'{100 * score.dice:.1f} {score.name}' for score in lowest)
@@ -133,8 +133,8 @@ class PolypMetric(BaseMetric):
         original = sample.get('ori_shape')
         if original is not None and truth.shape != tuple(original[:2]):
             raise ValueError(
-                f'the truth is {truth.shape} and the image was {tuple(original[:2])} before any resizing; scores are '
-                'taken at the original size, so in the test pipeline LoadAnnotations is to stand after Resize'
+                f'the truth is {truth.shape} and the image was {tuple(original[:2])} before any resizing; images are '
+                'scored at their original size, so put LoadAnnotations after Resize in the test pipeline'
             )
         scores = sample['seg_logits']['data'] if self.structure and 'seg_logits' in sample else None
         return score_image(
@@ -148,7 +148,7 @@ class PolypMetric(BaseMetric):
 
 
 def _plane(data: Tensor | np.ndarray) -> np.ndarray:
-    """``(1, H, W)`` or ``(H, W)`` as ``(H, W)``."""
+    """Reshape ``(1, H, W)`` or ``(H, W)`` to ``(H, W)``."""
     array = _numpy(data)
     return array.reshape(array.shape[-2:])
 

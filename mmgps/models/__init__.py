@@ -1,4 +1,4 @@
-"""Models and losses for mmseg, with SAM."""
+"""Models and losses for mmseg, among them SAM."""
 
 from mmgps.utils.requirements import require
 

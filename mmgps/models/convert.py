@@ -18,12 +18,12 @@ RENAMED = {
     '.attn.attn.in_proj_bias': '.attn.qkv.bias',
     '.attn.attn.out_proj.': '.attn.proj.',
 }
-"""Names of the attention layers in mmseg's ``VisionTransformer``, which uses ``nn.MultiheadAttention``, and in that of
-mmpretrain. Both stack query, key and value in this order; all other names are equal."""
+"""Names of the attention layers in mmseg's ``VisionTransformer``, which uses ``nn.MultiheadAttention``, and in
+mmpretrain's. Both stack query, key and value in this order; all other names are equal."""
 
 
 def strip_prefix(state: Mapping[str, Tensor], prefix: str = 'backbone.') -> dict[str, Tensor]:
-    """Keep the entries whose names begin with ``prefix``, and remove it from the names.
+    """Keep the entries whose names begin with ``prefix``, and remove it.
 
     Raises:
         ValueError: If no name begins with ``prefix``; lists the first parts of the names.
@@ -47,10 +47,10 @@ def extract_backbone(
         checkpoint: A file written by mmengine, or a bare state dict.
         out: The file to write.
         prefix: Path of the backbone in the model, with a dot at its end.
-        dtype: Type to store floating point numbers in, for a smaller file; ``None`` keeps their types.
+        dtype: Type of floating-point numbers in the file, to make it smaller; ``None`` keeps their types.
 
     Raises:
-        OSError: If ``out`` cannot be written; it is as it was then.
+        OSError: If ``out`` cannot be written; an existing file is unchanged.
         CheckpointFileError: If the checkpoint is damaged or holds more than tensors, plain values and logs.
         ValueError: If ``out`` is the checkpoint, or nothing in it begins with ``prefix``.
     """
@@ -67,7 +67,7 @@ def convert_vit(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
     """Write the weights in ``source`` to ``target`` under the names of mmpretrain, and return them.
 
     Raises:
-        OSError: If ``target`` cannot be written; it is as it was then.
+        OSError: If ``target`` cannot be written; an existing file is unchanged.
         CheckpointFileError: If ``source`` is damaged or holds more than weights.
         ValueError: If ``target`` is ``source``, or no name belongs to mmseg's attention.
     """
@@ -79,25 +79,23 @@ def convert_vit(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
 
 
 def mmpretrain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of mmseg's ``VisionTransformer`` to those of mmpretrain's; no number changes.
+    """Rename the weights of mmseg's ``VisionTransformer`` to the names of mmpretrain's; no value changes.
 
     Args:
-        state: Names of mmseg to tensors, with or without a prefix such as ``backbone.``.
+        state: Tensors by mmseg's names, with or without a prefix such as ``backbone.``.
 
     Raises:
         ValueError: If no name belongs to mmseg's attention.
     """
-    renamed = {_renamed(name): value for name, value in state.items()}
+    renamed = {}
+    for name, value in state.items():
+        for theirs, ours in RENAMED.items():
+            name = name.replace(theirs, ours)
+        renamed[name] = value
     if renamed.keys() == state.keys():
         first = ', '.join(list(state)[:3]) or 'nothing'
         raise ValueError(
-            f"no name is one of the attention of mmseg's VisionTransformer ({', '.join(RENAMED)}); found {first}: "
+            f"no name belongs to the attention of mmseg's VisionTransformer ({', '.join(RENAMED)}); found {first}: "
             'weights of mmpretrain need no renaming'
         )
     return renamed
-
-
-def _renamed(name: str) -> str:
-    for theirs, ours in RENAMED.items():
-        name = name.replace(theirs, ours)
-    return name

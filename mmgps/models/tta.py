@@ -1,4 +1,4 @@
-"""Test-time augmentation that keeps the merged map."""
+"""Test-time augmentation that keeps the averaged probabilities."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from mmgps.registry import MODELS
 
 @MODELS.register_module()
 class SegTTAModel(BaseTTAModel):
-    """Average the probabilities of all views of an image, as mmseg's ``SegTTAModel`` does, and keep the average.
+    """Average the probabilities of all views of an image, like mmseg's ``SegTTAModel``, and keep the average.
 
-    mmseg's leaves the scores of the last view beside labels that come from all of them. Here ``seg_logits`` are scores
-    of the average: its logarithm for a head of several channels, whose softmax it is, and the average itself for a
-    head of one, whose ``seg_logits`` mmseg has as probabilities; mmseg's takes the sigmoid of these once more.
+    mmseg's class leaves the scores of the last view beside labels that come from all views. Here ``seg_logits`` belong
+    to the average. For a head with several channels they are its logarithm, so their softmax is the average. For a head
+    with one channel they are the average itself, because mmseg stores probabilities there; mmseg's class wrongly takes
+    their sigmoid once more.
 
-    The sample of the first view is returned, with its truth: let the first view be the plain one.
+    The result is the sample of the first view with its truth, so the first view should be the plain one.
     """
 
     def merge_preds(self, data_samples_list: Sequence[Sequence[SegDataSample]]) -> list[SegDataSample]:
         """Merge the views of each image.
 
         Args:
-            data_samples_list: For each image its predictions, view by view, at the original size and turned back.
+            data_samples_list: For each image its predictions, view by view, at the original size and orientation.
         """
         return [self._merge(views) for views in data_samples_list]
 
@@ -43,6 +44,6 @@ class SegTTAModel(BaseTTAModel):
 
 
 def _probabilities(scores: Tensor) -> Tensor:
-    """Convert ``seg_logits [channels, H, W]`` to probabilities, in 32 bits or more: half precision loses faint ones."""
+    """Convert ``seg_logits [channels, H, W]`` to probabilities in at least 32 bits: half precision loses faint ones."""
     scores = scores.float() if scores.dtype.itemsize < 4 else scores
     return scores.softmax(0) if len(scores) > 1 else scores

@@ -1,12 +1,11 @@
-"""Report of what a selection chose: a page, pictures and numbers."""
+"""Report of a selection: a page, pictures and numbers."""
 
 from mmgps.utils.requirements import require
 
 require('mmengine')
 
 from .facts import LayerFacts, Overlap, SelectionFacts, in_all, overlaps, selection_facts  # noqa: E402
-from .report_hook import SelectionReportHook  # noqa: E402
-from .selection_report import SelectionReport, report_of_file  # noqa: E402
+from .selection_report import SelectionReport, SelectionReportHook, report_of_file  # noqa: E402
 
 __all__ = [
     'LayerFacts',

@@ -1,4 +1,4 @@
-"""Charts of a selection. Matplotlib is imported when something is drawn, not before."""
+"""Charts of a selection. Matplotlib is imported only when something is drawn."""
 
 from __future__ import annotations
 
@@ -16,27 +16,17 @@ from mmgps.utils.text import figure_text
 
 from .facts import LayerFacts, Overlap, SelectionFacts, counts_of_columns, in_all
 
-# Colours that stay apart for the colour-blind: those of Okabe and Ito, a dark purple and a grey.
-COLOURS = {
-    'qkv': '#0072b2',
-    'proj': '#56b4e9',
-    'fc1': '#d55e00',
-    'fc2': '#e69f00',
-    'linear': '#5d3a9b',
-    'conv': '#009e73',
-    'grouped': '#cc79a7',
-    'other': '#777777',
+STYLES = {
+    'qkv': dict(color='#0072b2', label='attention: query, key, value'),
+    'proj': dict(color='#56b4e9', label='attention: output'),
+    'fc1': dict(color='#d55e00', label='MLP: first layer'),
+    'fc2': dict(color='#e69f00', label='MLP: last layer'),
+    'linear': dict(color='#5d3a9b', label='other linear layers'),
+    'conv': dict(color='#009e73', label='convolutions'),
+    'grouped': dict(color='#cc79a7', label='grouped convolutions'),
+    'other': dict(color='#777777', label='other layers'),
 }
-LABELS = {
-    'qkv': 'attention: query, key, value',
-    'proj': 'attention: output',
-    'fc1': 'MLP: first layer',
-    'fc2': 'MLP: last layer',
-    'linear': 'other linear layers',
-    'conv': 'convolutions',
-    'grouped': 'grouped convolutions',
-    'other': 'other layers',
-}
+"""Colour and label of each part. Colour-blind eyes distinguish the colours (Okabe and Ito, dark purple and grey)."""
 DPI = 110
 QUIET = '#b9bec6'
 PANELS = {
@@ -46,7 +36,7 @@ PANELS = {
     LayerPart.FC2: 'out of the MLP',
 }
 BINS = 192
-"""Cells of a row; in a layer with more inputs, neighbours share a cell."""
+"""Cells per row; in a layer with more inputs, neighbours share a cell."""
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -73,9 +63,9 @@ def as_pixels(figure: Any) -> npt.NDArray[np.uint8]:
 
 
 def draw_layers(facts: SelectionFacts) -> Any:
-    """Draw how the choice concentrates on few inputs, the trained share, and the gradients of chosen connections.
+    """Draw the concentration of the choice on few inputs, the trained share, and the gradients of chosen connections.
 
-    Layers run from left to right in the order of the network, with one colour for each part of a block.
+    Layers appear from left to right in the order of the network, with one colour for each part of a block.
     """
     figure = new_figure(12, 7.6)
     axes = figure.subplots(2, 2)
@@ -86,28 +76,26 @@ def draw_layers(facts: SelectionFacts) -> Any:
     _series(axes[0, 1], facts, lambda x: 100 * x.busiest, busiest, '% of the chosen connections')
     _series(axes[1, 0], facts, lambda x: 100 * x.share, 'trained connections', '% of the weight')
     _gradients(axes[1, 1], facts)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside lower center', ncols=5, frameon=False)
+    _finish(figure, axes[0, 0])
     return figure
 
 
 def _series(axes: Any, facts: SelectionFacts, value: Callable[[LayerFacts], float], title: str, unit: str) -> None:
     for part in dict.fromkeys(layer.part for layer in facts.layers):
         at = [number for number, layer in enumerate(facts.layers, 1) if layer.part == part]
-        style = dict(color=COLOURS.get(part, QUIET), label=LABELS.get(part, part), marker='o', markersize=5)
-        axes.plot(at, [value(facts.layers[number - 1]) for number in at], linewidth=1, **style)
+        style = STYLES.get(part, dict(color=QUIET, label=part))
+        axes.plot(at, [value(facts.layers[n - 1]) for n in at], linewidth=1, marker='o', markersize=5, **style)
     axes.set_title(title, fontsize=10.5, loc='left')
-    axes.set_ylabel(unit)
-    axes.set_xlabel('layer, from the picture to the head')
     axes.set_ylim(0, 1.08 * max(map(value, facts.layers)))
-    _tidy(axes)
+    _tidy(axes, unit)
 
 
 def _gradients(axes: Any, facts: SelectionFacts) -> None:
-    """Plot medians, and bands that hold 90 % of the values."""
-    axes.set_title('gradients that the choice was made by', fontsize=10.5, loc='left')
+    """Plot medians and the bands of 90 % of the values."""
+    axes.set_title('gradients that decided the choice', fontsize=10.5, loc='left')
     known = [(number, layer.gradients) for number, layer in enumerate(facts.layers, 1) if layer.gradients]
     if not known:
-        reason = 'not known: no file holds them,\nand not every method reads them'
+        reason = 'unknown: files do not hold them,\nand not every method uses them'
         axes.text(0.5, 0.5, reason, ha='center', color='#555')
         axes.set_axis_off()
         return
@@ -119,13 +107,19 @@ def _gradients(axes: Any, facts: SelectionFacts) -> None:
         axes.fill_between(at, low, high, color=colour, alpha=0.25, linewidth=0)
         axes.plot(at, middle, color=colour, label=f'{label}: median, and the band of 90 %')
     axes.set_yscale('log')
-    axes.set_ylabel('magnitude')
-    axes.set_xlabel('layer, from the picture to the head')
     axes.legend(fontsize=8, frameon=False)
-    _tidy(axes)
+    _tidy(axes, 'magnitude')
 
 
-def _tidy(axes: Any) -> None:
+def _finish(figure: Any, axes: Any) -> None:
+    """Put the legend of ``axes`` below the figure."""
+    figure.legend(*axes.get_legend_handles_labels(), loc='outside lower center', ncols=5, frameon=False)
+
+
+def _tidy(axes: Any, unit: str) -> None:
+    """Label axes over the layers of a network, and reduce their lines."""
+    axes.set_ylabel(unit)
+    axes.set_xlabel('layer, from input to head')
     axes.grid(axis='y', color='#e6e6e6', linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[['top', 'right']].set_visible(False)
@@ -135,10 +129,6 @@ def draw_map(backbone: nn.Module, selection: Selection) -> Any | None:
     """Draw the number of neurons that chose each input: a row for each block, a cell for each input.
 
     Bright columns across many rows are features of the residual stream that the task reads repeatedly.
-
-    Args:
-        backbone: Backbone that ``selection`` was made for.
-        selection: The selection.
 
     Returns:
         The figure; None for a network without attention and MLPs, or without chosen connections in them.
@@ -150,7 +140,7 @@ def draw_map(backbone: nn.Module, selection: Selection) -> Any | None:
     lines, columns = -(-len(drawn) // 2), min(2, len(drawn))
     figure = new_figure(12, 1.2 + lines * (0.7 + 0.17 * max(map(len, drawn.values()))))
     axes = figure.subplots(lines, columns, squeeze=False).reshape(-1)
-    figure.suptitle('Where the chosen connections sit: each row a block, each cell an input of its layer', fontsize=12)
+    figure.suptitle('Chosen connections: one row for each block, one cell for each input of its layer', fontsize=12)
     shares = {part: _cells(rows) for part, rows in drawn.items()}
     top = max(float(np.nanmax(cells)) for cells in shares.values())
     for panel in axes[len(drawn) :]:
@@ -163,14 +153,14 @@ def draw_map(backbone: nn.Module, selection: Selection) -> Any | None:
 
 
 def _rows(backbone: nn.Module, selection: Selection, part: LayerPart) -> list[Connections]:
-    """Chosen connections of each layer that plays ``part``, in the order of the network."""
+    """Return the chosen connections of each layer with the role ``part``, in the order of the network."""
     names = [site.name for site in find_sites(backbone) if site.part is part]
     chosen = [selection.connections[name] for name in names if name in selection.connections]
     return [item for item in chosen if len(item)]
 
 
 def _cells(rows: list[Connections]) -> npt.NDArray[np.float64]:
-    """Share of the chosen connections of each row by cell, in percent; NaN beyond the inputs of a row."""
+    """Return the share of each row's chosen connections by cell, in percent; NaN beyond the inputs of a row."""
     widest = max(item.fan_in for item in rows)
     step = -(-widest // BINS)
     cells = np.full((len(rows), -(-widest // step)), np.nan)
@@ -185,7 +175,7 @@ def _panel(axes: Any, title: str, rows: list[Connections], cells: npt.NDArray[np
     from matplotlib.colors import PowerNorm
 
     widest = max(item.fan_in for item in rows)
-    # a square root lets inputs that few neurons chose be seen beside those that most did
+    # The square root keeps inputs that few neurons chose visible beside those that most chose.
     norm = PowerNorm(0.5, 0, top)
     extent = (0, widest, len(rows) + 0.5, 0.5)
     image = axes.imshow(cells, aspect='auto', cmap='inferno', norm=norm, extent=extent, interpolation='nearest')
@@ -193,7 +183,7 @@ def _panel(axes: Any, title: str, rows: list[Connections], cells: npt.NDArray[np
     axes.set_title(f'{title}: {min(columns)} to {max(columns)} of {widest} inputs chosen', fontsize=10.5, loc='left')
     axes.set_ylabel('block')
     step = -(-widest // cells.shape[1])
-    axes.set_xlabel('input' if step == 1 else f'input, {step} to a cell')
+    axes.set_xlabel('input' if step == 1 else f'input, {step} per cell')
     axes.set_facecolor('#dddddd')
     axes.set_yticks(range(1, len(rows) + 1), [str(n) if n == 1 or n % 2 == 0 else '' for n in range(1, len(rows) + 1)])
     return image
@@ -206,7 +196,7 @@ def draw_overlap(parts: list[Overlap], kinds: Mapping[str, str], first: str, sec
         parts: Overlap of each layer, in the order of the network.
         kinds: Role of the layer by the name of the weight, as in :class:`LayerFacts`.
         first: Name of the first task.
-        second: Name of the second.
+        second: Name of the second task.
     """
     figure = new_figure(12, 4.2)
     axes = figure.subplots()
@@ -214,18 +204,16 @@ def draw_overlap(parts: list[Overlap], kinds: Mapping[str, str], first: str, sec
     at = range(1, len(parts) + 1)
     for kind in dict.fromkeys(kinds.values()):
         mine = {n: 100 * part.share for n, part in zip(at, parts, strict=True) if kinds[part.name] == kind}
-        axes.bar(list(mine), list(mine.values()), color=COLOURS[kind], label=LABELS[kind])
+        axes.bar(list(mine), list(mine.values()), **STYLES[kind])
     chance = [100 * part.chance_share for part in parts]
-    axes.step(at, chance, where='mid', color='#111111', label='two choices at random')
+    axes.step(at, chance, where='mid', color='#111111', label='two random choices')
     axes.set_title(
-        f'Of the connections that "{figure_text(first)}" or "{figure_text(second)}" chose, {everything.share:.1%} are '
-        f'the same ({everything.chance_share:.1%} if both chose at random)',
+        f'"{figure_text(first)}" or "{figure_text(second)}": both chose {everything.share:.1%} of the connections that '
+        f'either chose ({everything.chance_share:.1%} by chance)',
         fontsize=12,
         loc='left',
     )
-    axes.set_ylabel('% of the chosen connections')
-    axes.set_xlabel('layer, from the picture to the head')
-    figure.legend(*axes.get_legend_handles_labels(), loc='outside lower center', ncols=6, frameon=False)
-    _tidy(axes)
+    _finish(figure, axes)
+    _tidy(axes, '% of the chosen connections')
     axes.margins(x=0.01)
     return figure

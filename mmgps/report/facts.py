@@ -33,8 +33,8 @@ class LayerFacts:
         columns: Number of inputs that at least one neuron chose.
         busiest: Share of the chosen connections that start at the five most chosen inputs.
         route: Route that computes its gradient.
-        kept_inputs: Share of the layer's input that is kept for backward.
-        bytes_saved: Bytes of gradient and Adam moments that training the whole weight would need in addition.
+        kept_inputs: Share of the layer's input that is kept for the backward pass.
+        bytes_saved: Bytes of gradients and Adam moments that training the whole weight would need in addition.
         gradients: Quantiles of the gradients that decided the choice, if known.
     """
 
@@ -66,11 +66,11 @@ class SelectionFacts:
     """Facts about a selection.
 
     Args:
-        method: Method that made it.
+        method: Tuning method that made it.
         settings: Settings of the method.
         layers: Weights with chosen connections, in the order of the network.
-        roles: Trained values of the backbone by role, connections and whole parameters.
-        total: Parameters of the backbone.
+        roles: Number of trained parameters of the backbone by role.
+        total: Number of parameters of the backbone.
     """
 
     method: str
@@ -81,12 +81,12 @@ class SelectionFacts:
 
     @property
     def trained(self) -> int:
-        """Trained parameters of the backbone."""
+        """Number of trained parameters of the backbone."""
         return sum(self.roles.values())
 
     @property
     def title(self) -> str:
-        """Summary of the selection in one line."""
+        """One-line summary of the selection."""
         k = f', K={self.settings["k"]}' if 'k' in self.settings else ''
         chosen = sum(layer.chosen for layer in self.layers)
         return (
@@ -95,7 +95,7 @@ class SelectionFacts:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """All facts as JSON values, with the shares."""
+        """Return all facts as JSON values, with the shares."""
         layers = [{**asdict(x), 'share': x.share, 'column_share': x.column_share} for x in self.layers]
         return {**asdict(self), 'layers': layers, 'trained': self.trained}
 
@@ -109,40 +109,36 @@ def selection_facts(
     """Collect the facts about ``selection``.
 
     Args:
-        backbone: Backbone that the selection was made for.
+        backbone: Backbone of the selection.
         selection: The selection.
         gradients: Gradient quantiles from :func:`mmgps.selection.gradient_quantiles`.
-        routes: Routes of a training that has started; determined here if None.
+        routes: Routes of a running training; by default those that compact training would take.
 
     Raises:
         SelectionMismatchError: If it was made for another architecture.
     """
-    routes = routes if routes is not None else find_routes(backbone, selection)
+    if routes is None:
+        with CompactTraining(backbone, selection) as training:
+            routes = training.routes()
     parts = {site.name: site.part.value for site in find_sites(backbone)}
     place = {name: at for at, (name, _) in enumerate(backbone.named_parameters())}
     chosen = sorted(selection.resolve(backbone), key=lambda entry: place[entry[0].name])  # files sort by name
-    layers = [
-        _layer(parameter.name, parts.get(parameter.name, 'other'), item, parameter.value.element_size(), routes)
-        for parameter, item in chosen
-        if len(item)
-    ]
-    known = [LayerFacts(**{**vars(layer), 'gradients': (gradients or {}).get(layer.name)}) for layer in layers]
+    layers = []
+    for parameter, item in chosen:
+        if len(item):
+            name, size = parameter.name, parameter.value.element_size()
+            known = (gradients or {}).get(name)
+            layers.append(_layer(name, parts.get(name, 'other'), item, size, routes.get(name), known))
     total = sum(value.numel() for value in backbone.parameters())
     return SelectionFacts(
-        selection.method, dict(selection.settings), tuple(known), count_roles(backbone, selection), total
+        selection.method, dict(selection.settings), tuple(layers), count_roles(backbone, selection), total
     )
 
 
 def plain_modules(backbone: nn.Module) -> nn.Module:
-    """Copy ``backbone`` onto the same tensors, without a running training, which hides the parts of an attention."""
+    """Copy ``backbone`` with the same tensors but without a running training, which hides the parts of an attention."""
     tensors = [*backbone.parameters(), *backbone.buffers()]
     return copy.deepcopy(backbone, {id(value): value for value in tensors})
-
-
-def find_routes(backbone: nn.Module, selection: Selection) -> dict[str, Route]:
-    """Determine the routes that compact training would take, without training."""
-    with CompactTraining(backbone, selection) as training:
-        return training.routes()
 
 
 def counts_of_columns(connections: Connections) -> torch.Tensor:
@@ -150,14 +146,16 @@ def counts_of_columns(connections: Connections) -> torch.Tensor:
     return torch.bincount(connections.columns, minlength=connections.fan_in)
 
 
-def _layer(name: str, part: str, item: Connections, size: int, routes: Mapping[str, Route]) -> LayerFacts:
-    counts, route = counts_of_columns(item), routes.get(name)
+def _layer(
+    name: str, part: str, item: Connections, size: int, route: Route | None, gradients: Quantiles | None
+) -> LayerFacts:
+    counts = counts_of_columns(item)
     busiest = float(counts.topk(min(BUSIEST, item.fan_in)).values.sum()) / len(item)
     saved = COPIES * size * (item.neurons * item.fan_in - len(item))
     kept = route.kept / route.inputs if route and route.inputs else 1.0
     kind = route.kind if route else 'masked'
     columns = int((counts > 0).sum())
-    return LayerFacts(name, part, item.neurons, item.fan_in, len(item), columns, busiest, kind, kept, saved)
+    return LayerFacts(name, part, item.neurons, item.fan_in, len(item), columns, busiest, kind, kept, saved, gradients)
 
 
 @dataclass(frozen=True)
@@ -166,10 +164,10 @@ class Overlap:
 
     Args:
         name: Name of the weight.
-        first: Number of connections that the first chose.
-        second: Number that the second chose.
-        shared: Number that both chose.
-        by_chance: Expected number of shared ones if each neuron had chosen as many at random.
+        first: Number of connections in the first selection.
+        second: Number of connections in the second.
+        shared: Number of connections in both.
+        by_chance: Expected number in both if each neuron had chosen as many at random.
     """
 
     name: str
@@ -180,7 +178,7 @@ class Overlap:
 
     @property
     def share(self) -> float:
-        """Shared connections as a share of those that at least one of the two chose."""
+        """Shared connections as a share of those in at least one of the selections."""
         return self.shared / max(1, self.first + self.second - self.shared)
 
     @property
@@ -190,7 +188,7 @@ class Overlap:
 
 
 def overlaps(first: Selection, second: Selection) -> list[Overlap]:
-    """Overlap of every weight in which both have connections, in the order of the first.
+    """Compute the overlap of every weight with connections in both selections, in the order of the first.
 
     Raises:
         SelectionMismatchError: If they were made for different architectures.
@@ -198,7 +196,7 @@ def overlaps(first: Selection, second: Selection) -> list[Overlap]:
     if first.architecture != second.architecture:
         raise SelectionMismatchError(
             f'the selections were made for different architectures, {first.architecture[:12]} and '
-            f'{second.architecture[:12]}: they have no connections in common'
+            f'{second.architecture[:12]}: they have no common connections'
         )
     both = [name for name in first.connections if name in second.connections]
     found = [_overlap(name, first.connections[name], second.connections[name]) for name in both]
@@ -206,7 +204,7 @@ def overlaps(first: Selection, second: Selection) -> list[Overlap]:
 
 
 def in_all(parts: list[Overlap]) -> Overlap:
-    """Sum of the overlaps over all weights."""
+    """Sum the overlaps of all weights."""
     sums = {key: sum(getattr(part, key) for part in parts) for key in ('first', 'second', 'shared', 'by_chance')}
     return Overlap('all', **sums)
 

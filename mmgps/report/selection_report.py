@@ -1,4 +1,4 @@
-"""The report of a selection: one page that needs no other file, its pictures, and the numbers as JSON."""
+"""Report of a selection as one page, with its pictures and its numbers as JSON, and the hook that writes it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from torch import nn
 
 from mmgps.delta import check_injection, inject_missing, load_delta
 from mmgps.engine import build_plain, find_backbone
+from mmgps.engine.hooks import find_tune_hook
+from mmgps.engine.resuming.checkpoints import resumed
+from mmgps.engine.tuned_backbone import unwrapped
+from mmgps.registry import HOOKS
 from mmgps.selection import Quantiles, Selection, load_selection
-from mmgps.sparse import Route
-from mmgps.utils.atomic_file import write_atomically
+from mmgps.sparse import CompactTraining, Route
+from mmgps.utils.atomic_file import skipped_if_unwritable, write_atomically
 
-from .charts import as_png, draw_layers, draw_map, draw_overlap
+from .charts import as_pixels, as_png, draw_layers, draw_map, draw_overlap
 from .facts import LayerFacts, Overlap, SelectionFacts, in_all, overlaps, plain_modules, selection_facts
 
 MIB = 2**20
@@ -36,16 +43,11 @@ COLUMNS = {
     'input kept': lambda x: f'{x.kept_inputs:.0%}',
     'saved, MiB': lambda x: f'{x.bytes_saved / MIB:.2f}',
 }
-HEADINGS = {'layers': 'Along the layers', 'map': 'Where it sits', 'overlap': 'Beside another task'}
+HEADINGS = {'layers': 'Along the layers', 'map': 'Chosen inputs', 'overlap': 'Overlap with another task'}
 
 
 def html_page(facts: SelectionFacts, pictures: Mapping[str, bytes]) -> str:
-    """Fill in ``page.html.j2``.
-
-    Args:
-        facts: Facts about the selection.
-        pictures: PNG files, by a heading for each.
-    """
+    """Fill in ``page.html.j2``; ``pictures`` are PNG files by the names of :data:`HEADINGS`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     engine = Environment(
@@ -55,14 +57,14 @@ def html_page(facts: SelectionFacts, pictures: Mapping[str, bytes]) -> str:
         facts=facts,
         roles=', '.join(f'{role.replace("_", " ")} {count:,}' for role, count in facts.roles.items()),
         saved=f'{sum(layer.bytes_saved for layer in facts.layers) / MIB:,.1f}',
-        pictures={heading: base64.b64encode(content).decode() for heading, content in pictures.items()},
+        pictures={HEADINGS[name]: base64.b64encode(content).decode() for name, content in pictures.items()},
         columns=COLUMNS,
     )
 
 
 def _medians(layer: LayerFacts) -> str:
     if layer.gradients is None:
-        return 'not known'
+        return 'unknown'
     return f'{layer.gradients.of_chosen[2]:.2g} / {layer.gradients.of_all[2]:.2g}'
 
 
@@ -70,7 +72,7 @@ class SelectionReport:
     """Report of one selection, or of the selections of two tasks side by side.
 
     Args:
-        backbone: Backbone that the selection was made for.
+        backbone: Backbone of the selection.
         selection: The selection.
         gradients: See :func:`selection_facts`.
         routes: See :func:`selection_facts`.
@@ -102,7 +104,7 @@ class SelectionReport:
             self.figures['overlap'] = draw_overlap(self.overlaps, {x.name: x.part for x in self.facts.layers}, *names)
 
     def as_json(self) -> dict[str, Any]:
-        """Numbers of all pictures and tables as JSON values."""
+        """Return the numbers of all pictures and tables as JSON values."""
         found = self.facts.as_json()
         if self.overlaps:
             found['overlap'] = [
@@ -121,8 +123,8 @@ class SelectionReport:
         for name, content in pictures.items():
             write_atomically(target / f'{name}.png', content)
         write_atomically(target / 'selection.json', json.dumps(self.as_json(), indent=1).encode())
-        page = html_page(self.facts, {HEADINGS[name]: content for name, content in pictures.items()})
-        write_atomically(target / 'index.html', page.encode('utf-8', 'backslashreplace'))
+        page = html_page(self.facts, pictures).encode('utf-8', 'backslashreplace')
+        write_atomically(target / 'index.html', page)
         return target / 'index.html'
 
 
@@ -133,10 +135,10 @@ def report_of_file(
     other: str | os.PathLike[str] | None = None,
     names: Sequence[str] = ('this task', 'the other task'),
 ) -> SelectionReport:
-    """Make the report of a selection file or delta. The weights do not matter, so none are loaded.
+    """Make the report of a selection file or delta, without loading any weights.
 
     Args:
-        cfg: Config of the run; only its architecture is used.
+        cfg: Config of the run; only its architecture matters.
         path: A selection or a delta.
         target: Path of the backbone within the model.
         other: Selection or delta of another task.
@@ -167,3 +169,48 @@ def read_selection(path: str | os.PathLike[str]) -> Selection:
             return load_delta(path).selection
         except ValueError as second:
             raise ValueError(f'expected a selection or a delta; {first}; {second}') from second
+
+
+@HOOKS.register_module()
+class SelectionReportHook(Hook):
+    """Write ``<work_dir>/selection_report`` when training starts, and pass it to the visualizer.
+
+    The pictures and numbers appear in all logs of the run, such as files or TensorBoard. A resumed run keeps its first
+    report. Without chosen connections, as under full tuning, no report is written.
+
+    Args:
+        other: A selection or delta of another task on the same base, to report the overlap.
+        names: Names of this task and of the other.
+    """
+
+    priority = 'LOW'  # after the hook that selects
+    needs_whole_model = 'draw the report from selection.safetensors by tools/selection_report.py'
+
+    def __init__(self, other: str | None = None, names: Sequence[str] = ('this task', 'the other task')) -> None:
+        self.other, self.names = other, names
+
+    def before_train(self, runner: Runner) -> None:
+        tune = find_tune_hook(runner)
+        assert tune.tuned is not None
+        selection, training = tune.tuned.selection, tune.tuned.training
+        if resumed(runner) or not is_main_process() or not selection.connections:
+            return
+        backbone = find_backbone(unwrapped(runner.model), tune.target)
+        routes = training.routes() if isinstance(training, CompactTraining) else {}
+        other = None if self.other is None else read_selection(self.other)
+        report = SelectionReport(backbone, selection, tune.gradients, routes, other, self.names)
+        with skipped_if_unwritable(runner.logger.warning):
+            page = report.write(Path(runner.work_dir) / 'selection_report')
+            log_report(runner, report)
+            runner.logger.info(f'report of the selection: {page}')
+
+
+def log_report(runner: Runner, report: SelectionReport) -> None:
+    """Pass pictures and numbers to the visualizer of ``runner``."""
+    for name, figure in report.figures.items():
+        runner.visualizer.add_image(f'selection_{name}', as_pixels(figure))
+    facts = report.facts
+    scalars = {'selection/trained': facts.trained, 'selection/trained_share': facts.trained / facts.total}
+    for layer in facts.layers:
+        scalars[f'selection/column_share/{layer.name}'] = layer.column_share
+    runner.visualizer.add_scalars(scalars)

@@ -1,4 +1,4 @@
-"""Overlays of truth and prediction. They read mmseg's samples without importing mmseg."""
+"""Overlays of truth and prediction, drawn from mmseg's samples without importing mmseg."""
 
 from mmgps.utils.requirements import require
 

@@ -1,4 +1,4 @@
-"""Contact sheet: several captioned images on one."""
+"""Contact sheet of several captioned images."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def contact_sheet(
     """Lay images out in rows, each above a bar with its caption.
 
     Args:
-        images: ``(H, W, 3)`` RGB of uint8, of any sizes; each is fitted into a square tile with its proportions kept.
-        captions: One line for each image. A caption too long for its tile loses its middle.
-        columns: Tiles in a row; fewer images make a narrower sheet.
-        legend: Text and RGB colour of what is drawn in the images, for a bar below all of them.
+        images: ``(H, W, 3)`` RGB of uint8, of any sizes; each is scaled to a square tile with its proportions kept.
+        captions: One line for each image; a caption too long for its tile loses its middle.
+        columns: Tiles per row; fewer images make a narrower sheet.
+        legend: Meaning and RGB colour of the drawings in the images, for a bar at the bottom.
         tile: Side of a tile in pixels.
 
     Returns:
@@ -45,9 +45,7 @@ def contact_sheet(
             its minimum (1 and 64), or an image is not uint8 RGB.
     """
     if not images or len(images) != len(captions):
-        raise ValueError(
-            f'{len(images)} images and {len(captions)} captions; expected as many of both, and at least one'
-        )
+        raise ValueError(f'{len(images)} images and {len(captions)} captions; expected equal numbers, and at least one')
     if columns < 1 or tile < 64:
         raise ValueError(f'a sheet needs columns >= 1 and tile >= 64, found {columns=}, {tile=}')
     columns = min(columns, len(images))
@@ -66,7 +64,7 @@ def contact_sheet(
 
 
 def write_png(path: str | os.PathLike[str], image: Image) -> None:
-    """Write an RGB image as PNG, replacing ``path`` at once and making its folder if need be."""
+    """Write an RGB image as PNG, replacing ``path`` atomically and creating its folder if needed."""
     check_image(image)
     _, content = cv2.imencode('.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     write_atomically(path, content.tobytes())
@@ -96,7 +94,7 @@ def _shortened(caption: str, width: int) -> str:
 
 
 def _write(bar: Image, text: str, left: int) -> None:
-    # A row of a sheet is not contiguous memory, and OpenCV draws into contiguous memory only.
+    # OpenCV draws only into contiguous memory, which a row of a sheet is not.
     copy = np.ascontiguousarray(bar)
     cv2.putText(copy, text, (left, BAR - 9), FONT, FONT_SCALE, INK, 1, cv2.LINE_AA)
     bar[:] = copy

@@ -1,4 +1,4 @@
-"""Views of samples: the few arrays of mmseg's output that are needed to draw a sample, and their drawing."""
+"""Views of samples: the few arrays of mmseg's output that a drawing needs, and the drawing itself."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mmgps.evaluation.foreground import IGNORE_INDEX, Mask, dice_iou, split_trut
 from .contact_sheet import GAP, PAPER, contact_sheet, write_png
 from .overlay import PREDICTION, TRUTH, Colour, Image, draw_classes, draw_overlay
 
-#: Smaller frames are enlarged to this shorter side before drawing, so that the lines stay thin beside the polyp.
+#: Smaller frames are enlarged to this shorter side before drawing, so that lines remain thin beside the polyp.
 SMALLEST = 320
 
 
 @dataclass(frozen=True)
 class SampleView:
-    """One image with its labels, all ``(H, W)``. Without annotation ``target`` and ``valid`` are None."""
+    """One image with its labels, all ``(H, W)``; ``target`` and ``valid`` are None without annotation."""
 
     name: str
     image: Image
@@ -37,7 +37,7 @@ class SampleView:
 
     @property
     def caption(self) -> str:
-        """The foreground Dice in percent, where the truth is known, and the name."""
+        """Name of the image, after the foreground Dice in percent if the truth is known."""
         if self.target is None:
             return self.name
         return f'Dice {100 * dice_iou(self.prediction, self.target, self.valid)[0]:.1f}  {self.name}'
@@ -50,7 +50,7 @@ class SampleView:
         return [('truth, filled where missed', TRUTH), ('prediction, filled where wrong', PREDICTION)]
 
     def draw(self) -> Image:
-        """The overlay, see :func:`~mmgps.visualization.overlay.draw_overlay`."""
+        """Draw the overlay, see :func:`~mmgps.visualization.overlay.draw_overlay`."""
         scale = max(1.0, SMALLEST / min(self.image.shape[:2]))
         target = None if self.target is None else _enlarged(self.target, scale)
         return draw_overlay(_enlarged(self.image, scale), target, _enlarged(self.prediction, scale))
@@ -58,9 +58,9 @@ class SampleView:
 
 @dataclass(frozen=True)
 class ClassView:
-    """One image with its labels of any number of classes, all ``(H, W)``. Without annotation ``target`` is None.
+    """One image with labels of any number of classes, all ``(H, W)``; ``target`` is None without annotation.
 
-    Pixels that the truth ignores have the label 255 in ``target``.
+    Ignored pixels have the label 255 in ``target``.
     """
 
     name: str
@@ -71,7 +71,7 @@ class ClassView:
 
     @property
     def caption(self) -> str:
-        """The mean Dice in percent over the classes of truth and prediction, where the truth is known, and the name."""
+        """Name of the image, after the mean Dice in percent over the classes that occur if the truth is known."""
         if self.target is None:
             return self.name
         valid = self.target != IGNORE_INDEX
@@ -85,9 +85,9 @@ class ClassView:
         return list(self._shown().values())
 
     def draw(self) -> Image:
-        """The prediction; where the truth is known, the truth stands left of it.
+        """Draw the prediction, with the truth on its left if it is known.
 
-        A class whose colour is black, as that of a background often is, leaves the image as it is.
+        A black class, such as many backgrounds, leaves the image unchanged.
         """
         scale = max(1.0, SMALLEST / min(self.image.shape[:2]))
         image = _enlarged(self.image, scale)
@@ -100,7 +100,7 @@ class ClassView:
         return [self.prediction] if self.target is None else [self.target, self.prediction]
 
     def _shown(self) -> dict[int, tuple[str, Colour]]:
-        """Name and colour of each label that occurs."""
+        """Return name and colour of each label that occurs."""
         labels = sorted({int(label) for plane in self._planes() for label in np.unique(plane)} - {IGNORE_INDEX})
         known = dict(enumerate(self.classes))
         return {label: known.get(label, (f'class {label}', _colour(label))) for label in labels}
@@ -110,7 +110,7 @@ View = SampleView | ClassView
 
 
 def named_classes(meta: Mapping[str, Any]) -> list[tuple[str, Colour]]:
-    """Names and colours of the classes of a data set, from mmseg's ``metainfo``; colours it lacks are made."""
+    """Return names and colours of a data set's classes from mmseg's ``metainfo``; missing colours are made."""
     names, palette = meta.get('classes') or (), meta.get('palette')
     given = [] if palette is None or isinstance(palette, str) else [_rgb(colour) for colour in palette]
     return [(str(name), given[at] if at < len(given) else _colour(at)) for at, name in enumerate(names)]
@@ -121,26 +121,26 @@ def _rgb(colour: Sequence[int]) -> Colour:
 
 
 def _colour(label: int) -> Colour:
-    """A colour for a class without one; neighbours are far apart on the colour wheel."""
+    """Make a colour for a class without one; neighbours are far apart on the colour wheel."""
     return _rgb([round(255 * part) for part in colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.8, 1.0)])
 
 
 def view_sample(sample: BaseDataElement, network_input: Tensor, classes: Sequence[tuple[str, Colour]] = ()) -> View:
-    """Take the view from a prediction of mmseg, at the original size.
+    """Make the view of a prediction of mmseg at the original size.
 
-    Truth and prediction of two classes are drawn in one picture, those of more side by side, also where a network
+    Truth and prediction of two classes appear in one picture, those of more classes side by side, also if a network
     predicts more classes than its data set names.
 
-    The image is read from ``img_path``. Sets that draw their frames have no such file; there the network's input is
-    brought back to the original size, in the BGR order in which mmcv loads images.
+    The image is read from ``img_path``. Sets that draw their frames have no such file; for them the network's input, in
+    mmcv's BGR order, is resized to the original size.
 
     Args:
-        sample: A ``SegDataSample`` with ``pred_sem_seg`` and, where known, ``gt_sem_seg``.
+        sample: A ``SegDataSample`` with ``pred_sem_seg`` and, if known, ``gt_sem_seg``.
         network_input: ``(3, h, w)`` of 0..255, before normalisation.
-        classes: Name and RGB colour of each class, where they are known.
+        classes: Name and RGB colour of each class, if known.
 
     Raises:
-        ValueError: If the data set has two classes and the truth holds another label; with the name of the image.
+        ValueError: If the data set has two classes and the truth holds another label; names the image.
     """
     path = str(sample.get('img_path', 'image'))
     predicted = _plane(sample.pred_sem_seg.data).astype(np.int64)
@@ -160,12 +160,12 @@ def view_sample(sample: BaseDataElement, network_input: Tensor, classes: Sequenc
 
 
 def write_view(folder: Path, number: int, view: View) -> None:
-    """Write the overlay of one image into ``folder``, under its number and name."""
+    """Write the overlay of one image into ``folder``, named by its number and name."""
     write_png(folder / f'{number:02d}_{view.name}.png', view.draw())
 
 
 def write_sheet(folder: Path, views: Sequence[View], columns: int) -> Path:
-    """Write all overlays on ``contact_sheet.png``, whose path returns."""
+    """Write all overlays to ``contact_sheet.png`` and return its path."""
     legend = list(dict.fromkeys(entry for view in views for entry in view.legend))
     sheet = folder / 'contact_sheet.png'
     write_png(sheet, contact_sheet([view.draw() for view in views], [view.caption for view in views], columns, legend))
@@ -188,6 +188,6 @@ def _enlarged(array: NDArray[Any], scale: float) -> NDArray[Any]:
     size = (round(array.shape[1] * scale), round(array.shape[0] * scale))
     if array.dtype == bool:
         return cv2.resize(array.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) >= 0.5
-    if array.ndim == 2:  # labels, of which there are none between
+    if array.ndim == 2:  # labels, which have no values in between
         return cv2.resize(array.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST)
     return cv2.resize(array, size, interpolation=cv2.INTER_CUBIC)

@@ -1,4 +1,4 @@
-"""Each set of images with a class, read from a miniature in its true layout."""
+"""Each classification set, read from a miniature in its published layout."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from class_files import NABIRDS_IDS, dogs, nabirds, vtab
 from polyp_files import write_folder
 
 from mmgps.datasets import VTAB, NABirds, StanfordDogs
-from mmgps.datasets.classes.labelled import ClassDataError
+from mmgps.datasets.classes import ClassDataError
 from mmgps.registry import DATASETS
 from mmgps.vtab_tasks import TASKS
 
@@ -58,7 +58,7 @@ def test_the_tasks_are_those_of_the_benchmark() -> None:
     assert sum(task.classes for task in TASKS) == 940
 
 
-def test_a_class_that_a_task_has_not(tmp_path: Path) -> None:
+def test_a_class_that_a_task_lacks(tmp_path: Path) -> None:
     root = str(write_folder(tmp_path, vtab('dtd')) / 'vtab-1k')
     (Path(root) / 'dtd/test.txt').write_text('images/a.jpg 47\n')
     with pytest.raises(ClassDataError, match=r"line 'images/a.jpg 47', expected a path and a class from 0 to 46"):
@@ -79,13 +79,13 @@ def test_a_class_that_a_task_has_not(tmp_path: Path) -> None:
         (lambda root: StanfordDogs(root, 'test'), ClassDataError, r'test_list.mat does not exist. .*stanford-dogs'),
     ],
 )
-def test_what_is_missing_is_named(make, error: type, message: str, tmp_path: Path) -> None:
+def test_missing_files_are_named(make, error: type, message: str, tmp_path: Path) -> None:
     with pytest.raises(error, match=message):
         make(str(tmp_path))
 
 
-def test_lists_that_do_not_fit_together(tmp_path: Path) -> None:
+def test_lists_that_contradict_each_other(tmp_path: Path) -> None:
     root = write_folder(tmp_path, nabirds()) / 'nabirds'
     (root / 'image_class_labels.txt').write_text(f'{NABIRDS_IDS[0]} 817\n')
-    with pytest.raises(ClassDataError, match=r'hold other images, 4, 1, 4 of them'):
+    with pytest.raises(ClassDataError, match=r'name different images, 4, 1, 4 of them'):
         NABirds(str(root), 'train')

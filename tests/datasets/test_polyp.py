@@ -1,4 +1,4 @@
-"""The dataset, on miniatures and on the real copy, and the base configs."""
+"""The polyp data set, on miniatures and on the real copy, and the base configs."""
 
 import shutil
 from pathlib import Path
@@ -24,7 +24,7 @@ TRAIN = dict(img_path='images/train', seg_map_path='annotations/train')
 
 @pytest.fixture
 def prepared(tmp_path):
-    """A miniature as the tool writes it."""
+    """A miniature, as written by the tool."""
     raw = write_folder(tmp_path / 'raw', kvasir(IDS))
     convert(get_source('kvasir-seg'), raw, tmp_path / 'set', allow_partial=True)
     return tmp_path / 'set'
@@ -95,7 +95,7 @@ def test_neither_jpg_nor_png(prepared):
 
 def test_jpg_and_png(prepared):
     shutil.copy(prepared / 'images/train/a.jpg', prepared / 'images/train/z.png')
-    raises('holds .jpg and .png images: say which with img_suffix', prepared)
+    raises('holds .jpg and .png images: name one with img_suffix', prepared)
     assert len(build(prepared, img_suffix='.jpg')) == 3
 
 
@@ -107,9 +107,9 @@ def test_a_missing_list(prepared):
     raises(r'the list .*fold1\.txt does not exist', prepared, ann_file='fold1.txt')
 
 
-def test_a_list_of_ids_that_are_not_there(prepared):
-    (prepared / 'some.txt').write_text('a\n' + ''.join(f'q{i}\n' for i in range(5)))
-    raises(r'5 of 6 files are missing: .*q0\.jpg, .*q2\.jpg and 2 more', prepared, ann_file='some.txt')
+def test_a_list_of_missing_ids(prepared):
+    (prepared / 'some.txt').write_text('a\n' + ''.join(f'q{i}\n' for i in range(10)))
+    raises(r'10 of 11 files are missing: .*q0\.jpg, .*q7\.jpg and 2 more', prepared, ann_file='some.txt')
 
 
 def test_an_image_without_mask(prepared):
@@ -131,8 +131,8 @@ def piped(root):
 
 
 @pytest.mark.parametrize('values', [[0, 255], [0, 3, 250], [2]])
-def test_a_raw_mask_among_others_is_refused_when_it_is_asked_for(prepared, values):
-    """mmseg would pass over its polyp and say nothing."""
+def test_a_later_raw_mask_is_refused_when_it_is_loaded(prepared, values):
+    """mmseg would silently ignore its polyp."""
     mask = np.resize(np.array(values, np.uint8), (48, 60))
     cv2.imwrite(str(prepared / 'annotations/train/b.png'), mask)
     dataset = piped(prepared)
@@ -141,7 +141,7 @@ def test_a_raw_mask_among_others_is_refused_when_it_is_asked_for(prepared, value
         dataset[1]
 
 
-def test_a_mask_is_looked_at_once(prepared, monkeypatch):
+def test_a_mask_is_checked_once(prepared, monkeypatch):
     dataset, looks = piped(prepared), []
     original = dataset._check_values
     monkeypatch.setattr(dataset, '_check_values', lambda path: (looks.append(path), original(path)))
@@ -157,7 +157,7 @@ def test_prepared_masks_are_taken(prepared, values):
 
 
 def loaded(config, part, root):
-    """The dataset of a config's dataloader, built as mmengine's runner does, on the folder ``root``."""
+    """Build the data set of a config's dataloader like mmengine's runner, on the folder ``root``."""
     init_default_scope('mmseg')
     cfg = Config.fromfile(CONFIGS / config)[f'{part}_dataloader'].dataset
     cfg.data_root = str(root)
@@ -182,7 +182,7 @@ def test_base_configs(prepared, config, size):
 
 
 @pytest.mark.parametrize('config', ['kvasir_seg.py', 'kvasir_seg_224x224.py'])
-def test_base_configs_test_on_what_they_validate_on(config):
+def test_base_configs_test_on_their_validation_set(config):
     cfg = Config.fromfile(CONFIGS / config)
     assert cfg.test_dataloader == cfg.val_dataloader
     assert cfg.test_evaluator == cfg.val_evaluator

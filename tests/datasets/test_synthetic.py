@@ -1,4 +1,4 @@
-"""The drawn sets: the same frame everywhere, exact masks, variety, and the shape of a loaded sample."""
+"""The drawn sets: the same frame everywhere, exact masks, variety, and samples like loaded ones."""
 
 import hashlib
 import pickle
@@ -13,8 +13,7 @@ from mmengine.runner import Runner
 
 from mmgps.datasets import RenderFrame, SyntheticPolypDataset, SyntheticShapesDataset
 from mmgps.datasets.render import endoscope, solids
-from mmgps.datasets.render.mucosa import draw_mucosa
-from mmgps.datasets.render.polyp import draw_lesion, lay_over
+from mmgps.datasets.render.endoscope import draw_lesion, draw_mucosa, lay_over
 from mmgps.datasets.synthetic import ProceduralDataset
 
 SETS = [SyntheticPolypDataset, SyntheticShapesDataset]
@@ -99,14 +98,14 @@ def test_frames_do_not_depend_on_the_number_of_workers() -> None:
 
 
 def test_frame_is_pinned_across_library_versions() -> None:
-    """Rounding may move a grey level between builds of numpy and OpenCV; the picture may not."""
+    """Builds of numpy and OpenCV may differ in the rounding of a grey level, but not in the picture."""
     image, mask = endoscope.render_polyp_frame(0, 0, 144)
     assert mask.sum() == pytest.approx(PINNED_AREA, abs=3)
     np.testing.assert_allclose(image.mean(axis=(0, 1)), PINNED_COLOUR, atol=0.5)
 
 
 def test_mask_is_where_the_polyp_was_drawn() -> None:
-    """Outside the outline and its shadow nothing changes; every pixel inside does."""
+    """Every pixel inside the outline changes, and none outside the outline and its shadow."""
     rng = np.random.default_rng(4)
     scene = draw_mucosa(rng, 128)
     lesion = draw_lesion(rng, 128)

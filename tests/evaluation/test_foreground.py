@@ -20,7 +20,7 @@ masks = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
 
 
 def loop(prediction, target, valid):
-    """Every pixel counted by hand."""
+    """Count every pixel in a loop."""
     both = either = total = 0
     for y in range(target.shape[0]):
         for x in range(target.shape[1]):

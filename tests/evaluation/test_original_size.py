@@ -19,7 +19,7 @@ SIZES = [(61, 90), (120, 75), (61, 90)]
 
 
 class Gallery(BaseMetric):
-    """Keeps what the evaluator hands to a metric."""
+    """Keep the samples that the evaluator passes to a metric."""
 
     def process(self, data_batch, data_samples):
         self.results.extend(data_samples)
@@ -30,7 +30,7 @@ class Gallery(BaseMetric):
 
 
 class Brightness(nn.Module):
-    """Hands the image through, so that a 1x1 convolution can segment what is bright."""
+    """Return the image itself, so that a 1x1 convolution can segment bright regions."""
 
     def forward(self, image):
         return [image]
@@ -148,7 +148,7 @@ def test_a_network_that_calls_everything_polyp(folder):
 
 
 def test_the_evaluator_gives_tensors_of_one_plane(folder):
-    """What the two heads leave in a sample, which PolypMetric builds on."""
+    """The two heads write into a sample the outputs that PolypMetric needs."""
     for channels, kind in ((1, torch.float32), (2, torch.int64)):
         _, kept = evaluate(segmentor(channels, {'mode': 'whole'}), folder, batch_size=1)
         assert kept[0]['pred_sem_seg']['data'].dtype == kind

@@ -108,10 +108,10 @@ def test_empty_masks():
     [
         ([[0, 128, 1]], [[0, 0, 1]], r'images/a\.jpg with mask masks/a\.jpg: the truth holds 128'),
         ([[0, 1, 1]], [[0, 3, 1]], r'images/a\.jpg with mask masks/a\.jpg: the prediction holds 3'),
-        ([[0, 1, 1]], [[0, 1], [0, 1]], r'prediction is 2x2 and the truth 1x3 pixels.*LoadAnnotations.*after Resize'),
+        ([[0, 1, 1]], [[0, 1], [0, 1]], r'prediction has 2x2 and the truth 1x3 pixels.*LoadAnnotations.*after Resize'),
     ],
 )
-def test_what_cannot_be_scored_is_named(truth, labels, message):
+def test_samples_without_a_score_are_named(truth, labels, message):
     with pytest.raises(ValueError, match=message):
         evaluate([sample(truth, labels)], PolypMetric())
 
@@ -165,7 +165,7 @@ def test_scores_of_every_image_in_a_table(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ['scores.csv']
 
 
-def test_what_travels_between_ranks_is_small():
+def test_ranks_exchange_small_scores():
     metric = PolypMetric()
     truth = blob(400, 500, 90)
     metric.process(None, [sample(truth, truth, np.stack([-truth, truth]) * 1.0).to_dict()])

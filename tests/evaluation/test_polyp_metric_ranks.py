@@ -39,7 +39,7 @@ def work(rank, ranks, port, folder):
     distributed.destroy_process_group()
 
 
-def test_two_ranks_score_what_one_does(tmp_path):
+def test_two_ranks_score_like_one(tmp_path):
     expected = evaluate(samples(), str(tmp_path / 'one.csv'))
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from py_sod_metrics import MAE, Emeasure, Smeasure, WeightedFmeasure
 
-from mmgps.evaluation.image_score import average, score_image
-from mmgps.evaluation.structure import structure_scores
+from mmgps.evaluation.image_score import average, score_image, structure_scores
 
 
 def soft_map(rng, shape=(40, 56)):
@@ -77,7 +76,7 @@ def test_ignored_pixels_leave_no_trace():
     ('row', 'column'), [(351, slice(None)), (slice(None), 351), (351, 351)], ids=['row', 'column', 'corner']
 )
 def test_a_truth_in_the_last_row_or_column_has_an_s_measure(row, column):
-    """Two quadrants are empty there, or three; their weight is 0."""
+    """Two or three quadrants are empty there and have no weight."""
     target = np.zeros((352, 352), bool)
     target[row, column] = True
     assert 0.9 < structure_scores(target.astype(float), target, np.ones_like(target)).sm <= 1
@@ -98,7 +97,7 @@ def truths(height, width, rng):
 
 
 def maps(target, rng):
-    """Probabilities at the ends of their range and between."""
+    """Probabilities at the ends of their range and in between."""
     truth = target.astype(float)
     yield from (truth, 1 - truth, 0 * truth, 0 * truth + 1, 0 * truth + 0.5, np.clip(truth, 1e-300, 1 - 1e-16))
     yield from (rng.random(target.shape), 1e-12 * rng.random(target.shape))
@@ -119,7 +118,7 @@ def test_every_measure_is_finite_and_between_0_and_1(shape):
 
 
 def test_a_perfect_map_has_an_e_measure_of_100():
-    """Also of a frame without a polyp, where nothing is found."""
+    """This includes a frame without a polyp in which nothing is found."""
     target = np.zeros((20, 20), bool)
     for truth in (target, ~target, np.tri(20, dtype=bool)):
         found = average([score_image('a', truth, truth, truth[None].astype(float))])

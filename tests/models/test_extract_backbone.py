@@ -1,4 +1,4 @@
-"""The backbone comes out of a checkpoint whole, unchanged and alone."""
+"""The extracted file holds the whole backbone of a checkpoint, unchanged, and nothing else."""
 
 from pathlib import Path
 

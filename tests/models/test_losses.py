@@ -1,4 +1,4 @@
-"""The overlap losses against the areas of the slow obvious loop."""
+"""The overlap losses agree with a slow loop over pixels."""
 
 import pytest
 import torch

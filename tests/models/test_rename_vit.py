@@ -1,4 +1,4 @@
-"""Weights under other names give the same features."""
+"""Renamed weights give the same features."""
 
 import runpy
 import sys

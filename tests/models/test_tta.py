@@ -1,4 +1,4 @@
-"""Merged views: labels as mmseg's, and the map that they come from."""
+"""Merged views have mmseg's labels and the map that the labels come from."""
 
 import copy
 
@@ -19,7 +19,7 @@ SIZE = (12, 16)
 
 
 class Model(nn.Module):
-    """What both take from a segmentor."""
+    """The parts of a segmentor that both classes use."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from tiny import tiny_config, train
 from mmgps.delta import BaseFingerprint, extract, save_delta
 from mmgps.engine import build_plain
 from mmgps.report import SelectionReport, in_all, overlaps, report_of_file, selection_facts
-from mmgps.report.charts import COLOURS, LABELS, _cells, _rows
+from mmgps.report.charts import STYLES, _cells, _rows
 from mmgps.selection import (
     PROBABILITIES,
     Connections,
@@ -38,7 +38,7 @@ def chain() -> nn.Module:
 
 
 def selection_of(net: nn.Module, **positions: list[int]) -> Selection:
-    """By the number of the layer: ``_0=[...]``."""
+    """Make a selection with positions by the number of the layer: ``_0=[...]``."""
     layers = {f'{name[1:]}.weight': net[int(name[1:])] for name in positions}
     connections = {
         name: Connections(torch.tensor(places), *layer.weight.shape)
@@ -128,7 +128,7 @@ def test_a_report_is_written_for_every_kind_of_network(kind: str, tmp_path: Path
 
 
 def test_overlaps_follow_the_network_and_names_are_escaped(tmp_path: Path) -> None:
-    """A selection that was read from a file lists its layers in another order."""
+    """A selection read from a file lists its layers in another order."""
     net = nn.ModuleDict({name: nn.Linear(4, 3) for name in ('b', 'a<i>')})
     made = GPS(1, score=RandomScore(0)).select(net)
     turned = replace(made, connections=dict(reversed(made.connections.items())))
@@ -157,7 +157,8 @@ def test_the_pictures_show_the_facts() -> None:
         expected = {at: 100 * getattr(layer, value) for at, layer in enumerate(report.facts.layers, 1)}
         assert drawn == pytest.approx(expected)
         for line in axes.lines:
-            assert {LABELS[report.facts.layers[int(x) - 1].part] for x in line.get_xdata()} == {line.get_label()}
+            parts = {report.facts.layers[int(x) - 1].part for x in line.get_xdata()}
+            assert {STYLES[part]['label'] for part in parts} == {line.get_label()}
         assert axes.get_ylim()[1] > max(expected.values())
     assert [set(line.get_ydata()) for line in gradients.lines] == [{2.0}, {3.0}]
     panels = [axes for axes in report.figures['map'].axes if axes.images]
@@ -172,8 +173,9 @@ def test_the_pictures_show_the_facts() -> None:
 
 def test_parts_have_colours_and_labels_of_their_own() -> None:
     kinds = {*LayerPart, 'other'} - {LayerPart.NORM, LayerPart.BLOCK}
-    assert COLOURS.keys() == LABELS.keys() == kinds
-    assert len({*COLOURS.values()}) == len({*LABELS.values()}) == len(kinds)
+    assert STYLES.keys() == kinds
+    for key in ('color', 'label'):
+        assert len({style[key] for style in STYLES.values()}) == len(kinds)
 
 
 def test_the_page_shows_the_facts(tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_the_page_shows_the_facts(tmp_path: Path) -> None:
     cells = [re.findall('<td>(.*?)</td>', row) for row in re.findall('<tr>(.*?)</tr>', page)]
     numbers = ['0.weight', '4', '20', '4', '5.000%', '2 (10%)', '100%', '3.5 / 2', 'columns', '10%', '0.00']
     assert cells[1] == numbers
-    assert cells[2][7] == 'not known'
+    assert cells[2][7] == 'unknown'
     assert 'Trained: connection 5, bias 4.' in page
 
 
@@ -239,7 +241,7 @@ def test_a_run_writes_its_report_and_logs_it(tmp_path: Path, monkeypatch: pytest
     facts = json.loads((tmp_path / 'selection_report/selection.json').read_text())
     assert {layer['route'] for layer in facts['layers']} <= {'columns', 'gather', 'dense'}
     assert all(len(layer['gradients']['of_all']) == len(PROBABILITIES) for layer in facts['layers'])
-    # compact training runs by now and has replaced the forward of the attention, whose layers are known all the same
+    # Compact training has replaced the forward of the attention by now, but its layers are still known.
     assert {layer['part'] for layer in facts['layers']} == {'conv', 'qkv', 'proj', 'fc1', 'fc2'}
     assert images.keys() == {'selection_layers', 'selection_map'}
     assert all(image.ndim == 3 and image.shape[2] == 3 for image in images.values())
@@ -284,7 +286,7 @@ def test_a_report_that_cannot_be_written_ends_no_training(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     'name', ['$x$', '$\\frac{1$', 'costs $5', 'a|b', '\x1b[31mred', 'line\nbreak', '\udcff', '<b>']
 )
-def test_names_are_drawn_as_they_are(name: str, tmp_path: Path) -> None:
+def test_names_are_drawn_literally(name: str, tmp_path: Path) -> None:
     net = chain()
     first, second = (selection_of(net, _0=places, _2=[0, 4, 9]) for places in ([3, 23, 43, 65], [3, 24, 43, 66]))
     report = SelectionReport(net, replace(first, method=name), other=second, names=(name, name))

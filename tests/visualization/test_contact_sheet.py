@@ -76,7 +76,7 @@ def test_wrong_input_is_named(count, captions, arguments, message):
 
 
 def test_a_legend_of_many_classes_shows_those_that_fit():
-    """Each with its whole name, and dots for the rest."""
+    """Each shown class has its whole name; dots stand for the others."""
     legend = [(f'class {at}', (at, 255 - at, 255)) for at in range(150)]
     bar, two = (contact_sheet([flat(90, 90, 0)], [''], tile=300, legend=legend[:count])[-BAR:] for count in (150, 2))
     assert [colour for _, colour in legend if (bar == colour).all(-1).any()] == [colour for _, colour in legend[:2]]

@@ -21,7 +21,7 @@ def count(image, colour):
     return int((image == np.array(colour)).all(-1).sum())
 
 
-def test_errors_are_filled_and_what_is_right_is_left_alone():
+def test_errors_are_filled_and_correct_regions_are_unchanged():
     drawn = draw_overlay(GREY, box(20, 100, 20, 100), box(20, 100, 60, 140))
     assert drawn[60, 40].tolist() == tinted(TRUTH)
     assert drawn[60, 120].tolist() == tinted(PREDICTION)
@@ -29,7 +29,7 @@ def test_errors_are_filled_and_what_is_right_is_left_alone():
     assert drawn[5, 5].tolist() == [100, 100, 100]
 
 
-def test_both_outlines_are_seen_where_they_run_together():
+def test_both_outlines_are_visible_where_they_coincide():
     mask = box(20, 100, 20, 100)
     drawn = draw_overlay(GREY, mask, mask)
     assert count(drawn, PREDICTION) >= 4 * 78

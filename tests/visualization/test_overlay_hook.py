@@ -21,7 +21,7 @@ HEIGHT, WIDTH, COUNT = 70, 100, 7
 
 
 class Bright(BaseModel):
-    """Calls bright what is bright, shifted down by as many pixels as steps were trained."""
+    """Predict bright regions, shifted down by one pixel per training step."""
 
     def __init__(self):
         super().__init__()
@@ -187,7 +187,7 @@ def test_captions():
 
 
 def test_classes_side_by_side():
-    """Truth left, prediction right, in the colours of the data set; what is ignored and what is black stay plain."""
+    """Truth left, prediction right, in the colours of the data set; ignored and black regions stay plain."""
     image = np.full((40, 40, 3), 100, np.uint8)
     truth, prediction = np.zeros((40, 40), int), np.zeros((40, 40), int)
     truth[:20, :20], truth[20:, :20], truth[:20, 20:] = 1, 255, 300

@@ -1,4 +1,4 @@
-"""Convert published polyp sets to the layout that ``PolypDataset`` reads."""
+"""Prepare published data sets: polyp sets for ``PolypDataset``, and classification sets for their classes."""
 
 from .conversion import Summary, convert, prepare
 from .errors import PrepareError

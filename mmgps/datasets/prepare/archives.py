@@ -1,60 +1,52 @@
-"""Read the files of a zip or of a folder by one interface. Nothing is ever unpacked."""
+"""Read the files of a zip or a folder through one interface, and unpack archives of images safely."""
 
 from __future__ import annotations
 
 import lzma
-import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from mmgps.utils.download import Progress
 
 from .errors import CorruptArchiveError, SourceUnavailableError, UnsafeArchiveError
 
 JUNK = frozenset({'__MACOSX', '.DS_Store', 'Thumbs.db'})
-
-
 EXPANSION, ALLOWANCE = 100, 64 * 2**20
 """An archive of images may unpack to this multiple of its size plus this many bytes, since images hardly shrink."""
 DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 def check_expansion(at: Path, size: int, unpacked: int) -> None:
-    """Check that an archive does not unpack to more than images can take, before that much is read or written.
+    """Raise :class:`UnsafeArchiveError` if the archive ``at`` of ``size`` bytes declares more content than images have.
 
-    Args:
-        at: Path of the archive.
-        size: Size of the archive in bytes.
-        unpacked: Declared size of its content in bytes, as far as it was read.
-
-    Raises:
-        UnsafeArchiveError: If it unpacks to more.
+    ``unpacked`` is the declared size of the content read so far, in bytes.
     """
     if unpacked > EXPANSION * size + ALLOWANCE:
         raise UnsafeArchiveError(
             f'{at} ({size:,} bytes) would unpack to {unpacked:,} bytes or more; expected at most {EXPANSION} times its '
-            'size, as images take: do not use this file, or unpack it yourself and give the folder'
+            'size, as for images: do not use this file, or unpack it yourself and give the folder'
         )
 
 
-class Files(Protocol):
+@dataclass(frozen=True)
+class Files:
     """Files under one root.
 
-    Attributes:
+    Args:
         at: The zip or the folder.
-        names: Paths of all files from the root, written with ``/``, without the junk of operating systems.
+        names: Paths of all files relative to the root, with ``/``, without files that operating systems add.
+        read: Function that reads the file called ``name``.
     """
 
     at: Path
     names: list[str]
-
-    def read(self, name: str) -> bytes:
-        """Read the file called ``name``."""
+    read: Callable[[str], bytes]
 
 
 @contextmanager
@@ -64,14 +56,19 @@ def open_files(at: str | Path) -> Iterator[Files]:
     Raises:
         SourceUnavailableError: If ``at`` does not exist.
         CorruptArchiveError: If it is a file but not a complete zip.
-        UnsafeArchiveError: If a name in the zip points outside of it, or if it unpacks to more than images can.
+        UnsafeArchiveError: If a name in the zip leads outside, or its content is larger than images can be.
     """
     at = Path(at)
     if at.is_dir():
-        yield FolderFiles(at)
+        found: Iterable[str] = (path.relative_to(at).as_posix() for path in at.rglob('*') if path.is_file())
+        yield Files(at, _sorted(found), lambda name: (at / name).read_bytes())
     elif at.is_file():
         with _open_zip(at) as archive:
-            yield ZipFiles(at, archive)
+            check_expansion(at, at.stat().st_size, sum(info.file_size for info in archive.infolist()))
+            found = [info.filename for info in archive.infolist() if not info.is_dir()]
+            for name in found:
+                _check_inside(at, name, forbidden='\\:')
+            yield Files(at, _sorted(found), partial(_read_member, at, archive))
     else:
         raise SourceUnavailableError(f'{at} does not exist: expected a zip file or a folder')
 
@@ -80,77 +77,51 @@ def _open_zip(at: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(at)
     except zipfile.BadZipFile as error:
-        raise CorruptArchiveError(f'{at} ({at.stat().st_size} bytes) cannot be read: {error}; {_remedy(at)}') from error
+        with open(at, 'rb') as file:
+            cut_off = file.read(2) == b'PK'
+        remedy = (
+            'it begins like a zip and is cut off: fetch it again'
+            if cut_off
+            else 'expected a zip; unpack other archives yourself and give the folder'
+        )
+        raise CorruptArchiveError(f'{at} ({at.stat().st_size} bytes) cannot be read: {error}; {remedy}') from error
 
 
-def _remedy(at: Path) -> str:
-    with open(at, 'rb') as file:
-        cut_off = file.read(2) == b'PK'
-    if cut_off:
-        return 'it begins like a zip and is cut off: fetch it again'
-    return 'expected a zip; unpack another kind of archive yourself and give the folder'
+def _read_member(at: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        raise CorruptArchiveError(f'{name} in {at} cannot be read: {error}; fetch the archive again') from error
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if not is_junk(name))
 
 
 def is_junk(name: str) -> bool:
-    """Tell whether an operating system left the file called ``name``."""
+    """Return True if ``name`` is a file that operating systems add."""
     parts = PurePosixPath(name).parts
     return bool(JUNK.intersection(parts)) or parts[-1].startswith('._')
-
-
-class FolderFiles:
-    """The files under a folder."""
-
-    def __init__(self, at: Path) -> None:
-        self.at = at
-        found = (path.relative_to(at).as_posix() for path in at.rglob('*') if path.is_file())
-        self.names = sorted(name for name in found if not is_junk(name))
-
-    def read(self, name: str) -> bytes:
-        return (self.at / name).read_bytes()
-
-
-class ZipFiles:
-    """The files in a zip, none of which has a name that leads outside."""
-
-    def __init__(self, at: Path, archive: zipfile.ZipFile) -> None:
-        self.at = at
-        self.archive = archive
-        check_expansion(at, at.stat().st_size, sum(info.file_size for info in archive.infolist()))
-        found = [info.filename for info in archive.infolist() if not info.is_dir()]
-        for name in found:
-            if name.startswith('/') or '\\' in name or ':' in name or '..' in name.split('/'):
-                raise UnsafeArchiveError(f'{at} holds the name {name!r}, which leads outside: do not use this file')
-        self.names = sorted(name for name in found if not is_junk(name))
-
-    def read(self, name: str) -> bytes:
-        try:
-            return self.archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-            raise CorruptArchiveError(
-                f'{name} in {self.at} cannot be read: {error}; fetch the archive again'
-            ) from error
 
 
 def unpack(
     at: Path, into: Path, root: str = '', holds: Collection[str] | None = None, progress: Progress | None = None
 ) -> int:
-    """Write the files of ``at`` into the folder ``into``.
-
-    Only regular files of a tar are taken; its links and devices are left out.
+    """Write the files of ``at`` into the folder ``into``, leaving out the links and devices of a tar.
 
     Args:
         at: A zip, a tar with any compression, or a folder.
         into: Folder to write to; created if missing.
-        root: Folder within ``at`` whose content is taken; the rest is left out.
-        holds: Names directly below ``root`` to take; None for all.
+        root: Folder within ``at`` whose content is written.
+        holds: Names directly below ``root`` to write; None for all.
         progress: Called with the number of files done.
 
     Returns:
         Number of files.
 
     Raises:
-        CorruptArchiveError: If ``at`` is truncated, damaged or no archive.
-        UnsafeArchiveError: If a name in it points outside, or if it unpacks to more than images can.
+        CorruptArchiveError: If ``at`` is truncated, damaged or not an archive.
+        UnsafeArchiveError: If a name in it leads outside, or its content is larger than images can be.
     """
     done = 0
     for name, data in _members(at):
@@ -166,23 +137,17 @@ def unpack(
     return done
 
 
-def copy(at: Path, into: Path) -> None:
-    """Copy one file into a folder, which is created if missing."""
-    into.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(at, into / at.name)
-
-
 def _members(at: Path) -> Iterator[tuple[str, bytes]]:
     if at.is_file() and tarfile.is_tarfile(at):
         yield from _tar_members(at)
-        return
-    if (at.is_file() and '.tar' in at.suffixes) or at.suffix == '.tgz':
+    elif (at.is_file() and '.tar' in at.suffixes) or at.suffix == '.tgz':
         raise CorruptArchiveError(
-            f'{at} ({at.stat().st_size} bytes) is no tar, or is cut off at its beginning: fetch it again'
+            f'{at} ({at.stat().st_size} bytes) is not a tar, or is cut off at its beginning: fetch it again'
         )
-    with open_files(at) as files:
-        for name in files.names:
-            yield name, files.read(name)
+    else:
+        with open_files(at) as files:
+            for name in files.names:
+                yield name, files.read(name)
 
 
 def _tar_members(at: Path) -> Iterator[tuple[str, bytes]]:
@@ -205,13 +170,13 @@ def _tar_members(at: Path) -> Iterator[tuple[str, bytes]]:
         ) from error
 
 
-def _check_inside(at: Path, name: str) -> None:
-    if name.startswith('/') or '\\' in name or '..' in name.split('/'):
+def _check_inside(at: Path, name: str, forbidden: str = '\\') -> None:
+    if name.startswith('/') or not set(name).isdisjoint(forbidden) or '..' in name.split('/'):
         raise UnsafeArchiveError(f'{at} holds the name {name!r}, which leads outside: do not use this file')
 
 
 def _below(name: str, root: str) -> PurePosixPath | None:
-    """Path of ``name`` from ``root``; None if it is not below ``root`` or is junk of operating systems."""
+    """Return the path of ``name`` relative to ``root``; None if it is not below ``root`` or is junk."""
     path = PurePosixPath(name)
     inside = path.is_relative_to(root) and path != PurePosixPath(root)
     return path.relative_to(root) if inside and not is_junk(name) else None

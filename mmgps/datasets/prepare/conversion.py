@@ -18,7 +18,7 @@ from .sources import PolypSource, fetch, get_source
 from .target import building, check_replaceable
 
 THRESHOLD = 127
-"""Grey levels above it are foreground: JPEG leaves a grey band around black and white regions."""
+"""Higher grey levels are foreground: JPEG leaves a grey band around black and white regions."""
 JPEG = frozenset({'.jpg', '.jpeg'})
 
 
@@ -58,36 +58,14 @@ class Summary:
         )
 
 
-def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Decode an image to ``(H, W, 3)`` uint8, BGR, rotated according to its EXIF data.
-
-    Raises:
-        UnreadableImageError: If it is truncated or not an image.
-    """
-    return _decode(data, name, cv2.IMREAD_COLOR)
-
-
-def decode_mask(data: bytes, name: str) -> np.ndarray:
-    """Decode a mask and threshold it: ``(H, W)`` uint8 of 0 and 1.
-
-    Raises:
-        UnreadableImageError: If it is truncated or not an image.
-    """
-    return (_decode(data, name, cv2.IMREAD_GRAYSCALE) > THRESHOLD).astype(np.uint8)
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """Encode ``image`` without loss."""
-    return cv2.imencode('.png', image)[1].tobytes()
-
-
 def _decode(data: bytes, name: str, flag: int) -> np.ndarray:
+    """Decode an image or a mask to uint8, rotated according to its EXIF data."""
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error:  # raised for empty data, and for sizes beyond OpenCV's limit
         image = None
     if image is None:
-        raise UnreadableImageError(f'{name} ({len(data)} bytes) is cut off or no image: fetch the set again')
+        raise UnreadableImageError(f'{name} ({len(data)} bytes) is cut off or not an image: fetch the set again')
     return image
 
 
@@ -104,16 +82,16 @@ def convert(
     """Write the set in the zip or folder ``at`` to ``out``.
 
     The result has ``images/{train,val}/ID.jpg`` (``.png`` unless all images of the set are JPEG; neither is encoded
-    again) and ``annotations/{train,val}/ID.png``, ``(H, W)`` uint8 with 1 where the grey level exceeds 127 and else 0.
-    ``train.txt`` and ``val.txt`` list the ids. ``out`` appears only when everything is written.
+    again) and ``annotations/{train,val}/ID.png``, ``(H, W)`` uint8 with 1 where the grey level exceeds 127 and 0
+    elsewhere. ``train.txt`` and ``val.txt`` list the ids. ``out`` appears only when everything is written.
 
     Args:
         source: The published set.
         at: Published zip, or a folder with the same content.
         out: Folder to create.
-        split_file: Text file with the ids for validation; the rest is for training. By default the official split; sets
+        split_file: Text file with the validation ids; all others are for training. The official split by default; sets
             without one are for testing, so all their images go to ``val``.
-        allow_partial: Accept another number of images than published, and an official split that names missing images.
+        allow_partial: Accept another number of images than published, and an official split with missing images.
         force: Replace a prepared set at ``out``.
         progress: Called with the number of images done and the total.
 
@@ -147,23 +125,23 @@ def _checked_pairs(source: PolypSource, files: Files, allow_partial: bool) -> li
     if not pairs or (len(pairs) != layout.count and not allow_partial):
         raise CountError(
             f'{files.at} holds {len(pairs)} images of {source.title} ({layout}), expected {layout.count}: fetch it '
-            'again, or add --allow-partial to take what is there'
+            'again, or add --allow-partial to accept this number'
         )
     return pairs
 
 
 def _write_pair(pair: Pair, files: Files, folder: Path, split: str, suffix: str, summary: Summary) -> None:
     data = files.read(pair.image)
-    image = decode_image(data, pair.image)
-    mask = decode_mask(files.read(pair.mask), pair.mask)
+    image = _decode(data, pair.image, cv2.IMREAD_COLOR)
+    mask = (_decode(files.read(pair.mask), pair.mask, cv2.IMREAD_GRAYSCALE) > THRESHOLD).astype(np.uint8)
     if image.shape[:2] != mask.shape:
         raise SizeMismatchError(
             f'{pair.image} is {image.shape[1]}x{image.shape[0]} and its mask {pair.mask} is '
             f'{mask.shape[1]}x{mask.shape[0]} (width x height): they cannot belong together; fetch the set again'
         )
     same = suffix == '.jpg' or suffix_of(pair.image) == suffix
-    _write(folder / 'images' / split / f'{pair.id}{suffix}', data if same else encode_png(image))
-    _write(folder / 'annotations' / split / f'{pair.id}.png', encode_png(mask))
+    _write(folder / 'images' / split / f'{pair.id}{suffix}', data if same else _png(image))
+    _write(folder / 'annotations' / split / f'{pair.id}.png', _png(mask))
     summary.add(split, mask)
 
 
@@ -172,6 +150,10 @@ def _write_lists(folder: Path, pairs: list[Pair], held_out: frozenset[str]) -> N
     for split, listed in ids.items():
         if listed:
             _write(folder / f'{split}.txt', ''.join(f'{name}\n' for name in listed).encode())
+
+
+def _png(image: np.ndarray) -> bytes:
+    return cv2.imencode('.png', image)[1].tobytes()
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -193,7 +175,7 @@ def prepare(
 
     Args:
         name: Name of a set in ``mmgps.datasets.prepare.SOURCES``.
-        out: Folder to make; ``data/NAME`` by default, with underscores.
+        out: Folder to create; ``data/NAME`` by default, with underscores.
         at: Existing zip or folder; downloaded by default.
         download_dir: Folder that keeps a downloaded zip; beside ``out`` by default.
         split_file: As for ``convert``.
@@ -206,7 +188,7 @@ def prepare(
     """
     source = get_source(name)
     out = Path(out or Path('data', name.replace('-', '_')))
-    check_replaceable(out, force)  # before a download that would be in vain
+    check_replaceable(out, force)  # fails before a useless download
     if at is None:
         at = fetch(source, download_dir or out.parent, ProgressLine(f'downloading {source.title}', 'MB', 1e6))
     progress = ProgressLine(f'converting {source.title}', 'images')

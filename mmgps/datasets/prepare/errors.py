@@ -1,4 +1,4 @@
-"""Errors of preparing a set. None of them leaves a half-made set behind."""
+"""Errors while preparing a set. None of them leaves a half-made set behind."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class SourceUnavailableError(PrepareError):
 
 
 class CorruptArchiveError(PrepareError):
-    """The archive is truncated, damaged, encrypted or no zip at all."""
+    """The archive is truncated, damaged, encrypted or not a zip."""
 
 
 class UnsafeArchiveError(PrepareError):
-    """The archive holds a name that points outside of it."""
+    """The archive holds a name that leads outside, or more content than images can have."""
 
 
 class LayoutError(PrepareError):
-    """The folders of the set were not found, or were found more than once."""
+    """The folders or lists of the set are missing, unreadable, or present more than once."""
 
 
 class UnpairedError(PrepareError):
@@ -32,11 +32,11 @@ class UnpairedError(PrepareError):
 
 
 class SizeMismatchError(PrepareError):
-    """A mask is not of its image's size."""
+    """A mask and its image differ in size."""
 
 
 class UnreadableImageError(PrepareError):
-    """An image or a mask cannot be decoded whole."""
+    """An image or a mask cannot be decoded."""
 
 
 class EmptyMasksError(PrepareError):
@@ -44,7 +44,7 @@ class EmptyMasksError(PrepareError):
 
 
 class CountError(PrepareError):
-    """The number of images is not the published one."""
+    """The number of images or classes is not the published one."""
 
 
 class SplitError(PrepareError):
@@ -56,7 +56,7 @@ class TargetError(PrepareError):
 
 
 def listing(names: Iterable[str]) -> str:
-    """Join names for a message: the first eight, in order, and how many more there are."""
+    """Join names for a message: the first eight in sorted order, and the number of the others."""
     ordered = sorted(names)
     more = f' and {len(ordered) - SHOWN} more' if len(ordered) > SHOWN else ''
     return ', '.join(ordered[:SHOWN]) + more

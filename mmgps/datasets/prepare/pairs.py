@@ -1,4 +1,4 @@
-"""Pair the images of a set with their masks, and choose the images for validation."""
+"""Pair the images of a set with their masks, and choose the validation images."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def find_pairs(layout: Layout, root: str, files: Files) -> list[Pair]:
     """Pair images and masks, in the order of their ids.
 
     Raises:
-        UnpairedError: If an image or a mask is alone, or two files of a kind differ only in their suffix.
+        UnpairedError: If an image or a mask has no partner, or two files claim one id.
     """
     images = _by_id(layout.image_name, '', _join(root, layout.images), files)
     masks = _by_id(layout.image_name, layout.mask_prefix, _join(root, layout.masks), files)
@@ -73,7 +73,7 @@ def _by_id(image_name: str, prefix: str, folder: str, files: Files) -> dict[str,
 
 
 def _roots(tail: str, folders: Iterable[str]) -> list[str]:
-    """Folders that contain ``tail``."""
+    """Return the folders that contain ``tail``."""
     return sorted(f[: -len(tail)].rstrip('/') for f in folders if f'/{f}'.endswith(f'/{tail}'))
 
 
@@ -86,12 +86,12 @@ def _folder(name: str) -> str:
 
 
 def suffix_of(name: str) -> str:
-    """Suffix of a file name in lower case, with the dot."""
+    """Return the suffix of a file name in lower case, with the dot."""
     return PurePosixPath(name).suffix.lower()
 
 
 def read_ids(path: str | Path) -> frozenset[str]:
-    """Read ids from a text file, one per line; folders and image suffixes are dropped, empty lines skipped.
+    """Read one id per line from a text file, dropping folders, image suffixes and empty lines.
 
     Raises:
         SplitError: If the file does not exist or holds no id.
@@ -115,7 +115,7 @@ def val_ids(source: PolypSource, ids: Collection[str], split_file: str | Path | 
         partial: Accept an official split with ids that are not in ``ids``; a ``split_file`` must always match.
 
     Raises:
-        SplitError: If the list names missing ids, or only missing ids.
+        SplitError: If a list that must match names missing ids, or if all listed ids are missing.
     """
     listed = read_ids(split_file) if split_file else source.official_val()
     if listed is None:
@@ -123,7 +123,7 @@ def val_ids(source: PolypSource, ids: Collection[str], split_file: str | Path | 
     missing = listed.difference(ids)
     if missing and (split_file or not partial or len(missing) == len(listed)):
         raise SplitError(
-            f'{len(missing)} of the {len(listed)} validation ids in {split_file or source.val_list} are no images of '
-            f'this copy of {source.title}: {listing(missing)}. Give a list that fits it with --split-file'
+            f'{len(missing)} of the {len(listed)} validation ids in {split_file or source.val_list} are missing from '
+            f'this copy of {source.title}: {listing(missing)}. Give a list for this copy with --split-file'
         )
     return listed.intersection(ids)

@@ -1,4 +1,4 @@
-"""The five polyp sets: their origin, the layouts of their files, and their download."""
+"""The five polyp sets: their origins, the layouts of their files, and their download."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import SourceUnavailableError
 
 PRANET = (
     'TestDataset.zip of PraNet (Fan et al., MICCAI 2020), linked from https://github.com/DengPingFan/PraNet, '
-    'which holds this set in a folder of its own'
+    'which holds this set in a separate folder'
 )
 
 
@@ -22,11 +22,11 @@ class Layout:
     """Arrangement of a set's files in its archive.
 
     Args:
-        images: Folder of the images, as the end of its path; empty for the given folder itself.
-        masks: Folder of the masks, beside it.
-        count: Published number of images of this copy of the set.
-        mask_prefix: Prefix of mask names before the name of the image.
-        image_name: Pattern that the whole name of an image, without suffix, must match; other files are ignored.
+        images: End of the path of the image folder; empty for the given folder itself.
+        masks: The same of the mask folder, from the same parent.
+        count: Published number of images in this copy of the set.
+        mask_prefix: Prefix of a mask's name before the name of its image.
+        image_name: Pattern for the whole name of an image, without suffix; other files are ignored.
     """
 
     images: str
@@ -50,9 +50,9 @@ class PolypSource:
         layouts: Possible layouts; the first that fits is used.
         where: Description of its origin.
         cite: The publication to cite.
-        url: A stable public address of a zip, or ``None`` where there is none.
+        url: A stable public address of a zip, or ``None``.
         checksum: Checksum of the file at ``url``.
-        val_list: Package file with the ids of the official validation part; ``None`` if the set is for testing.
+        val_list: Package file with the ids of the official validation split; ``None`` if the set is for testing.
     """
 
     name: str
@@ -65,7 +65,7 @@ class PolypSource:
     val_list: str | None = None
 
     def official_val(self) -> frozenset[str] | None:
-        """Ids of the official validation part, or ``None`` if the whole set is for testing."""
+        """Return the ids of the official validation split, or ``None`` if the whole set is for testing."""
         if self.val_list is None:
             return None
         return frozenset(resources.files(__package__).joinpath(self.val_list).read_text().split())
@@ -79,7 +79,7 @@ SOURCES = (
         where='https://datasets.simula.no/kvasir-seg (research and education only)',
         cite='Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MMM 2020',
         url='https://datasets.simula.no/downloads/kvasir-seg.zip',
-        # The host publishes none; two public downloaders that do not share code give this one for this address.
+        # The host publishes none; two independent public downloaders agree on this one for this address.
         checksum=Checksum('md5', '6323d9094df93b35d43069a566ee1ca3'),
         val_list='kvasir_val.txt',
     ),
@@ -134,7 +134,7 @@ SOURCES = (
 
 
 def get_source(name: str) -> PolypSource:
-    """Look up the source called ``name``.
+    """Return the source called ``name``.
 
     Raises:
         ValueError: If there is none; names the nearest and all.
@@ -153,22 +153,17 @@ def fetch(source: PolypSource, folder: str | Path, progress: Progress | None = N
         Path of the zip.
 
     Raises:
-        SourceUnavailableError: If it has no public address or could not be downloaded; the message says where the set
-            comes from and where to put it.
+        SourceUnavailableError: If it has no public address or the download failed; names the origin of the set, and the
+            place for the zip.
     """
-    if source.url is None:
-        raise SourceUnavailableError(_how_to_get(source, Path(folder), 'it has no stable public address of a zip'))
-    target = Path(folder) / source.url.rpartition('/')[2]
+    target = Path(folder) / (source.url or f'{source.name}.zip').rpartition('/')[2]
     try:
+        if source.url is None:
+            raise DownloadError('it has no stable public address of a zip')
         return download(source.url, target, source.checksum, progress=progress)
     except (DownloadError, ChecksumError) as error:
-        raise SourceUnavailableError(_how_to_get(source, Path(folder), str(error))) from error
-
-
-def _how_to_get(source: PolypSource, folder: Path, reason: str) -> str:
-    name = source.url.rpartition('/')[2] if source.url else f'{source.name}.zip'
-    return (
-        f'{source.title} is missing and was not downloaded: {reason}. It comes from {source.where}. Get it from there, '
-        f'put it at, for example, {folder / name}, and add to the command '
-        f'(python tools/prepare_polyp.py {source.name}): --source {folder / name}'
-    )
+        raise SourceUnavailableError(
+            f'{source.title} is missing and was not downloaded: {error}. It comes from {source.where}. Get it from '
+            f'there, put it at, for example, {target}, and add to the command '
+            f'(python tools/prepare_polyp.py {source.name}): --source {target}'
+        ) from error

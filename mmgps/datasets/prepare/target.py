@@ -1,4 +1,4 @@
-"""Build a folder under a hidden name, move it into place when finished, and replace only folders built this way."""
+"""Build a folder under a hidden name, move it to its target when finished, and replace only folders built this way."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from .errors import TargetError, listing
 MARKER = '.mmgps_prepared.json'
 """File in every prepared set that lists its files."""
 HASHED = 1 << 16
+"""Leading bytes of each file that its checksum covers."""
 
 
 @contextmanager
 def building(out: Path, force: bool) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that becomes ``out`` when the block ends without an error.
+    """Yield a temporary folder beside ``out`` that becomes ``out`` when the block ends without an error.
 
     Args:
         out: Folder to create.
-        force: Replace a set that was built this way. Anything else is never replaced.
+        force: Replace a set that was built this way. Other content is never replaced.
 
     Raises:
         TargetError: If ``out`` exists and may not be replaced.
@@ -35,22 +36,29 @@ def building(out: Path, force: bool) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', suffix='.unfinished', dir=out.parent))
     try:
-        made = workshop / 'new'
+        made, old = workshop / 'new', workshop / 'old'
         made.mkdir()
         yield made
         (made / MARKER).write_text(json.dumps({'made by': 'mmgps', 'files': _marks(made)}))
-        check_replaceable(out, force)  # it took a while
-        _swap_in(made, out, workshop / 'old')
+        check_replaceable(out, force)  # again: much may have happened since
+        if out.exists():
+            out.rename(old)
+        try:
+            made.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
     finally:
         shutil.rmtree(workshop)
 
 
 def check_replaceable(out: Path, force: bool) -> None:
-    """Check that replacing ``out`` removes only what mmgps made.
+    """Check that replacing ``out`` removes only files that mmgps wrote.
 
     Raises:
-        TargetError: Unless ``out`` does not exist, is empty, or ``force`` is given and it is a prepared set, all of
-            whose files are those that its marker lists, as they were written.
+        TargetError: Unless ``out`` is missing or empty, or ``force`` is given and all files in ``out`` match its
+            marker.
     """
     if not out.exists():
         return
@@ -62,7 +70,7 @@ def check_replaceable(out: Path, force: bool) -> None:
     made = _listed(out)
     if made is None:
         raise TargetError(
-            f'{out} holds what mmgps did not make, or made before it marked its sets by {MARKER} '
+            f'{out} holds files that mmgps did not make, or made before it marked its sets by {MARKER} '
             f'({listing(names)}): name another folder, or remove it yourself'
         )
     foreign = [name for name, mark in _marks(out).items() if made.get(name) != mark]
@@ -72,11 +80,11 @@ def check_replaceable(out: Path, force: bool) -> None:
             'folder, or move them away'
         )
     if not force:
-        raise TargetError(f'{out} holds a prepared set already, which was left as it is: add --force to replace it')
+        raise TargetError(f'{out} already holds a prepared set, which was left unchanged: add --force to replace it')
 
 
 def _listed(out: Path) -> dict[str, list[int]] | None:
-    """Marks in the marker of ``out``; None if mmgps wrote none."""
+    """Return the marks that the marker of ``out`` lists; None without a marker by mmgps."""
     try:
         content = json.loads((out / MARKER).read_text())
         return dict(content['files']) if content['made by'] == 'mmgps' else None
@@ -85,9 +93,9 @@ def _listed(out: Path) -> dict[str, list[int]] | None:
 
 
 def _marks(folder: Path) -> dict[str, list[int]]:
-    """Size and checksum of the beginning of each file below ``folder``, by its path from there.
+    """Return the size and the checksum of the beginning of each file below ``folder``, by its path from there.
 
-    The marker has none. That of a link is empty: mmgps makes no links.
+    The marker itself is left out. A link has an empty mark, because mmgps makes no links.
     """
     found: dict[str, list[int]] = {}
     for parent, folders, files in os.walk(folder):
@@ -102,14 +110,3 @@ def _marks(folder: Path) -> dict[str, list[int]]:
 def _mark(path: Path) -> list[int]:
     with path.open('rb') as file:
         return [path.stat().st_size, zlib.crc32(file.read(HASHED))]
-
-
-def _swap_in(made: Path, out: Path, old: Path) -> None:
-    if out.exists():
-        out.rename(old)
-    try:
-        made.rename(out)
-    except OSError:
-        if old.exists():
-            old.rename(out)
-        raise

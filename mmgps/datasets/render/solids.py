@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .fields import Field, fractal_noise, gloss, lambert, normals, plane, smooth_noise, smoothstep
+from .fields import Field, fractal_noise, gloss, lambert, local_plane, normals, plane, smooth_noise, smoothstep
 
-# A shape takes local coordinates, in which it fills about the unit disc, and gives (inside > 0, height).
+# A shape takes local coordinates, in which it fills about the unit disc, and returns (inside > 0, height).
 Shape = Callable[[np.random.Generator, Field, Field], tuple[Field, Field]]
 
 
@@ -60,20 +60,12 @@ def blob(rng: np.random.Generator, x: Field, y: Field) -> tuple[Field, Field]:
 
 
 def dent(rng: np.random.Generator, x: Field, y: Field) -> tuple[Field, Field]:
-    """A hollow: a ball turned inside out, told from it by its shading alone."""
+    """A hollow: a ball turned inside out, which differs from a ball only in its shading."""
     inside, height = ball(rng, x, y)
     return inside, -height
 
 
-SHAPES: dict[str, Shape] = {
-    'ball': ball,
-    'pyramid': pyramid,
-    'rod': rod,
-    'ring': ring,
-    'star': star,
-    'blob': blob,
-    'dent': dent,
-}
+SHAPES: dict[str, Shape] = {shape.__name__: shape for shape in (ball, pyramid, rod, ring, star, blob, dent)}
 
 
 def _stripes(rng: np.random.Generator, size: int) -> Field:
@@ -101,20 +93,15 @@ def material(rng: np.random.Generator, size: int) -> Field:
     texture = (_stripes, _dots, _veins, _clouds)[rng.integers(4)](rng, size)
     mix = (0.5 + 0.5 * np.clip(texture, -1, 1))[..., None]
     first = rng.uniform(0.1, 1.0, 3).astype(np.float32)
-    # Often close to the first colour, so that texture and shading must carry what colour does not.
+    # Often close to the first colour, so that colour alone does not reveal the shape.
     second = np.clip(first + rng.normal(0, rng.choice([0.05, 0.15]), 3), 0.05, 1.0).astype(np.float32)
     return first + mix * (second - first)
 
 
 def _place(rng: np.random.Generator, size: int, shape: Shape) -> tuple[NDArray[np.bool_], Field]:
-    x, y = plane(size)
     angle, big = rng.uniform(0, 2 * np.pi), rng.uniform(0.22, 0.65)
-    scale = big * rng.uniform(0.6, 1.0, 2)
-    cx, cy = rng.uniform(-0.95, 0.95, 2)
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    u = ((x - np.float32(cx)) * cos + (y - np.float32(cy)) * sin) / np.float32(scale[0])
-    v = ((y - np.float32(cy)) * cos - (x - np.float32(cx)) * sin) / np.float32(scale[1])
-    inside, height = shape(rng, u, v)
+    scale, centre = big * rng.uniform(0.6, 1.0, 2), rng.uniform(-0.95, 0.95, 2)
+    inside, height = shape(rng, *local_plane(size, centre, angle, scale))
     return inside > 0, (height * np.float32(big)).astype(np.float32)
 
 
@@ -126,7 +113,7 @@ def _pile(rng: np.random.Generator, size: int) -> tuple[Field, Field, NDArray[np
     for _ in range(rng.integers(3, 9)):
         label = int(rng.integers(len(shapes)))
         where, relief = _place(rng, size, shapes[label])
-        if rng.random() < 0.85:  # the others wear what lies below them
+        if rng.random() < 0.85:  # the others take the material below them
             own = material(rng, size)
             albedo = np.where(where[..., None], own, albedo)
         height = np.where(where, height * 0.3 + relief, height)
@@ -138,7 +125,7 @@ def render_shapes(seed: int, index: int, size: int) -> tuple[NDArray[np.uint8], 
     """Render frame ``index`` of the world ``seed``.
 
     Returns:
-        The image ``(size, size, 3)`` in BGR and the labels ``(size, size)``: 0 is background, i is the i-th of
+        The image ``(size, size, 3)`` in BGR and the labels ``(size, size)``: 0 for background, i for the i-th of
         :data:`SHAPES`.
     """
     rng = np.random.default_rng((seed, index))

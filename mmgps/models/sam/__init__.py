@@ -1,9 +1,9 @@
 """Segment Anything (Kirillov et al., ICCV 2023) without prompts, in the parts of an mmseg segmentor."""
 
-from .image_encoder import SAMImageEncoder
+from .image_encoder import SIZES, SAMImageEncoder, SAMSize
 from .mask_head import SAMMaskHead
-from .sizes import FILES, SIZES, SAMSize
 from .weights import (
+    FILES,
     CheckpointKeysError,
     SAMPretrained,
     SAMWeights,

@@ -1,10 +1,10 @@
-"""Attention with relative positions in the memory of attention without.
+"""Attention with relative positions that needs no more memory than attention without them.
 
-SAM adds to the score of query ``q`` at ``(i, j)`` and key ``k`` at ``(m, n)`` the products ``q . R_h[i - m]`` and
-``q . R_w[j - n]``. A tensor of all scores of the 64 x 64 grid takes 0.8 GB in each global block of ViT-B, and its
-gradient as much. But the sum is one scalar product of longer vectors: append to the query its products with the
-embeddings of every row and of every column, and to the key the one-hot code of its row and of its column. So
-``scaled_dot_product_attention`` can run without a mask, and its fused kernels never hold the scores.
+SAM adds the products ``q . R_h[i - m]`` and ``q . R_w[j - n]`` to the score of query ``q`` at ``(i, j)`` and key ``k``
+at ``(m, n)``. A tensor of all scores of the 64 x 64 grid takes 0.8 GB in each global block of ViT-B, and its gradient
+takes as much. But the sum is one scalar product of longer vectors: append to the query its products with the
+embeddings of every row and every column, and to the key the one-hot code of its row and its column. So
+``scaled_dot_product_attention`` runs without a mask, and its fused kernels never store the scores.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ALIGNMENT = 8
-"""The fused kernels want the length of a vector to be a multiple of this."""
+"""The fused kernels need vectors whose length is a multiple of this."""
 
 
 class RelativeAttention(nn.Module):
@@ -22,8 +22,8 @@ class RelativeAttention(nn.Module):
 
     Args:
         dims: Width of the tokens.
-        num_heads: Heads.
-        length: Side of the square grid that the tables are for; another grid interpolates them.
+        num_heads: Number of heads.
+        length: Side of the square grid of the tables; other grids interpolate them.
     """
 
     def __init__(self, dims: int, num_heads: int, length: int) -> None:
@@ -35,7 +35,7 @@ class RelativeAttention(nn.Module):
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * length - 1, dims // num_heads))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, H, W, dims]`` to the same."""
+        """Map ``[B, H, W, dims]`` to the same shape."""
         batch, height, width, dims = x.shape
         packed = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, -1)
         query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
@@ -45,12 +45,12 @@ class RelativeAttention(nn.Module):
 
 
 def relative_attention(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Attention whose scores are ``scale * q . k + q . rows[i, m] + q . columns[j, n]``.
+    """Compute attention with the scores ``scale * q . k + q . rows[i, m] + q . columns[j, n]``.
 
     Args:
         query: ``[B, heads, H * W, dims]``, row by row; the scale is ``dims ** -0.5``.
-        key: The same shape.
-        value: The same shape.
+        key: Of the same shape.
+        value: Of the same shape.
         rows: ``[H, H, dims]``, from :func:`relative_embeddings`.
         columns: ``[W, W, dims]``.
 
@@ -65,18 +65,18 @@ def relative_attention(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, 
     longer = F.pad(torch.cat([query * dims**-0.5, by_row, by_column], -1), (0, padding))
     code = F.pad(_places(height, width, key), (0, padding))
     placed = torch.cat([key, code.expand(*key.shape[:2], -1, -1)], -1)
-    # All three as long as each other: else the CPU and the flash kernel of CUDA are not used.
+    # All three have the same length; otherwise torch uses neither its CPU kernel nor CUDA's flash kernel.
     value = F.pad(value, (0, height + width + padding))
     return F.scaled_dot_product_attention(longer, placed, value, scale=1.0)[..., :dims]
 
 
 def relative_embeddings(table: Tensor, length: int) -> Tensor:
-    """The embedding of each pair of positions along one axis.
+    """Return the embedding of each pair of positions along one axis.
 
     Args:
-        table: ``[2 * n - 1, dims]``, the embeddings of the distances from ``-(n - 1)`` to ``n - 1``. Where ``n`` is
-            not ``length``, it is interpolated linearly to the distances of ``length``, as SAM does.
-        length: Positions along the axis.
+        table: ``[2 * n - 1, dims]``, the embeddings of the distances from ``-(n - 1)`` to ``n - 1``. If ``n`` is not
+            ``length``, it is interpolated linearly, as in SAM.
+        length: Number of positions along the axis.
 
     Returns:
         ``[length, length, dims]``: query position, key position.
@@ -89,7 +89,7 @@ def relative_embeddings(table: Tensor, length: int) -> Tensor:
 
 
 def _places(height: int, width: int, like: Tensor) -> Tensor:
-    """``[H * W, H + W]``: ones at the row and at the column of each place of the grid."""
+    """Return ``[H * W, H + W]`` with ones at the row and at the column of each place of the grid."""
     rows = torch.eye(height, dtype=like.dtype, device=like.device)[:, None].expand(-1, width, -1)
     columns = torch.eye(width, dtype=like.dtype, device=like.device)[None].expand(height, -1, -1)
     return torch.cat([rows, columns], -1).flatten(0, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -11,11 +13,50 @@ from torch.utils.checkpoint import checkpoint
 from mmgps.registry import MODELS
 
 from .attention import RelativeAttention
-from .sizes import size_of
+
+
+@dataclass(frozen=True)
+class SAMSize:
+    """Size of an image encoder; the rest of SAM is the same for all sizes.
+
+    Args:
+        embed_dims: Width of the tokens.
+        depth: Number of blocks.
+        num_heads: Heads of each attention.
+        global_blocks: Indices from 0 of the blocks that attend over the whole image; the others attend within windows.
+    """
+
+    embed_dims: int
+    depth: int
+    num_heads: int
+    global_blocks: tuple[int, ...]
+
+
+SIZES = {
+    'vit_b': SAMSize(768, 12, 12, (2, 5, 8, 11)),
+    'vit_l': SAMSize(1024, 24, 16, (5, 11, 17, 23)),
+    'vit_h': SAMSize(1280, 32, 16, (7, 15, 23, 31)),
+}
+
+
+def size_of(arch: str | dict) -> SAMSize:
+    """Return the size called ``arch``, or make it from a dict with the fields of :class:`SAMSize`.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if isinstance(arch, dict):
+        return SAMSize(**arch)
+    if arch not in SIZES:
+        raise ValueError(
+            f'no size of SAM is called {arch!r}; there are {", ".join(SIZES)}, or give a dict with embed_dims, depth, '
+            'num_heads and global_blocks'
+        )
+    return SIZES[arch]
 
 
 def to_windows(x: Tensor, side: int) -> Tensor:
-    """Cut ``[B, H, W, C]`` into windows, padded with zeros on the right and below to a multiple of ``side``.
+    """Cut ``[B, H, W, C]`` into windows, after padding the right and the bottom with zeros to a multiple of ``side``.
 
     Returns:
         ``[B * windows, side, side, C]``.
@@ -35,7 +76,7 @@ def from_windows(windows: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """Layer normalisation over the channels of ``[B, C, H, W]``, at each place by itself."""
+    """Layer normalisation over the channels of ``[B, C, H, W]``, separately at each place."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-6)
@@ -58,7 +99,7 @@ class MLPBlock(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """``[B, 3, H, W]`` to tokens ``[B, H / side, W / side, dims]``."""
+    """Convolution from ``[B, 3, H, W]`` to tokens ``[B, H / side, W / side, dims]``."""
 
     def __init__(self, side: int, dims: int) -> None:
         super().__init__()
@@ -69,14 +110,14 @@ class PatchEmbed(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, within windows or over the whole grid, and an MLP; both with a norm before and a residual.
+    """Attention, within windows or over the whole grid, and an MLP; each follows a norm and has a residual.
 
     Args:
         dims: Width of the tokens.
         num_heads: Heads of the attention.
-        mlp_ratio: Width of the MLP over ``dims``.
-        window: Side of the windows in tokens, 0 for the whole grid.
-        length: Side of the grid that the relative positions are for.
+        mlp_ratio: Width of the MLP divided by ``dims``.
+        window: Side of the windows in tokens; 0 for the whole grid.
+        length: Side of the grid of the relative positions.
     """
 
     def __init__(self, dims: int, num_heads: int, mlp_ratio: float, window: int, length: int) -> None:
@@ -88,33 +129,33 @@ class Block(nn.Module):
         self.mlp = MLPBlock(dims, int(dims * mlp_ratio), nn.GELU())
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, H, W, dims]`` to the same."""
-        x = x + self._attend(self.norm1(x))
+        """Map ``[B, H, W, dims]`` to the same shape."""
+        y = self.norm1(x)
+        if self.window:
+            y = from_windows(self.attn(to_windows(y, self.window)), (x.shape[1], x.shape[2]))
+        else:
+            y = self.attn(y)
+        x = x + y
         return x + self.mlp(self.norm2(x))
-
-    def _attend(self, x: Tensor) -> Tensor:
-        if not self.window:
-            return self.attn(x)
-        return from_windows(self.attn(to_windows(x, self.window)), (x.shape[1], x.shape[2]))
 
 
 @MODELS.register_module()
 class SAMImageEncoder(BaseModule):
     """SAM's image encoder: a ViT with windowed and global attention, and a neck.
 
-    The names of its parameters are those of the published files. The tables of positions keep the size of the images
-    that SAM was trained on; other images interpolate them, so one file serves every size.
+    Its parameters have the names of the published files. The tables of positions keep the image size of SAM's training;
+    other images interpolate them, so one file serves every size.
 
     Args:
         arch: ``'vit_b'``, ``'vit_l'``, ``'vit_h'``, or a dict with the fields of :class:`SAMSize`.
-        img_size: Side in pixels of the images that the tables of positions are for.
+        img_size: Side in pixels of the images for which the tables of positions are made.
         patch_size: Side in pixels of a token.
         window_size: Side in tokens of the windows.
-        mlp_ratio: Width of the MLPs over that of the tokens.
+        mlp_ratio: Width of the MLPs divided by that of the tokens.
         out_channels: Channels of the feature.
-        with_cp: Keep only the input of each block for the backward pass and compute the rest again.
-        init_cfg: As for every mmengine module. The weights of a whole SAM are loaded by ``mmgps.SAMPretrained`` in the
-            ``init_cfg`` of the segmentor.
+        with_cp: Keep only the input of each block for the backward pass, and recompute the rest.
+        init_cfg: As for every mmengine module. ``mmgps.SAMPretrained`` in the ``init_cfg`` of the segmentor loads the
+            weights of a whole SAM.
     """
 
     def __init__(
@@ -155,7 +196,7 @@ class SAMImageEncoder(BaseModule):
             One feature of ``[B, out_channels, H / patch_size, W / patch_size]``.
 
         Raises:
-            ValueError: If a side of the images is no multiple of the patch size.
+            ValueError: If a side of the images is not a multiple of the patch size.
         """
         if any(side % self.patch_size for side in x.shape[-2:]):
             raise ValueError(
@@ -171,13 +212,13 @@ class SAMImageEncoder(BaseModule):
 
 
 def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Absolute position embeddings for another grid, bicubic; the table itself where the grid is its own.
+    """Interpolate absolute position embeddings to another grid; the table's own grid returns the table itself.
 
-    SAM is only ever run on its own grid; bicubic is what plain detection ViTs do (Li et al., ECCV 2022).
+    SAM itself uses only its own grid. The bicubic interpolation follows plain detection ViTs (Li et al., ECCV 2022).
 
     Args:
         table: ``[1, rows, columns, dims]``.
-        grid: Rows and columns wanted.
+        grid: Rows and columns of the result.
 
     Returns:
         ``[1, *grid, dims]``.

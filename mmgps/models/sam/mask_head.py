@@ -1,18 +1,84 @@
-"""SAM's mask decoder as a decode head of mmseg."""
+"""SAM's mask decoder, with its prompt encoder, as a decode head of mmseg."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmgps.registry import MODELS
 
+from .image_encoder import LayerNorm2d
 from .mask_decoder import MaskDecoder
-from .prompt_encoder import PromptEncoder
+
+POINTS = 4
+"""Background point, foreground point, and the two corners of a box."""
+
+
+class Positions(nn.Module):
+    """Fourier features of places in the unit square (Tancik et al., NeurIPS 2020), with fixed random frequencies.
+
+    Args:
+        dims: Number of features, half of them sines.
+    """
+
+    positional_encoding_gaussian_matrix: Tensor
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.register_buffer('positional_encoding_gaussian_matrix', torch.randn(2, dims // 2))
+
+    def forward(self, grid: tuple[int, int]) -> Tensor:
+        """Return the features of the cell centres of a ``grid`` of rows and columns: ``[1, dims, *grid]``."""
+        frequencies = self.positional_encoding_gaussian_matrix
+        y, x = ((torch.arange(n, device=frequencies.device, dtype=frequencies.dtype) + 0.5) / n for n in grid)
+        places = torch.stack([x.expand(grid), y[:, None].expand(grid)], -1)
+        angles = 2 * math.pi * ((2 * places - 1) @ frequencies)
+        return torch.cat([angles.sin(), angles.cos()], -1).permute(2, 0, 1)[None]
+
+
+class PromptEncoder(nn.Module):
+    """The parameters of SAM's prompt encoder, frozen, under the names of the published files.
+
+    It keeps those for points, boxes and masks too, so a checkpoint holds the whole SAM and also serves programs that
+    prompt. Nothing here is trained, as in the paper.
+
+    Args:
+        dims: Channels of the image's feature.
+    """
+
+    def __init__(self, dims: int = 256) -> None:
+        super().__init__()
+        self.pe_layer = Positions(dims)
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, dims) for _ in range(POINTS))
+        self.not_a_point_embed = nn.Embedding(1, dims)
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(1, 4, 2, 2),
+            LayerNorm2d(4),
+            nn.GELU(),
+            nn.Conv2d(4, 16, 2, 2),
+            LayerNorm2d(16),
+            nn.GELU(),
+            nn.Conv2d(16, dims, 1),
+        )
+        self.no_mask_embed = nn.Embedding(1, dims)
+        self.requires_grad_(False)
+
+    def forward(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Embed the absence of prompts.
+
+        Args:
+            grid: Rows and columns of the image's feature.
+
+        Returns:
+            Positions of the image ``[1, dims, *grid]`` and the embedding of no mask ``[1, dims, 1, 1]``.
+        """
+        return self.pe_layer(grid), self.no_mask_embed.weight[:, :, None, None]
+
 
 FIXED = dict(num_classes=2, out_channels=2, dropout_ratio=0, init_cfg=None)
 """Options of mmseg's head that SAM determines."""
@@ -22,10 +88,10 @@ FIXED = dict(num_classes=2, out_channels=2, dropout_ratio=0, init_cfg=None)
 class SAMMaskHead(BaseDecodeHead):
     """SAM's mask decoder without prompts, for one kind of object.
 
-    SAM gives one logit ``m``; this head gives ``(0, m)`` for background and object. The softmax of the two is the
+    SAM predicts one logit ``m``; this head returns ``(0, m)`` for background and object. The softmax of the two is the
     sigmoid of ``m``, their arg max is ``m > 0``, and their cross-entropy is the binary one, so the losses, metrics,
     sliding windows and test-time augmentation of mmseg work as for any head. With one channel they would not:
-    ``SegTTAModel`` takes the sigmoid of what is a probability already, and calls every pixel foreground.
+    mmseg's ``SegTTAModel`` takes the sigmoid of a probability and calls every pixel foreground.
 
     Args:
         in_channels: Channels of the feature.
@@ -52,8 +118,8 @@ class SAMMaskHead(BaseDecodeHead):
             if options.get(key, value) != value:
                 raise ValueError(
                     f'{type(self).__name__} has {key}={value!r}, got {key}={options[key]!r}; leave it out. The head '
-                    'tells one kind of object from background, and starts from the weights of the whole SAM (init_cfg '
-                    'of the segmentor); for more classes or other weights take another decode head'
+                    'separates one kind of object from background, and starts from the weights of the whole SAM '
+                    '(init_cfg of the segmentor); for more classes or other weights use another decode head'
                 )
         super().__init__(in_channels, in_index=in_index, loss_decode=loss_decode, **{**options, **fixed})
         del self.conv_seg

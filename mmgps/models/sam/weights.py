@@ -21,8 +21,27 @@ from mmgps.utils.download import Checksum, ChecksumError, DownloadError, downloa
 from mmgps.utils.names import nearest
 from mmgps.utils.progress import ProgressLine
 
-from .sizes import FILES
+HOST = 'https://dl.fbaipublicfiles.com/segment_anything/'
 
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file of weights by the authors of SAM, under Apache-2.0.
+
+    Args:
+        name: File name; its last part is the beginning of the file's MD5.
+        sha256: SHA-256 of the file. The authors publish none; several independent public downloaders agree on it.
+    """
+
+    name: str
+    sha256: str
+
+
+FILES = {
+    'vit_b': PublishedFile('sam_vit_b_01ec64.pth', 'ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912'),
+    'vit_l': PublishedFile('sam_vit_l_0b3195.pth', '3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622'),
+    'vit_h': PublishedFile('sam_vit_h_4b8939.pth', 'a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e'),
+}
 PUBLISHED = {file.name: file for file in FILES.values()}
 INITIALIZER = 'mmgps.SAMPretrained'
 PARTS = {
@@ -34,7 +53,7 @@ PARTS = {
 
 
 class WeightsUnavailableError(RuntimeError):
-    """The weights are missing and could not be downloaded; the message names their origin and the expected place."""
+    """The weights are missing and could not be downloaded; names their origin and the expected path."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,7 @@ class WeightsFile:
 
     Args:
         target: Path of the file.
-        url: Address to download it from; None if it must exist.
+        url: Address of the download; None if the file must exist.
         checksum: Expected checksum; None to accept any content.
     """
 
@@ -55,22 +74,22 @@ class WeightsFile:
 def locate(checkpoint: str | Path, sha256: str | None = None) -> WeightsFile:
     """Determine location, origin and checksum of ``checkpoint``, a path or an address.
 
-    A file with the name of one that the authors of SAM published is downloaded from them and must be theirs. Files of
-    other addresses are kept with those of ``torch.hub``.
+    A file with a published name is downloaded from the authors of SAM and must match their file. Files from addresses
+    are kept in the folder of ``torch.hub``.
     """
     given = str(checkpoint)
     is_address = re.match('https?://', given) is not None
     target = Path(torch.hub.get_dir(), 'checkpoints', given.rpartition('/')[2]) if is_address else Path(given)
     published = PUBLISHED.get(target.name)
     digest = sha256 or (published.sha256 if published else None)
-    url = given if is_address else published.url if published else None
+    url = given if is_address else HOST + target.name if published else None
     return WeightsFile(target, url, Checksum('sha256', digest) if digest else None)
 
 
 def find_weights(checkpoint: str | Path, sha256: str | None = None) -> Path:
-    """Return the file of ``checkpoint``, downloaded if it is missing, and checked in any case.
+    """Return the file of ``checkpoint``, after downloading it if it is missing, and verify it in any case.
 
-    Progress goes to standard error. A partial download of an earlier attempt is continued.
+    Progress goes to standard error. An earlier partial download is continued.
 
     Args:
         checkpoint: A path or an address, see :func:`locate`.
@@ -85,7 +104,9 @@ def find_weights(checkpoint: str | Path, sha256: str | None = None) -> Path:
             if file.checksum:
                 file.checksum.verify(file.target)
             return file.target
-        return _fetch(file)
+        if file.url is not None:
+            progress = ProgressLine(f'downloading {file.target.name}', 'MB', 1e6)
+            return download(file.url, file.target, file.checksum, progress=progress)
     except DownloadError as error:
         raise WeightsUnavailableError(
             f'the weights {file.target.name} are missing and were not downloaded: {error}. They come from {file.url}; '
@@ -93,26 +114,20 @@ def find_weights(checkpoint: str | Path, sha256: str | None = None) -> Path:
         ) from error
     except ChecksumError as error:
         raise WeightsUnavailableError(
-            f'{error}. The weights come from {file.url or "you"}; remove {file.target}, if it is there, and try again'
+            f'{error}. The weights come from {file.url or "you"}; remove {file.target} if it exists, and try again'
         ) from error
-
-
-def _fetch(file: WeightsFile) -> Path:
-    if file.url is None:
-        raise WeightsUnavailableError(
-            f'{file.target} does not exist, and none of the published files of SAM is called so: they are '
-            f'{", ".join(PUBLISHED)}; put yours there, or name one of them, or an address, as checkpoint in init_cfg'
-        )
-    progress = ProgressLine(f'downloading {file.target.name}', 'MB', 1e6)
-    return download(file.url, file.target, file.checksum, progress=progress)
+    raise WeightsUnavailableError(
+        f'{file.target} does not exist, and no published file of SAM has this name: they are {", ".join(PUBLISHED)}; '
+        'put yours there, or name one of them, or an address, as checkpoint in init_cfg'
+    )
 
 
 @INPUTS.register_module()
 class SAMWeights:
-    """Input of a config: the file that ``init_cfg`` of its model names. Models with other weights need nothing."""
+    """Config input: the published file that the ``init_cfg`` of the model names. Other models need nothing."""
 
     def provide(self, cfg: Config) -> None:
-        """Download and check it."""
+        """Download and verify the file."""
         start = cfg.model.get('init_cfg') or {}
         if start.get('type') != INITIALIZER:
             return
@@ -123,14 +138,14 @@ class SAMWeights:
 
 
 class CheckpointKeysError(ValueError):
-    """The tensors of a file do not match the segmentor."""
+    """Tensors of a file do not match the segmentor."""
 
 
 @WEIGHT_INITIALIZERS.register_module()
 class SAMPretrained:
-    """Load a published file of SAM into a whole segmentor: for the ``init_cfg`` of the segmentor itself.
+    """Load a published file of SAM into a whole segmentor; belongs in the ``init_cfg`` of the segmentor itself.
 
-    A missing file is downloaded, see :func:`find_weights`. It loads as plain tensors, without code.
+    A missing file is downloaded, see :func:`find_weights`. The file loads as plain tensors, without code.
 
     Args:
         checkpoint: A path or an address.
@@ -151,15 +166,16 @@ class SAMPretrained:
 def load_published(segmentor: nn.Module, state: Mapping[str, Tensor], origin: str | Path) -> None:
     """Load the tensors of a published file into the encoder and the head of ``segmentor``.
 
-    Parameters that a method injected keep their values.
+    Parameters that a tuning method injected keep their values.
 
     Args:
-        segmentor: With a :class:`SAMImageEncoder` as ``backbone`` and a :class:`SAMMaskHead` as ``decode_head``.
+        segmentor: Segmentor with a :class:`SAMImageEncoder` as ``backbone`` and a :class:`SAMMaskHead` as
+            ``decode_head``.
         state: Tensors by the names of the published file.
         origin: Origin of the tensors, for the error message.
 
     Raises:
-        CheckpointKeysError: If a tensor is missing, unknown or of another shape; lists them, and loads nothing.
+        CheckpointKeysError: If a tensor is missing, unknown or of another shape; lists them and loads nothing.
     """
     injected, ours = injected_names(segmentor), tuple(PARTS.values())
     own = {

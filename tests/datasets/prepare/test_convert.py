@@ -1,4 +1,4 @@
-"""Conversion of the published layouts, and what each fault in them is called."""
+"""Conversion of the published layouts, and the error for each fault in them."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ def files(folder):
 
 
 def mini(source, count):
-    """The same source, published with another number of images."""
+    """Return the same source with another published number of images."""
     layouts = tuple(dataclasses.replace(layout, count=count) for layout in source.layouts)
     return dataclasses.replace(source, layouts=layouts)
 
@@ -36,7 +36,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def refused(tmp_path, out):
-    """Convert what must fail; check that nothing is left."""
+    """Run a conversion that must fail, and check that nothing is left."""
 
     def run(error, match, members, source=KVASIR, packed=True, **options):
         at = write_zip(tmp_path / 'set.zip', members) if packed else write_folder(tmp_path / 'raw', members)
@@ -188,8 +188,8 @@ def test_split_file_that_does_not_fit(tmp_path, refused, content, match, partial
     refused(e.SplitError, match, members, source, split_file=tmp_path / 'val.txt', allow_partial=partial)
 
 
-def test_images_of_ones_own_without_a_split_file(refused):
-    match = r'120 of the 120 validation ids in .* Give a list that fits it with --split-file'
+def test_own_images_need_a_split_file(refused):
+    match = r'120 of the 120 validation ids in .* Give a list for this copy with --split-file'
     refused(e.SplitError, match, tree('images', 'masks', ['1', '2'], '.jpg'), KVASIR, allow_partial=True)
 
 
@@ -229,7 +229,7 @@ def test_no_images_at_all(refused):
     refused(e.LayoutError, 'found no folder with images', {'readme.txt': b'hello'})
 
 
-def test_a_set_that_is_there_twice(refused):
+def test_a_set_that_is_present_twice(refused):
     twice = {f'copy/{name}': data for name, data in kvasir(IDS).items()} | kvasir(IDS)
     refused(e.LayoutError, 'more than once, in Kvasir-SEG, copy/Kvasir-SEG: give the folder', twice)
 
@@ -279,7 +279,7 @@ def test_damaged_member(tmp_path, out):
 
 def test_another_kind_of_archive(tmp_path, out):
     (tmp_path / 'a.rar').write_bytes(b'Rar!\x1a\x07\x00' + bytes(100))
-    with pytest.raises(e.CorruptArchiveError, match='unpack another kind of archive yourself and give the folder'):
+    with pytest.raises(e.CorruptArchiveError, match='unpack other archives yourself and give the folder'):
         convert(KVASIR, tmp_path / 'a.rar', out)
 
 
@@ -298,7 +298,7 @@ def test_a_finished_set_is_kept_unless_forced(tmp_path, out):
     at = write_zip(tmp_path / 'a.zip', kvasir(IDS))
     convert(KVASIR, at, out, allow_partial=True)
     before = {name: (out / name).stat().st_mtime_ns for name in files(out)}
-    with pytest.raises(e.TargetError, match='left as it is: add --force'):
+    with pytest.raises(e.TargetError, match='left unchanged: add --force'):
         convert(KVASIR, at, out, allow_partial=True)
     broken = write_zip(tmp_path / 'b.zip', {**kvasir(IDS), f'Kvasir-SEG/masks/{IDS[2]}.jpg': b''})
     with pytest.raises(e.UnreadableImageError):

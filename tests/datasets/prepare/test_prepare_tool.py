@@ -1,4 +1,4 @@
-"""The command line, and downloading in front of the conversion."""
+"""The command line, and the download before the conversion."""
 
 import dataclasses
 import hashlib
@@ -37,7 +37,7 @@ def tool(monkeypatch):
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """Kvasir-SEG, in miniature, on a server of our own."""
+    """Kvasir-SEG in miniature on a local server."""
     data = write_zip(tmp_path / 'made.zip', kvasir(IDS)).read_bytes()
     with FileServer(data) as server:
         checksum = Checksum('sha256', hashlib.sha256(data).hexdigest())
@@ -88,7 +88,7 @@ def test_download_dir(tmp_path, served):
 
 def test_nothing_is_downloaded_for_a_set_that_is_there(tmp_path, served):
     (tmp_path / 'set/images').mkdir(parents=True)
-    with pytest.raises(e.TargetError, match='holds what mmgps did not make'):
+    with pytest.raises(e.TargetError, match='holds files that mmgps did not make'):
         prepare('kvasir-seg', tmp_path / 'set')
     assert served.requests == []
 
@@ -101,7 +101,7 @@ def test_a_download_with_another_checksum(tmp_path, served):
 
 
 @pytest.mark.parametrize('name', ['cvc-clinicdb', 'cvc-colondb', 'etis-larib', 'cvc-300'])
-def test_sets_without_an_address_say_where_they_are(tmp_path, name):
+def test_sets_without_an_address_name_their_origin(tmp_path, name):
     with pytest.raises(
         e.SourceUnavailableError, match=rf'It comes from .*http.* tools/prepare_polyp.py {name}\): --source'
     ):

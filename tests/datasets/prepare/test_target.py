@@ -1,4 +1,4 @@
-"""What --force replaces: a set that mmgps made, as it made it."""
+"""``--force`` replaces only sets that mmgps made and nobody changed."""
 
 import shutil
 
@@ -17,15 +17,15 @@ def out(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['thesis.tex', 'images/train/a.jpg', 'val.txt', 'images/'])
-def test_what_mmgps_did_not_make_is_never_replaced(tmp_path, out, name):
-    """Also under the names that a prepared set has."""
+def test_foreign_folders_are_never_replaced(tmp_path, out, name):
+    """This holds for the names of a prepared set too."""
     at = write_zip(tmp_path / 'a.zip', kvasir(IDS))
     (out / name).parent.mkdir(parents=True)
     (out / name).mkdir(parents=True) if name.endswith('/') else (out / name).write_text('years of work')
     before = sorted(out.rglob('*'))
     for force in (False, True):
         with pytest.raises(
-            e.TargetError, match=rf'holds what mmgps did not make.*\({name.partition("/")[0]}\): name another'
+            e.TargetError, match=rf'holds files that mmgps did not make.*\({name.partition("/")[0]}\): name another'
         ):
             convert(KVASIR, at, out, allow_partial=True, force=force)
     assert sorted(out.rglob('*')) == before
@@ -34,10 +34,10 @@ def test_what_mmgps_did_not_make_is_never_replaced(tmp_path, out, name):
 @pytest.mark.parametrize(
     'marker', ['', '[]', '{"files": {}}', '{"made by": "me", "files": {}}', '{"made by": "mmgps", "files": 3}']
 )
-def test_a_marker_that_is_none_marks_nothing(tmp_path, out, marker):
+def test_an_invalid_marker_marks_nothing(tmp_path, out, marker):
     out.mkdir(parents=True)
     (out / MARKER).write_text(marker)
-    with pytest.raises(e.TargetError, match='holds what mmgps did not make'):
+    with pytest.raises(e.TargetError, match='holds files that mmgps did not make'):
         convert(KVASIR, write_zip(tmp_path / 'a.zip', kvasir(IDS)), out, allow_partial=True, force=True)
 
 
@@ -47,7 +47,7 @@ def _add(out):
 
 
 def _correct(out):
-    """A mask that the user has corrected: as many bytes, and other ones."""
+    """A mask that the user has corrected: the same size, other bytes."""
     path = out / f'annotations/train/{IDS[0]}.png'
     path.write_bytes(bytes(255 - byte for byte in path.read_bytes()))
     return f'annotations/train/{IDS[0]}.png'
@@ -70,7 +70,7 @@ def _replace_by_link(out):
 
 
 @pytest.mark.parametrize('change', [_add, _correct, _list_anew, _link, _replace_by_link])
-def test_what_was_added_or_changed_since_is_never_replaced(tmp_path, out, change):
+def test_added_or_changed_files_are_never_replaced(tmp_path, out, change):
     at = write_zip(tmp_path / 'a.zip', kvasir(IDS))
     convert(KVASIR, at, out, allow_partial=True)
     named, before = change(out), sorted(out.rglob('*'))
@@ -79,7 +79,7 @@ def test_what_was_added_or_changed_since_is_never_replaced(tmp_path, out, change
     assert sorted(out.rglob('*')) == before
 
 
-def test_a_file_that_comes_while_the_set_is_made_again_stays(tmp_path, out):
+def test_a_file_that_appears_while_the_set_is_made_again_stays(tmp_path, out):
     at = write_zip(tmp_path / 'a.zip', kvasir(IDS))
     convert(KVASIR, at, out, allow_partial=True)
     with pytest.raises(e.TargetError, match=r'mine\.jpg'):

@@ -1,4 +1,4 @@
-"""The numbers that each method trains of SAM ViT-B: the paper's 93.8, 4.06, 4.16 and 4.22 million."""
+"""Parameters of SAM ViT-B that each method trains: the paper's 93.8, 4.06, 4.16 and 4.22 million."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_parts(model: nn.Module) -> None:
     [
         (LinearProbe(), 4_058_340),
         (BiasTuning(), 4_160_996),
-        # What reads prompts is frozen under every method, and full tuning does not reach these 6,220.
+        # Every method freezes the prompt encoder, so full tuning does not train these 6,220.
         (FullTuning(), TOTAL - PROMPTS),
     ],
     ids=['linear', 'bias', 'full'],
@@ -52,7 +52,7 @@ def test_whole_parameters(method: TuningMethod, count: int, model: nn.Module) ->
 
 
 class First:
-    """The first K connections of every neuron: a choice that needs no numbers, of which the meta device has none."""
+    """Choose the first K connections of every neuron, without values, which the meta device does not have."""
 
     def choose(self, scores, k):
         shapes = {name: scores[name].shape for name in scores}
@@ -68,7 +68,7 @@ def test_gps(model: nn.Module) -> None:
     assert sum(entries[name].value.numel() for name in selection.whole) == 83_712
 
 
-def test_what_is_no_connection(model: nn.Module) -> None:
+def test_parameters_that_are_not_connections(model: nn.Module) -> None:
     """Relative positions are embeddings, not biases; the norms of the neck are norms."""
     entries = describe(model.backbone)
     roles = {name: entry.role for name, entry in entries.items()}
@@ -87,7 +87,7 @@ def test_what_is_no_connection(model: nn.Module) -> None:
     ],
 )
 def test_every_size_has_the_numbers_of_the_authors_own(arch: str, total: int, encoder: int) -> None:
-    """Name by name and shape by shape, of all three sizes; no number needs to be held for that."""
+    """All names and shapes of all three sizes agree, which needs no values."""
     registry = pytest.importorskip('segment_anything').sam_model_registry
     with torch.device('meta'):
         own, theirs = build_sam(arch, 1024), registry[arch]()

@@ -19,7 +19,7 @@ SLIDE = dict(mode='slide', crop_size=(32, 32), stride=(16, 16))
 
 
 def sample(**meta) -> SegDataSample:
-    """What mmseg hands over for an image of 48 x 80 that was squashed to 64 x 64."""
+    """Return the sample that mmseg makes for an image of 48 x 80 that was resized to 64 x 64."""
     made = SegDataSample(
         metainfo=dict(ori_shape=SHAPE, img_shape=(64, 64), pad_shape=(64, 64), img_path='a.jpg', **meta)
     )
@@ -43,7 +43,7 @@ def test_labels_are_where_the_logit_is_positive(test_cfg) -> None:
 
 
 def test_augmentation_averages_the_views() -> None:
-    """As with a head of one channel it would not: mmseg then takes the sigmoid twice."""
+    """With a head of one channel it would not, because mmseg then takes the sigmoid twice."""
     model = build_sam().eval()
     tta = SegTTAModel(model)
     images = torch.randn(1, 3, 64, 64)
@@ -70,12 +70,12 @@ def test_augmentation_averages_the_views() -> None:
         (dict(init_cfg=dict(type='Normal', layer='Linear')), r'init_cfg=None, got .*Normal'),
     ],
 )
-def test_what_sam_fixes_is_not_overridden_in_silence(option: dict, message: str) -> None:
+def test_options_that_sam_fixes_are_not_silently_overridden(option: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_sam(decode_head=dict(type='mmgps.SAMMaskHead', **option))
 
 
-def test_the_value_that_sam_fixes_may_be_said() -> None:
+def test_the_fixed_value_may_be_given() -> None:
     assert build_sam(decode_head=dict(type='mmgps.SAMMaskHead', num_classes=2)).decode_head.num_classes == 2
 
 
@@ -96,7 +96,7 @@ def test_the_polyp_metric_reads_labels_and_probabilities() -> None:
 
 
 def test_a_step_of_training() -> None:
-    """Each loss by its name; what reads prompts and the masks for ambiguous ones get no gradient."""
+    """Each loss has its name; the prompt encoder and the masks for ambiguous prompts get no gradient."""
     model = build_sam()
     made = SegDataSample()
     made.gt_sem_seg = PixelData(data=torch.randint(0, 2, (1, 64, 64)))

@@ -1,4 +1,4 @@
-"""Features and mask logits of the authors' own SAM, with the same weights."""
+"""Features and mask logits equal those of the authors' SAM with the same weights."""
 
 import pytest
 import torch
@@ -83,7 +83,7 @@ def test_every_mask_and_its_estimated_quality() -> None:
         torch.testing.assert_close(ours, theirs, atol=WITHIN, rtol=0)
 
 
-def test_recomputing_changes_nothing_but_what_is_kept() -> None:
+def test_recomputing_changes_only_the_kept_tensors() -> None:
     model = build_sam(NARROW, 128)
     images = torch.randn(1, 3, 128, 128)
     gradients, kept = [], []
@@ -96,15 +96,15 @@ def test_recomputing_changes_nothing_but_what_is_kept() -> None:
     assert kept[1] < 0.5 * kept[0]
 
 
-def test_the_scores_are_never_held() -> None:
-    """One tensor of them would be larger than all that is kept."""
+def test_the_scores_are_never_stored() -> None:
+    """One tensor of scores would be larger than everything that is kept."""
     attention = RelativeAttention(32, 2, 64)
     x = torch.randn(1, 64, 64, 32, requires_grad=True)
     scores = 2 * 4096 * 4096 * 4
     assert saved_bytes(lambda: attention(x), attention.parameters()) < 0.2 * scores
 
 
-def test_a_grid_that_is_no_square() -> None:
+def test_a_grid_that_is_not_square() -> None:
     model = build_sam(NARROW, 128)
     with torch.no_grad():
         [feature] = model.backbone(torch.randn(1, 3, 96, 160))

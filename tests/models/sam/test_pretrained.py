@@ -1,4 +1,4 @@
-"""The published files, in miniature: loaded whole, or refused with what is wrong."""
+"""The published files, in miniature, are loaded completely or refused with the reason."""
 
 import hashlib
 import random
@@ -32,7 +32,7 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def published(model) -> dict[str, torch.Tensor]:
-    """The state of ``model`` under the names of the published files."""
+    """Return the state of ``model`` under the names of the published files."""
     found = {}
     for name, value in model.state_dict().items():
         theirs, ours = next(pair for pair in PARTS.items() if name.startswith(pair[1]))
@@ -66,7 +66,7 @@ def test_init_cfg_loads_a_file(state, file: Path) -> None:
 
 @pytest.mark.parametrize('method', ['lora', 'adapter', 'ssf'])
 def test_a_file_loads_beside_what_a_method_injected(method: str, state, tmp_path: Path) -> None:
-    """Under ``--tune`` of the flagship's config; what was injected keeps its numbers."""
+    """As under ``--tune`` of the flagship config; injected parameters keep their values."""
     torch.save(state, tmp_path / 'own.pth')
     cfg = Config.fromfile(ROOT / 'configs/gps_polyp.py')
     cfg.model.init_cfg.checkpoint = str(tmp_path / 'own.pth')
@@ -122,7 +122,7 @@ def test_an_address_is_fetched_into_the_cache(tmp_path: Path, capsys) -> None:
     assert 'downloading own.pth: ' in capsys.readouterr().err
 
 
-def test_a_broken_transfer_is_gone_on_from(tmp_path: Path) -> None:
+def test_a_broken_transfer_is_resumed(tmp_path: Path) -> None:
     target = tmp_path / 'hub/checkpoints/own.pth'
     target.parent.mkdir(parents=True)
     target.with_name('own.pth.part').write_bytes(CONTENT[:5000])
@@ -148,7 +148,7 @@ def test_a_published_name_is_fetched_from_its_authors(tmp_path: Path) -> None:
         assert locate(found.url).target == tmp_path / 'hub/checkpoints' / file.name
 
 
-def test_another_name_has_to_be_there(tmp_path: Path) -> None:
+def test_an_unpublished_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailableError, match=rf'mine\.pth does not exist, .* {NAME}, .*; put yours there'):
         find_weights(tmp_path / 'mine.pth')
 

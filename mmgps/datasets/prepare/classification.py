@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from mmgps.utils.download import ChecksumError, DownloadError, download
 from mmgps.utils.progress import ProgressLine
 from mmgps.utils.requirements import require
 
-from ..prepare.archives import copy, unpack
-from ..prepare.errors import CountError, LayoutError, SourceUnavailableError, listing
-from ..prepare.target import building, check_replaceable
-from .sets import ClassSet, SourceFile, Split
+from .archives import unpack
+from .class_sets import ClassSet, SourceFile, Split
+from .errors import CountError, LayoutError, SourceUnavailableError, listing
+from .target import building, check_replaceable
 
 
 def prepare_set(
@@ -31,7 +32,7 @@ def prepare_set(
     """Create ``out`` from the files of a set, with progress on standard error.
 
     ``out`` appears only when everything is written and its splits were read and counted by the data sets that train on
-    them. After an error everything is as it was before.
+    them. An error leaves everything as it was.
 
     Args:
         wanted: The set.
@@ -49,18 +50,18 @@ def prepare_set(
         PrepareError: One of the classes in ``mmgps.datasets.prepare.errors``.
     """
     out = Path(out)
-    check_replaceable(out, force)  # before a download that would be in vain
+    check_replaceable(out, force)  # fails before a useless download
     folder = None if at is None else unpacked_at(wanted, Path(at))
-    if folder is None:
-        files = (
-            fetch_parts(wanted, Path(download_dir or out.parent), command) if at is None else at_hand(wanted, Path(at))
-        )
+    if at is None:
+        files = [_fetch(wanted, part, Path(download_dir or out.parent), command) for part in wanted.parts]
+    elif folder is None:
+        files = at_hand(wanted, Path(at))
     with building(out, force) as made:
         progress = ProgressLine(f'unpacking {wanted.title}', 'files')
         if folder is not None:
             unpack(folder, made, holds=wanted.holds, progress=progress)
         else:
-            _write(wanted, files, made, progress)
+            _unpack_parts(wanted, files, made, progress)
         if wanted.finish:
             wanted.finish(made)
         counts = count(wanted, made, allow_partial)
@@ -68,28 +69,23 @@ def prepare_set(
     return f'{wanted.title} in {out}: {listed}\ncite: {wanted.cite}'
 
 
-def _write(wanted: ClassSet, files: list[Path], made: Path, progress: ProgressLine) -> None:
+def _unpack_parts(wanted: ClassSet, files: list[Path], made: Path, progress: ProgressLine) -> None:
     for part, file in zip(wanted.parts, files, strict=True):
         if part.plain:
-            copy(file, made / part.into)
+            (made / part.into).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, made / part.into / file.name)
         else:
-            holds = None if part.into else wanted.holds
-            unpack(file, made / part.into, part.root, holds, progress)
+            unpack(file, made / part.into, part.root, None if part.into else wanted.holds, progress)
 
 
 def unpacked_at(wanted: ClassSet, at: Path) -> Path | None:
     """Find the folder at or within ``at`` that holds the unpacked set; None if there is none."""
     folders = [at, *(path for path in sorted(at.iterdir()) if path.is_dir())] if at.is_dir() else []
-    return next((folder for folder in folders if all((folder / name).exists() for name in needed(wanted))), None)
-
-
-def needed(wanted: ClassSet) -> frozenset[str]:
-    """Names that a folder must hold to be the set, without the files that are written at the end."""
-    return wanted.holds - frozenset(wanted.written)
+    return next((folder for folder in folders if all((folder / name).exists() for name in _published(wanted))), None)
 
 
 def at_hand(wanted: ClassSet, at: Path) -> list[Path]:
-    """Find the files of the set in the folder ``at``; ``at`` may itself be the file of a set with only one.
+    """Find the files of the set in the folder ``at``; ``at`` may itself be the only file of a set.
 
     Raises:
         SourceUnavailableError: If ``at`` does not exist.
@@ -105,26 +101,18 @@ def at_hand(wanted: ClassSet, at: Path) -> list[Path]:
         there = listing(path.name for path in folder.iterdir()) or 'nothing'
         raise LayoutError(
             f'{folder} lacks {listing(missing)} of {wanted.title}: expected {_files(wanted)}, or a folder with '
-            f'{listing(needed(wanted))}; found {there}. It comes from {wanted.where}'
+            f'{listing(_published(wanted))}; found {there}. It comes from {wanted.where}'
         )
     return [folder / part.name for part in wanted.parts]
 
 
-def fetch_parts(wanted: ClassSet, folder: Path, command: str) -> list[Path]:
-    """Download the files of the set into ``folder``, or find them there.
-
-    Args:
-        wanted: The set.
-        folder: Folder that keeps the files.
-        command: Command that the user ran, for the error message.
-
-    Raises:
-        SourceUnavailableError: If a file has no public address or could not be downloaded; names the origin of the set.
-    """
-    return [_fetched(wanted, part, folder, command) for part in wanted.parts]
+def _published(wanted: ClassSet) -> frozenset[str]:
+    """Names at the top of the published set, without the files that ``finish`` writes."""
+    return wanted.holds - frozenset(wanted.written)
 
 
-def _fetched(wanted: ClassSet, part: SourceFile, folder: Path, command: str) -> Path:
+def _fetch(wanted: ClassSet, part: SourceFile, folder: Path, command: str) -> Path:
+    """Download ``part`` into ``folder``, or find it there."""
     target = folder / part.name
     try:
         if part.url is None:
@@ -144,7 +132,7 @@ def _files(wanted: ClassSet) -> str:
 
 
 def count(wanted: ClassSet, folder: Path, partial: bool) -> dict[str, int]:
-    """Count the images of each split with the data sets that read them, and check that all files exist.
+    """Count the images of each split with the data set that reads it, and check that all files exist.
 
     Args:
         wanted: The set.
@@ -152,8 +140,8 @@ def count(wanted: ClassSet, folder: Path, partial: bool) -> dict[str, int]:
         partial: Accept other numbers than published.
 
     Raises:
-        LayoutError: If a list cannot be read, or names files that are not there.
-        CountError: If a split or the classes are not as many as published.
+        LayoutError: If a list cannot be read, or names missing files.
+        CountError: If the number of images of a split, or of classes, is not the published one.
     """
     if any(not str(split.dataset['type']).startswith('mmgps.') for split in wanted.splits):
         require('mmpretrain')
@@ -167,7 +155,7 @@ def count(wanted: ClassSet, folder: Path, partial: bool) -> dict[str, int]:
         if len(infos) != split.images and not partial:
             raise CountError(
                 f'{wanted.title} has {len(infos)} images in its split {split.name}, expected {split.images}: fetch it '
-                'again, or add --allow-partial to take what is there'
+                'again, or add --allow-partial to accept this number'
             )
     if wanted.classes is not None and len(classes) != wanted.classes and not partial:
         raise CountError(f'{wanted.title} has {len(classes)} classes, expected {wanted.classes}: fetch it again')

@@ -1,4 +1,4 @@
-"""Published files become sets, whole and counted, or nothing."""
+"""Published files become complete, counted sets, or nothing at all."""
 
 import dataclasses
 import hashlib
@@ -20,9 +20,9 @@ from polyp_files import write_folder, write_zip
 
 from mmgps.datasets.prepare import errors as e
 from mmgps.datasets.prepare.archives import unpack
+from mmgps.datasets.prepare.class_sets import FGVC, FLOWER_NAMES, SourceFile, vtab_set
+from mmgps.datasets.prepare.classification import prepare_set
 from mmgps.datasets.prepare.target import MARKER
-from mmgps.datasets.prepare_classes import FGVC, SourceFile, prepare_set, vtab_set
-from mmgps.datasets.prepare_classes.sets import FLOWER_NAMES
 from mmgps.utils.download import Checksum
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -51,7 +51,7 @@ def left_behind(out: Path) -> list[Path]:
 
 @pytest.mark.parametrize('name', FILES)
 def test_each_set_from_its_published_files(name: str, tmp_path: Path, out: Path) -> None:
-    """It is read back by the class that trains on it: mmpretrain's, or ours where it has none."""
+    """The class that trains on the set reads it back: mmpretrain's, or ours if mmpretrain has none."""
     pytest.importorskip('scipy')
     if name != 'nabirds':
         pytest.importorskip('mmpretrain')
@@ -89,7 +89,7 @@ def test_other_numbers_than_published(tmp_path: Path, out: Path) -> None:
     prepare_set(dataclasses.replace(fitting, classes=2), out, '', at=at)
 
 
-def test_an_image_that_a_list_names_and_the_archive_has_not(tmp_path: Path, out: Path) -> None:
+def test_an_image_that_the_archive_lacks(tmp_path: Path, out: Path) -> None:
     members = nabirds()
     gone = next(name for name in members if name.endswith('.jpg'))
     del members[gone]
@@ -122,7 +122,7 @@ def test_a_truncated_tar(name: str, kept: float, tmp_path: Path, out: Path) -> N
 
 def test_no_archive_at_all(tmp_path: Path, out: Path) -> None:
     (tmp_path / 'nabirds.tar.gz').write_bytes(b'<html>log in first</html>')
-    with pytest.raises(e.CorruptArchiveError, match='is no tar'):
+    with pytest.raises(e.CorruptArchiveError, match='is not a tar'):
         made('nabirds', tmp_path, out)
     with pytest.raises(e.LayoutError, match=r'lacks CUB_200_2011.tgz of CUB-200-2011: expected .*found nabirds.tar.gz'):
         made('cub', tmp_path, out)
@@ -160,7 +160,7 @@ def test_a_prepared_set_is_kept_unless_forced_and_anything_else_always(tmp_path:
     with pytest.raises(e.TargetError, match=r'added or changed since mmgps prepared it \(thesis\.tex\)'):
         made('nabirds', at, out, force=True)
     (out / MARKER).unlink()
-    with pytest.raises(e.TargetError, match=r'holds what mmgps did not make'):
+    with pytest.raises(e.TargetError, match=r'holds files that mmgps did not make'):
         made('nabirds', at, out, force=True)
 
 
@@ -181,7 +181,7 @@ def test_downloaded_and_checked(tmp_path: Path, out: Path, monkeypatch: pytest.M
         assert left_behind(tmp_path / 'b/set') == []
 
 
-def test_without_an_address_it_says_where_the_set_is(tmp_path: Path) -> None:
+def test_a_set_without_an_address_names_its_origin(tmp_path: Path) -> None:
     with pytest.raises(
         e.SourceUnavailableError, match=r'NABirds is missing .*dl.allaboutbirds.org.*\(the command\): --source FOLDER'
     ):
@@ -202,7 +202,7 @@ def test_vtab_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_flowers17_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    """Lists of a fixed rule: 40, 20 and 20 of each class, and five of the 40; none in two of the three."""
+    """The lists follow a fixed rule: 40, 20 and 20 images of each class without overlap, and five of the 40."""
     pytest.importorskip('mmpretrain')
     paths = [f'{name}/image_{at:04}.jpg' for name in FLOWER_NAMES for at in range(80)]
     one = picture(0)
@@ -222,7 +222,7 @@ def test_flowers17_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 
 
 def sparse_tar(path: Path, size: int) -> Path:
-    """A GNU tar of a few KiB with a file that is all hole."""
+    """Write a GNU tar of a few KiB with a file that is one large hole."""
     with tarfile.open(path, 'w', format=tarfile.GNU_FORMAT) as archive:
         info = tarfile.TarInfo('CUB_200_2011/images/hole.jpg')
         info.type, info.size = tarfile.GNUTYPE_SPARSE, 512

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -59,3 +59,18 @@ def roll_back(steps: list[Callable[[], Any]]) -> None:
             steps.pop()
         except KeyboardInterrupt:
             continue
+
+
+class Injected(nn.Module):
+    """Base class of the modules that a method adds to a network.
+
+    An injected module is a child of the module that it changes, under a name of its own, so the base keeps its names
+    and shapes. It owns plain parameters and no layers of torch: code that initialises or converts layers by type, such
+    as the ``init_weights`` of many backbones, ignores it.
+    """
+
+
+def base_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """``named_parameters`` without those of injected modules."""
+    inside = {id(value) for part in module.modules() if isinstance(part, Injected) for value in part.parameters()}
+    return ((name, value) for name, value in module.named_parameters() if id(value) not in inside)

@@ -26,7 +26,6 @@ SPLINTERS = {
     'mmgps.evaluation.score_table': 'mmgps.evaluation.polyp_metric',
     'mmgps.models.sam.input': 'only exported',
     'mmgps.models.sam.windows': 'mmgps.models.sam.image_encoder',
-    'mmgps.selection.choices': 'mmgps.selection.choices',
     'mmgps.utils.torchvision_ops': 'mmgps.utils.requirements',
 }
 #: Bases of the methods, which are looked for by their names.

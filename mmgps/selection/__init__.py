@@ -14,8 +14,7 @@ from .gradients import (
     preserved,
     sum_gradients,
 )
-from .neurons import NeuronLayout
-from .roles import Parameter, Role, describe
+from .roles import NeuronLayout, Parameter, Role, describe
 from .scores import (
     Accumulation,
     GradientMoments,

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from mmgps.utils.names import nearest
 
 from .fingerprint import architecture_fingerprint
-from .neurons import NeuronLayout
-from .roles import Parameter, describe
+from .roles import NeuronLayout, Parameter, describe
 
 
 class SelectionMismatchError(ValueError):

@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from training_pair import prepare, random_selection, take_routes_in_turn, uneven
 
 from mmgps.sparse import CompactTraining, FusedAttention, LeanOption, MaskedTraining, Recomputation, saved_bytes
+from mmgps.sparse.attach import Derivation, derivation_of, mark_derived
 from mmgps.sparse.attention import runs_natively
-from mmgps.sparse.derived import Derivation, derivation_of, mark_derived
 from mmgps.tuning import BiasTuning, FullTuning, LoRA
 
 CALLER = f'{__name__}.Caller'
@@ -351,11 +351,11 @@ def test_a_mark_is_void_after_a_change_in_place() -> None:
 
 def test_refusals() -> None:
     net = nn.Sequential(nn.Linear(3, 3))
-    with pytest.raises(ValueError, match='neither a layer norm'):
+    with pytest.raises(ValueError, match='no layer norm, group norm or activation'):
         Recomputation().start(net)
     with pytest.raises(ValueError, match='there is none'):
         FusedAttention().start(net)
-    with pytest.raises(ValueError, match=r'called by .*Caller; leave'):
+    with pytest.raises(ValueError, match=r'callers are .*Caller; remove'):
         FusedAttention().start(network())
     with pytest.raises(ValueError, match='from 0 to 1, got 2'):
         Recomputation(2)

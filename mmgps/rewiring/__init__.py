@@ -1,4 +1,4 @@
-"""Replace the forward of single modules, add modules, and undo both. Needs only torch."""
+"""Replace the forward of single modules, add modules, and undo these changes. Needs only torch."""
 
 from .forward import Call, OwnForward, computes_natively, no_hook, runs_forward_of
 from .structure import Injected, Structure, base_parameters, drop_compiled, roll_back

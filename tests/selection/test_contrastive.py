@@ -90,10 +90,10 @@ def test_the_feature_of_a_backbone() -> None:
     assert torch.equal(pooled(last_feature([(map_, token)])), token)
     torch.testing.assert_close(pooled(last_feature((tokens,))), sum(tokens.unbind(1)) / 5)
     torch.testing.assert_close(pooled(last_feature(map_)), map_.flatten(2).sum(2) / 24)
-    with pytest.raises(ValueError, match=r'got \[2, 3, 4, 5, 6\]; name the module'):
+    with pytest.raises(ValueError, match=r'got \[2, 3, 4, 5, 6\]; set target of the hook'):
         pooled(torch.zeros(2, 3, 4, 5, 6))
     for nothing in ((), None):
-        with pytest.raises(TypeError, match='expected tensors'):
+        with pytest.raises(TypeError, match='expected one tensor per stage'):
             last_feature(nothing)
 
 

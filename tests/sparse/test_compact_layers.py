@@ -164,3 +164,13 @@ def test_tied_weights_and_layers_used_twice() -> None:
     selection = random_selection(network, 2)
     assert len(selection.connections) == 1
     assert_equal_training(network, selection, square(x))
+
+
+def test_a_padding_that_was_set_after_construction() -> None:
+    """mmseg's MobileNetV3 changes the geometry of its convolutions like this, to dilate them."""
+    net = nn.Sequential(nn.Conv2d(4, 6, 5, padding=2), nn.Conv2d(6, 6, 3, padding=1, groups=6)).double()
+    for layer, padding in zip(net, (4, 2), strict=True):
+        layer.dilation, layer.padding = (2, 2), (padding, padding)
+    x = torch.randn(2, 4, 8, 9, dtype=torch.float64)
+    assert net(x).shape == (2, 6, 8, 9)
+    assert_equal_training(net, random_selection(net), lambda model, step: model(x).square().sum(), steps=3)

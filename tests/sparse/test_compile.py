@@ -69,26 +69,16 @@ def steps(network: nn.Module, x: torch.Tensor, k: int, backend: object) -> dict[
     return network.state_dict()
 
 
-def assert_compiled_is_eager(name: str, k: int, backend: object) -> None:
-    make, shape = NETWORKS[name]
-    network, x = make().double(), torch.randn(shape, dtype=torch.float64)
-    expected, found = steps(network, x, k, None), steps(network, x, k, backend)
-    before = network.state_dict()
-    assert any(not torch.equal(value, before[key]) for key, value in expected.items())
-    for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-8, atol=1e-10)
-
-
 @pytest.mark.parametrize(
     ('name', 'k'), [(name, k) for name in NETWORKS for k in (1, 3) if (name, k) != ('mmseg-vit', 1)]
 )
 def test_compiled_training_is_eager_training(name: str, k: int) -> None:
     counter = CompileCounterWithBackend('aot_eager')
-    assert_compiled_is_eager(name, k, counter)
+    make, shape = NETWORKS[name]
+    network, x = make().double(), torch.randn(shape, dtype=torch.float64)
+    expected, found = steps(network, x, k, None), steps(network, x, k, counter)
+    before = network.state_dict()
+    assert any(not torch.equal(value, before[key]) for key, value in expected.items())
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-8, atol=1e-10)
     assert counter.frame_count == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['linear', 'attention'])
-def test_the_default_compiler(name: str) -> None:
-    assert_compiled_is_eager(name, 1, 'inductor')

@@ -1,4 +1,4 @@
-"""What compact training installs in a network: forwards that compute gradients, and parameters that hold the values."""
+"""Install the forwards that compute the gradients of the values, and register the values as parameters."""
 
 from __future__ import annotations
 

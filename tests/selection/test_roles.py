@@ -6,7 +6,7 @@ from mmgps.selection import Role, describe
 
 
 class LayerNorm2d(nn.Module):
-    """Named by no list: recognised by its pair of vectors."""
+    """In no table: recognised by its pair of vectors."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whole backbones, SAM's and those of the installed model zoo, made small and trained compactly and masked."""
+"""Compact training equals masked training for small versions of SAM and of the installed zoo's backbones."""
 
 import pytest
 import torch
@@ -66,8 +66,8 @@ def build(name: str) -> nn.Module:
     return MODELS.build(dict(BACKBONES[name])).double()
 
 
-# Among its 52 norms over two images rounding grows: at ten times this rate masked training leaves its own path by 0.2
-# in 20 steps if its images change by 1e-16.
+# Rounding grows through its 52 norms over two images: at ten times this learning rate, masked training itself diverges
+# by 0.2 in 20 steps if its images change by 1e-16.
 SLOW = ('mobilenetv2',)
 
 
@@ -94,7 +94,7 @@ def test_compact_equals_masked(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize('name', NETWORKS)
 @pytest.mark.filterwarnings('ignore:k=1 exceeds the fan-in')
 def test_every_layer_has_a_route_of_its_own(name: str) -> None:
-    """No layer needs the fallback."""
+    """No layer takes the fallback."""
     backbone = build(name)
     selection = random_selection(backbone)
     with CompactTraining(backbone, selection) as training:

@@ -1,4 +1,4 @@
-"""Compact training under ``torch.compile``: one graph, and the same numbers."""
+"""Compact training under ``torch.compile`` needs one graph and gives the numbers of eager mode."""
 
 import copy
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from mmgps.sparse import CompactTraining
 
 
 class Attention(nn.Module):
-    """Calls ``nn.MultiheadAttention`` itself, for queries, keys and values from one, two and three places."""
+    """Calls ``nn.MultiheadAttention`` with queries, keys and values from one, two and three sequences."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def steps(network: nn.Module, x: torch.Tensor, k: int, backend: object) -> dict[
     """The state after three steps, compiled by ``backend`` or not at all."""
     network = copy.deepcopy(network)
     training, optimizer = prepare(CompactTraining, network, random_selection(network, k))
-    # the graph is the whole forward: what cannot be traced raises
+    # the graph must contain the whole forward
     forward = network if backend is None else torch.compile(network, backend=backend, fullgraph=True)
     for _ in range(3):
         found = forward(x)

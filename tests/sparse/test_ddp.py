@@ -1,4 +1,4 @@
-"""Compact training by two processes: the network of masked training, for the traffic of what is trained."""
+"""Compact training on two processes equals masked training and exchanges only trained numbers."""
 
 import copy
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_only_trained_numbers_are_exchanged(runs: Path) -> None:
     whole = sum(base.get_parameter(name).numel() for name in selection.whole)
     compact, masked = (held(runs, 'plain', kind) for kind in reversed(KINDS))
     assert compact['ddp'] == whole
-    # beside each number of a weight, one that says whether the weight has a gradient
+    # one flag per weight tells whether it has a gradient
     assert compact['otherwise'] == len(selection) + len(selection.connections)
     dense = sum(base.get_parameter(name).numel() for name in selection.connections)
     assert (masked['ddp'], masked['otherwise']) == (whole + dense, 0)
@@ -76,7 +76,7 @@ def test_synchronised_norms_are_norms_and_train_as_plain_ones_in_one_process() -
 
 
 def test_a_selection_serves_a_network_whose_norms_were_reverted() -> None:
-    """As ``mmengine.model.revert_sync_batchnorm`` does it for a run on the CPU."""
+    """``mmengine.model.revert_sync_batchnorm`` reverts them for runs on the CPU."""
     revert = pytest.importorskip('mmengine.model').revert_sync_batchnorm
     network = Net(nn.SyncBatchNorm).double()
     selection = random_selection(network, 2)

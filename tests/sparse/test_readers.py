@@ -1,4 +1,4 @@
-"""Weights that something else reads than a call of the layer that owns them: each read has its part in the gradient."""
+"""Every read of a weight contributes to its gradient, even by code that does not call the layer."""
 
 import copy
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from mmgps.sparse import CompactTraining, MaskedTraining
 
 
 class Reading(nn.Module):
-    """Two layers and an attention; ``read`` computes with them, and may call them or not."""
+    """Layers and an attention; ``read`` computes with them and may or may not call them."""
 
     def __init__(self, read: Callable[['Reading', torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Reading(nn.Module):
 
 
 def attention_by_hand(net: Reading, x: torch.Tensor) -> torch.Tensor:
-    """As mmseg's SAN computes with the weights of an attention that it does not call."""
+    """Compute attention without calling the module, like mmseg's SAN."""
     inner = net.attention
     q, k, v = F.linear(net.first(x), inner.in_proj_weight, inner.in_proj_bias).chunk(3, -1)
     return F.linear((q @ k.transpose(-1, -2)).softmax(-1) @ v, inner.out_proj.weight, inner.out_proj.bias)
@@ -71,7 +71,7 @@ def test_a_read_within_the_network(name: str) -> None:
 
 
 def used_weights(network: nn.Module) -> set[str]:
-    """Names of the weights that get a gradient by plain torch."""
+    """Names of the weights that receive a gradient in plain torch."""
     twin = copy.deepcopy(network)
     with_input(tokens())(twin, 0).backward()
     return {name for name, value in twin.named_parameters() if value.dim() > 1 and value.grad is not None}
@@ -120,7 +120,7 @@ def test_a_branch_that_runs_later() -> None:
 
 
 class Headed(nn.Module):
-    """A backbone and a head that reads its weight, and owns another of them too."""
+    """A backbone, and a head that reads one of its weights and shares another."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -99,28 +99,27 @@ class Taps:
         return windows[index]
 
 
-@dataclass(frozen=True)
 class Kept:
-    """The input channels that some neuron selects, or all channels without a copy if most are selected."""
+    """The input channels that some neuron selects, or all channels without a copy if most are selected.
 
-    channels: Tensor
-    total: int
-    distinct: Tensor = field(init=False)
-    places: Tensor = field(init=False)
-    everything: bool = field(init=False)
+    Args:
+        channels: Input channel of each chosen connection, int64 ``[chosen]``.
+        total: Number of input channels.
+    """
 
-    def __post_init__(self) -> None:
-        distinct, places = torch.unique(self.channels, return_inverse=True)
-        everything = len(distinct) > MOSTLY * self.total
-        object.__setattr__(self, 'distinct', distinct)
-        object.__setattr__(self, 'places', self.channels if everything else places)
-        object.__setattr__(self, 'everything', everything)
+    def __init__(self, channels: Tensor, total: int) -> None:
+        self._total = total
+        self._distinct, places = torch.unique(channels, return_inverse=True)
+        self.everything = len(self._distinct) > MOSTLY * total
+        self.places = channels if self.everything else places
+        """Index of the channel of each connection among the kept ones, int64 ``[chosen]``."""
 
     def __len__(self) -> int:
-        return self.total if self.everything else len(self.distinct)
+        return self._total if self.everything else len(self._distinct)
 
     def of(self, x: Tensor) -> Tensor:
-        return x if self.everything else x.index_select(1, self.distinct)
+        """The kept channels of ``x [batch, channels, *size]``."""
+        return x if self.everything else x.index_select(1, self._distinct)
 
 
 @dataclass(frozen=True)

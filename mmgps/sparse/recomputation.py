@@ -113,19 +113,15 @@ class _Mark:
 
 
 def _mark_norm(norm: Any, x: Tensor, y: Tensor) -> None:
-    values = () if norm.weight is None else (norm.weight,) if norm.bias is None else (norm.weight, norm.bias)
-    sources = tuple(value.detach() for value in (x, *values))
-    mark_derived(y, Derivation(sources, InAutocast(partial(_normed, _norm_of(norm)), x.device.type)))
+    sources = tuple(value.detach() for value in (x, norm.weight, norm.bias) if value is not None)
+    by_layer = isinstance(norm, nn.LayerNorm)
+    function: Callable[..., Tensor] = F.layer_norm if by_layer else F.group_norm
+    shape = norm.normalized_shape if by_layer else norm.num_groups
 
+    def make(x: Tensor, *affine: Tensor, eps: float = norm.eps) -> Tensor:
+        return function(x, shape, *affine, eps=eps)
 
-def _normed(norm: Callable[..., Tensor], x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    return norm(x, weight=weight, bias=bias)
-
-
-def _norm_of(norm: Any) -> Callable[..., Tensor]:
-    if isinstance(norm, nn.LayerNorm):
-        return partial(F.layer_norm, normalized_shape=norm.normalized_shape, eps=norm.eps)
-    return partial(F.group_norm, num_groups=norm.num_groups, eps=norm.eps)
+    mark_derived(y, Derivation(sources, InAutocast(make, x.device.type)))
 
 
 def _mark_activation(activation: nn.Module, x: Tensor, y: Tensor) -> None:

@@ -1,7 +1,7 @@
-"""Tables of classes from outside torch, by the qualified names of their types: nothing has to be imported for them.
+"""Tables of classes from outside torch, by qualified name so that nothing has to be imported for them.
 
-A subclass is recognised by its base. A class that is not listed is judged by the shapes of its parameters and by its
-code (``mmgps/selection/usage.py``); these tables hold what neither shows.
+A subclass is recognised by its base. Classes that are not listed are judged by the shapes of their parameters and by
+their code (``mmgps/selection/usage.py``); these tables contain what neither shows.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ BIASED_ATTENTION = {
     'transformers.models.maskformer.modeling_maskformer_swin.MaskFormerSwinSelfAttention',
     'transformers.models.swin.modeling_swin.SwinRelativePositionBias',
 }
-# Attention modules whose tables hold one vector per relative position, to be multiplied with the query: embeddings of
-# positions, not biases of scores. SAM's, and those of the models that read its files.
+# Attention modules whose tables contain one vector per relative position, which is multiplied with the query: position
+# embeddings rather than biases of scores. SAM's, and those of models that load its files.
 PLACED_ATTENTION = {
     'mmgps.models.sam.attention.RelativeAttention',
     'mmpretrain.models.backbones.vit_sam.Attention',
@@ -88,7 +88,7 @@ PLACED_ATTENTION = {
     'transformers.models.slanext.modeling_slanext.SLANeXtVisionAttention',
     'transformers.models.vitdet.modeling_vitdet.VitDetAttention',
 }
-# Modules whose ``nn.Embedding`` of this name holds one bias per relative position and head, as a table does elsewhere.
+# Modules whose ``nn.Embedding`` of this name contains one bias per relative position and head.
 BIAS_EMBEDDINGS = {
     'transformers.models.longt5.modeling_longt5.LongT5Attention': {'relative_attention_bias'},
     'transformers.models.longt5.modeling_longt5.LongT5LocalAttention': {'relative_attention_bias'},
@@ -140,14 +140,14 @@ SINGLE_PARAMETERS = {
     },
 }
 
-# Parametrizations that change a weight entry by entry, row by row or as a whole, so that a number of the original is
-# still the connection that it was; those of orthogonal weights, for example, do not.
+# Parametrizations under which each number of the original is still one connection, since they scale a weight by entry,
+# by row or as a whole. Orthogonal parametrizations, for example, do not qualify.
 KEEPING_PARAMETRIZATIONS = {
     'torch.nn.utils.parametrizations._WeightNorm',
     'torch.nn.utils.parametrizations._SpectralNorm',
 }
 
-# Norms of maps [B, C, H, W] that do not derive from such a class of torch, and of rows of channels.
+# Norms of maps [B, C, H, W] and of rows of channels that do not derive from a norm of torch.
 MAP_NORMS = {
     'mmcv.ops.sync_bn.SyncBatchNorm',
     'mmgps.models.sam.image_encoder.LayerNorm2d',
@@ -190,8 +190,8 @@ LAST_NORMS = {
     'mmdet.models.backbones.resnet.Bottleneck': 'norm3',
 }
 
-# Layers that take and return tokens [batch, tokens, width], and Swin's blocks with their window attentions. Matched by
-# exact type: a derived class may compute otherwise.
+# Layers that map tokens [batch, tokens, width] to tokens, and Swin's blocks with their window attentions. They are
+# matched by exact type, since a derived class may compute differently.
 PROMPTED_LAYERS = {
     'mmseg.models.backbones.vit.TransformerEncoderLayer',
     'mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer',
@@ -199,7 +199,7 @@ PROMPTED_LAYERS = {
 PROMPTED_BLOCKS = {'mmseg.models.backbones.swin.SwinBlock', 'mmpretrain.models.backbones.swin_transformer.SwinBlock'}
 PROMPTED_WINDOWS = {'mmseg.models.backbones.swin.WindowMSA', 'mmpretrain.models.utils.attention.WindowMSA'}
 
-# Modules that use the first result of the nn.MultiheadAttention below them and drop the second.
+# Modules that use the first result of their nn.MultiheadAttention and drop the second.
 DROP_WEIGHTS = {
     'mmcv.cnn.bricks.transformer.MultiheadAttention',
     'mmseg.models.backbones.mit.EfficientMultiheadAttention',

@@ -1,4 +1,4 @@
-"""Registries of the ``mmgps`` scope: children of mmengine's, filled on first use."""
+"""Registries of the ``mmgps`` scope: children of mmengine's registries, filled on first use."""
 
 from mmgps.utils.requirements import require
 
@@ -24,7 +24,7 @@ TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='mmgps', locati
 METRICS = Registry('metric', parent=root.METRICS, scope='mmgps', locations=['mmgps.evaluation'])
 VISUALIZERS = Registry('visualizer', parent=root.VISUALIZERS, scope='mmgps', locations=['mmgps.visualization'])
 
-# Kinds that mmengine does not know. They are roots of their own.
+# Kinds of components that mmengine does not have: these registries have no parent.
 METHODS = Registry('tuning method', scope='mmgps', locations=['mmgps.engine'])
 SCORES = Registry('connection score', scope='mmgps', locations=['mmgps.engine'])
 CHOICES = Registry('connection choice', scope='mmgps', locations=['mmgps.engine'])

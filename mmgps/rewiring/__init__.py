@@ -1,8 +1,7 @@
-"""Replace the forward of single modules, add modules, and undo both. Needs only torch."""
+"""Replace the forward of single modules, add modules, and undo these changes. Needs only torch."""
 
 from .forward import Call, OwnForward, computes_natively, no_hook, runs_forward_of
-from .injected import Injected, base_parameters
-from .structure import Structure, drop_compiled, roll_back
+from .structure import Injected, Structure, base_parameters, drop_compiled, roll_back
 from .types import CONVOLUTIONS, HEADS, NORMS, TRANSPOSED, type_name, type_names
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Give one module a forward of its own, in place of its class's."""
+"""Replace the forward of a single module, and add hooks that copies do not inherit."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from torch import nn
 
 from .types import CONVOLUTIONS, TRANSPOSED
 
-# Modules that define a forward which applies torch's operation to the unchanged input of the layer.
+# Python modules whose layers apply torch's operation to their unchanged input.
 NATIVE_FORWARDS = {'torch.nn.modules.linear', 'torch.nn.modules.conv', 'mmcv.cnn.bricks.wrappers'}
 
 
 class OwnForward:
     """Replaces the forward of ``owner`` from construction to :meth:`remove`.
 
-    The class of the module is not changed. A copied or pickled module gets its native forward back.
-
-    Args:
-        owner: The module.
+    The class of the module stays the same. Copies and pickles of the module have its native forward.
     """
 
     def __init__(self, owner: nn.Module) -> None:
@@ -27,7 +24,7 @@ class OwnForward:
         vars(owner)['forward'] = self
 
     def remove(self) -> None:
-        if vars(self._owner).get('forward') is self:  # mmcv's ConvModule puts another one in place and takes it away
+        if vars(self._owner).get('forward') is self:  # mmcv's ConvModule may have replaced it
             del vars(self._owner)['forward']
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -35,7 +32,7 @@ class OwnForward:
 
 
 def runs_forward_of(owner: nn.Module, modules: set[str]) -> bool:
-    """Whether ``owner`` runs the forward of its class, and that is defined in one of ``modules``."""
+    """Whether ``owner`` runs the forward of its class, which one of the Python ``modules`` defines."""
     parts = [getattr(type(owner), name) for name in ('forward', '_conv_forward') if hasattr(type(owner), name)]
     own = vars(owner).get('forward')
     copied = own is None or getattr(own, '__func__', None) is type(owner).forward
@@ -43,15 +40,15 @@ def runs_forward_of(owner: nn.Module, modules: set[str]) -> bool:
 
 
 def computes_natively(owner: nn.Module) -> bool:
-    """Whether ``owner`` is a linear layer or convolution that runs torch's operation on its weight and its input.
+    """Whether ``owner`` is a linear layer or convolution that applies torch's operation to its weight and its input.
 
-    A layer that standardises its weight or pads its input does not; it needs the fallback.
+    Layers that standardise their weight or pad their input do not.
     """
     return isinstance(owner, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)) and runs_forward_of(owner, NATIVE_FORWARDS)
 
 
 class Call:
-    """A hook that runs ``action`` and changes neither inputs nor output. A copied module does not get it."""
+    """A hook that runs ``action`` and changes neither inputs nor output; copies of the module do not get it."""
 
     def __init__(self, action: Callable[[], None]) -> None:
         self._action = action
@@ -64,7 +61,7 @@ class Call:
 
 
 def no_hook() -> Any:
-    """The hook that takes the place of another in a copied module: it does nothing."""
+    """A hook that does nothing, for copied modules."""
     return _ignore
 
 

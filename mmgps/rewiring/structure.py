@@ -1,18 +1,18 @@
-"""Restore the modules, hooks and flags of a network when changing them fails."""
+"""Add modules to a network, and restore its modules, hooks and flags if changing them fails."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
 
 
 class Structure:
-    """Children, hooks, attributes and ``requires_grad`` flags of every module of a network, as they are now.
+    """Snapshot of the children, hooks, attributes and ``requires_grad`` flags of every module of a network.
 
-    The numbers of tensors are not copied. Modules that are removed from the network stay alive in here.
+    Numbers of tensors are not copied. Modules that are removed from the network stay alive in the snapshot.
 
     Args:
         root: The network.
@@ -25,7 +25,7 @@ class Structure:
         self._flags = [(value, value.requires_grad) for value in root.parameters()]
 
     def restore(self) -> None:
-        """Restore everything. May be called again, also after an interrupted call."""
+        """Restore everything; may be called again, even after an interrupted call."""
         changed = [pair for pair in (*self._attributes, *self._contents) if not _same(*pair)]
         for held, before in changed:
             held.clear()
@@ -41,17 +41,17 @@ def _same(held: dict[Any, Any], before: dict[Any, Any]) -> bool:
 
 
 def drop_compiled() -> None:
-    """Discard compiled code: torch does not notice hooks that were added or removed since."""
+    """Discard compiled code, since torch does not notice hooks that are added or removed later."""
     dynamo = sys.modules.get('torch._dynamo')
     if dynamo is not None:
         dynamo.reset()
 
 
 def roll_back(steps: list[Callable[[], Any]]) -> None:
-    """Run ``steps`` from the last to the first and forget each when it is done.
+    """Run ``steps`` from last to first, and remove each from the list when it is done.
 
-    Ctrl-C does not stop it: the exception that led here is raised afterwards. Steps can be repeated, so a roll-back
-    that was stopped otherwise can continue.
+    Ctrl-C does not interrupt it, since the exception that led here is raised afterwards. Steps can be repeated, so a
+    roll-back that was stopped in another way can continue.
     """
     while steps:
         try:
@@ -59,3 +59,18 @@ def roll_back(steps: list[Callable[[], Any]]) -> None:
             steps.pop()
         except KeyboardInterrupt:
             continue
+
+
+class Injected(nn.Module):
+    """Base class of the modules that a method adds to a network.
+
+    An injected module is a child of the module that it changes, under a name of its own, so the base keeps its names
+    and shapes. It owns plain parameters and no layers of torch, so code that initialises or converts layers by type,
+    such as the ``init_weights`` of many backbones, ignores it.
+    """
+
+
+def base_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """``named_parameters`` without those of injected modules."""
+    inside = {id(value) for part in module.modules() if isinstance(part, Injected) for value in part.parameters()}
+    return ((name, value) for name, value in module.named_parameters() if id(value) not in inside)

@@ -1,4 +1,4 @@
-"""Which connections to train: neurons, scores, choices, and the pass that gives the gradients. Needs only torch."""
+"""Select the connections to train: roles and neurons, scores, choices, and the gradient pass. Needs only torch."""
 
 from .choices import ConnectionChoice, NetworkWide, PerLayer, PerNeuron, SharedColumns, top_of_network, top_per_row
 from .contrastive import supervised_contrastive
@@ -14,8 +14,7 @@ from .gradients import (
     preserved,
     sum_gradients,
 )
-from .neurons import NeuronLayout
-from .roles import Parameter, Role, describe
+from .roles import NeuronLayout, Parameter, Role, describe
 from .scores import (
     Accumulation,
     GradientMoments,

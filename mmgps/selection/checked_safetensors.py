@@ -1,6 +1,6 @@
-"""Safetensors files with a description and a digest: a damaged or altered file is refused.
+"""Safetensors files with a description and a digest, so that damaged and altered files are refused.
 
-Reading executes no code. The metadata hold one envelope: the description as JSON, and a SHA-256 digest of the
+Reading executes no code. The metadata contain one envelope: the description as JSON, and a SHA-256 digest of the
 description and of the names, types and bits of all tensors.
 """
 
@@ -24,17 +24,17 @@ from .fingerprint import bits
 
 MAX_DEPTH = 100
 CHECKPOINTS = (b'PK\x03\x04', b'\x80\x02')
-"""First bytes of the files of ``torch.save``, today and before torch 1.6."""
+"""First bytes of files that ``torch.save`` writes, today and before torch 1.6."""
 
 
 class IntegrityError(ValueError):
-    """A file or checkpoint does not hold what was written."""
+    """A file or checkpoint differs from what was written."""
 
 
 def add_digest(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """The envelope of ``content`` (JSON values with a ``format_version``) and ``tensors``, with their digest.
+    """Pack ``content`` (JSON values with a ``format_version``) and its digest into an envelope.
 
-    The digest covers the names, types and bits of the tensors. Their shapes belong in ``content``.
+    The digest covers the names, types and bits of ``tensors`` too. Their shapes belong in ``content``.
     """
     text = json.dumps(content, sort_keys=True)
     return json.dumps({'content': text, 'sha256': _digest(text, tensors)})
@@ -50,7 +50,7 @@ def check_digest(envelope: Any, tensors: Any, kind: str, format_version: int) ->
         format_version: The version that the caller reads.
 
     Raises:
-        IntegrityError: Says what is wrong.
+        IntegrityError: If the two do not match, or the content is no description of this version.
     """
     _check_tensors(tensors)
     try:
@@ -60,18 +60,20 @@ def check_digest(envelope: Any, tensors: Any, kind: str, format_version: int) ->
         version = content['format_version']
         whole = digest == _digest(text, tensors)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # too deep for json: RuntimeError
-        raise IntegrityError(f'it holds no description of a {kind}') from error
+        raise IntegrityError(f'it contains no description of a {kind}') from error
     if not whole:
-        raise IntegrityError('its content does not match its digest; it was altered or damaged')
+        raise IntegrityError('its content does not match its digest, so it was altered or damaged')
     if _nested(content):
         raise IntegrityError(f'its description is nested deeper than {MAX_DEPTH} levels')
     if version != format_version:
-        raise IntegrityError(f'its format version is {str(version)[:80]}, this release of mmgps reads {format_version}')
+        raise IntegrityError(
+            f'its format version is {str(version)[:80]}, but this release of mmgps reads {format_version}'
+        )
     return dict(content)
 
 
 def _nested(content: Any) -> bool:
-    """Whether lists and dicts lie within each other deeper than any description that mmgps writes."""
+    """Whether lists and dicts are nested deeper than ``MAX_DEPTH``, which no description by mmgps reaches."""
     level = [content]
     for _ in range(MAX_DEPTH):
         level = [part for outer in level for part in (outer.values() if isinstance(outer, dict) else outer)]
@@ -82,12 +84,9 @@ def _nested(content: Any) -> bool:
 
 
 def _check_tensors(tensors: Any) -> None:
-    """Make sure that all of ``tensors`` are ordinary and contiguous.
+    """Raise an ``IntegrityError`` for the first of ``tensors`` that is not a dense contiguous tensor.
 
-    A tensor in a checkpoint may be a view that repeats a few bytes as often as it likes.
-
-    Raises:
-        IntegrityError: Names the first one that is not.
+    A tensor of a checkpoint may be a view that repeats a few bytes any number of times.
     """
     if not isinstance(tensors, Mapping):
         raise IntegrityError(f'expected tensors by name, found {type(tensors).__name__}')
@@ -95,14 +94,14 @@ def _check_tensors(tensors: Any) -> None:
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise IntegrityError(f'expected tensors by name, found {name!r}: {type(value).__name__}')
         if value.layout is not torch.strided or value.is_quantized or value.is_meta or not value.is_contiguous():
-            raise IntegrityError(f'{name!r} is no contiguous tensor')
+            raise IntegrityError(f'expected dense contiguous tensors, but {name!r} is not contiguous or not dense')
 
 
 def write_checked(path: str | os.PathLike[str], key: str, envelope: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors and envelope: the file appears complete or not at all.
+    """Write tensors and envelope; the file appears complete or not at all.
 
     Raises:
-        OSError: If the file cannot be written, for example to a full disk.
+        OSError: If the file cannot be written, for example because the disk is full.
     """
     with atomic_file(path) as partial:
         try:
@@ -112,16 +111,16 @@ def write_checked(path: str | os.PathLike[str], key: str, envelope: str, tensors
 
 
 def read_checked(path: str | os.PathLike[str], key: str, kind: str) -> tuple[str, dict[str, Tensor]]:
-    """Read the envelope and tensors of a file, without comparing them.
+    """Read the envelope and tensors of a file without comparing them.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        PermissionError: If it may not be read.
+        FileNotFoundError: If the file does not exist.
+        PermissionError: If the user may not read it.
         IntegrityError: If it is no safetensors file, or a damaged one.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'no {kind} file at {os.fspath(path)!r}')
-    with open(path, 'rb') as opened:  # safetensors says of any file that it cannot open that there is none
+    with open(path, 'rb') as opened:  # raises a PermissionError, where safetensors would report a missing file
         begin = opened.read(4)
     try:
         with safe_open(str(path), framework='pt') as file:
@@ -129,8 +128,8 @@ def read_checked(path: str | os.PathLike[str], key: str, kind: str) -> tuple[str
     except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         if begin.startswith(CHECKPOINTS):
             raise IntegrityError(
-                f'this is a checkpoint (or another zip), not a {kind}, which is a safetensors file; '
-                'tools/delta.py extract makes a delta of a checkpoint'
+                f'this is a checkpoint (or another zip file), but a {kind} is a safetensors file; '
+                'tools/delta.py extract makes a delta from a checkpoint'
             ) from error
         raise IntegrityError(str(error)) from error
 

@@ -20,7 +20,7 @@ class ConnectionChoice(Protocol):
 
         Args:
             scores: Layer name to scores ``[neurons, fan_in]``. The mapping may compute an entry when it is read.
-            k: Connections per neuron, on average for the rules that do not choose per neuron.
+            k: Connections per neuron, on average for rules that do not choose per neuron.
 
         Returns:
             Layer name to ascending flat positions in its scores, int64.
@@ -29,19 +29,19 @@ class ConnectionChoice(Protocol):
 
 
 class PerNeuron:
-    """The ``k`` best connections of every neuron: the paper's rule, section 3.1. ``k`` is clamped to the fan-in."""
+    """Chooses the ``k`` best connections of every neuron, at most its fan-in: the paper's rule, section 3.1."""
 
     def choose(self, scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
         return {name: top_per_row(scores[name], k) for name in scores}
 
 
 class SharedColumns:
-    """The ``k`` best connections of every neuron among the inputs that most neurons of its layer would choose.
+    """Chooses the ``k`` best connections of every neuron among the inputs that most neurons of its layer would choose.
 
-    ``columns`` bounds the memory and the products of compact training.
+    This bounds the memory and the matrix products of compact training.
 
     Args:
-        columns: Number of inputs of each layer, at least ``k``; clamped to the fan-in. Among inputs that equally many
+        columns: Number of inputs per layer, raised to ``k`` and clamped to the fan-in. Among inputs that equally many
             neurons choose, the lower index wins.
 
     Raises:
@@ -50,7 +50,7 @@ class SharedColumns:
 
     def __init__(self, columns: int = 8) -> None:
         if columns < 1:
-            raise ValueError(f'columns is the number of inputs that a layer shares, at least 1; got {columns}')
+            raise ValueError(f'columns must be the number of inputs that a layer shares, at least 1; got {columns}')
         self.columns = columns
 
     def choose(self, scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
@@ -65,7 +65,7 @@ class SharedColumns:
 
 
 class PerLayer:
-    """The ``k * neurons`` best connections of every layer, whichever neurons they enter (ablation)."""
+    """Chooses the ``k * neurons`` best connections of every layer, whichever neurons they enter (ablation)."""
 
     def choose(self, scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
         chosen = {}
@@ -76,16 +76,16 @@ class PerLayer:
 
 
 class NetworkWide:
-    """The ``k * neurons`` best connections of the whole network (ablation). Among ties the earlier layer wins."""
+    """Chooses the ``k * neurons`` best connections of the whole network (ablation); the earlier layer wins ties."""
 
     def choose(self, scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
         return top_of_network(scores, k * sum(scores[name].shape[0] for name in scores))
 
 
 def top_of_network(scores: Mapping[str, Tensor], budget: int) -> dict[str, Tensor]:
-    """Flat positions of the ``budget`` largest scores of all layers together, ascending in each layer.
+    """Flat positions of the ``budget`` largest scores of all layers together, ascending within each layer.
 
-    Among ties the earlier layer wins, and within a layer the lower position.
+    The earlier layer wins ties, and within a layer the lower position.
 
     Args:
         scores: Layer name to scores. The mapping may compute an entry when it is read.
@@ -105,7 +105,7 @@ def top_of_network(scores: Mapping[str, Tensor], budget: int) -> dict[str, Tenso
 
 
 def _best(scores: Mapping[str, Tensor], budget: int) -> Tensor:
-    """The scores that fill the budget, layer by layer."""
+    """The ``budget`` largest scores, found layer by layer."""
     best = torch.empty(0)
     for name in scores:
         flat = scores[name].flatten()
@@ -117,8 +117,8 @@ def _best(scores: Mapping[str, Tensor], budget: int) -> Tensor:
 def top_per_row(scores: Tensor, k: int) -> Tensor:
     """Flat positions of the ``k`` largest scores of every row, ascending.
 
-    Among equal scores the lowest column wins, so a row of zeros gives its first ``k`` columns. ``torch.topk`` alone
-    promises no order among ties, and differs between devices.
+    Among equal scores the lowest column wins, so a row of zeros yields its first ``k`` columns. ``torch.topk`` alone
+    promises no order among ties, and its order differs between devices.
 
     Args:
         scores: ``[rows, columns]``, without NaN.

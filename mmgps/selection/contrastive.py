@@ -1,4 +1,4 @@
-"""The supervised contrastive loss (Khosla et al., NeurIPS 2020, equation 2), and the features that it compares."""
+"""The supervised contrastive loss (Khosla et al., NeurIPS 2020, equation 2) and the features that it compares."""
 
 from __future__ import annotations
 
@@ -9,37 +9,34 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TEMPERATURE = 0.07
-"""Value of the paper, section 3.1, and of Khosla et al."""
+"""The value in section 3.1 of the paper and in Khosla et al."""
 
 
 def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Pull features of one label together and push those of others apart.
+    """Pull features with the same label together and push others apart.
 
-    With ``z`` the features scaled to length 1, ``A(i)`` all indices but ``i`` and ``P(i)`` those of them with the label
-    of ``i``, the mean over all ``i`` whose ``P(i)`` is not empty of
+    Let ``z`` be the features scaled to length 1, ``A(i)`` all indices except ``i``, and ``P(i)`` those of them with the
+    label of ``i``. The loss is the mean over all ``i`` with a nonempty ``P(i)`` of
 
         -1 / |P(i)|  sum over p in P(i) of  log( exp(z_i z_p / t) / sum over a in A(i) of exp(z_i z_a / t) )
 
-    A feature that no other shares a label with has no term of its own, but appears in the sums of the others. Without
-    any pair the loss is zero. It is computed in 32 bits or more, also under autocast.
+    A feature with a unique label has no term of its own but appears in the sums of the others. Without any pair the
+    loss is zero. It is computed in 32 bits or more, even under autocast.
 
     Args:
         features: ``[N, C]``.
         labels: ``[N]``, equal for features that belong together.
         temperature: ``t``, above 0.
 
-    Returns:
-        A scalar.
-
     Raises:
-        ValueError: For shapes other than these or a temperature that is not above 0.
+        ValueError: For other shapes, or a temperature that is not above 0.
     """
     if features.dim() != 2 or labels.shape != features.shape[:1]:
         raise ValueError(
             f'expected features [N, C] and labels [N], got {list(features.shape)} and {list(labels.shape)}'
         )
     if not temperature > 0:
-        raise ValueError(f'temperature is to be above 0, such as {TEMPERATURE}, got {temperature!r}')
+        raise ValueError(f'temperature must be above 0, such as {TEMPERATURE}, got {temperature!r}')
     with torch.autocast(features.device.type, enabled=False):
         z = F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
         oneself = torch.eye(len(z), dtype=torch.bool, device=z.device)
@@ -47,7 +44,7 @@ def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float 
         anchors = pairs.any(dim=1)
         if not anchors.any():
             return z.sum() * 0
-        # Only rows with a pair: in a row of nothing but -inf, logsumexp would have a gradient of NaN.
+        # Only rows with a pair: logsumexp of a row that is all -inf would have a gradient of NaN.
         scores = (z @ z.T / temperature).masked_fill(oneself, -torch.inf)[anchors]
         logs = scores - scores.logsumexp(dim=1, keepdim=True)
         pairs = pairs[anchors]
@@ -55,24 +52,24 @@ def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float 
 
 
 def last_feature(outputs: Any) -> Tensor:
-    """The last tensor that a backbone returns: that of its last stage, and the class token of a stage that has one.
+    """The last tensor that a backbone returns: its last stage, or the class token of that stage.
 
     Raises:
-        TypeError: If there is none.
+        TypeError: If it returns no tensor.
     """
     found = outputs
     while isinstance(found, list | tuple) and len(found):
         found = found[-1]
     if not isinstance(found, Tensor):
-        raise TypeError(f'expected tensors from the backbone, one for each stage, got {type(found).__name__}')
+        raise TypeError(f'expected one tensor per stage from the backbone, got {type(found).__name__}')
     return found
 
 
 def pooled(feature: Tensor) -> Tensor:
-    """One vector ``[N, C]`` for each image.
+    """Reduce a feature to one vector ``[N, C]`` per image.
 
-    ``[N, C]``, a class token or a feature that the backbone pooled, stays; tokens ``[N, L, C]`` and maps
-    ``[N, C, H, W]`` are averaged.
+    Class tokens and pooled features ``[N, C]`` are returned as they are; tokens ``[N, L, C]`` and maps ``[N, C, H, W]``
+    are averaged.
 
     Raises:
         ValueError: For another number of dimensions.
@@ -84,22 +81,19 @@ def pooled(feature: Tensor) -> Tensor:
     if feature.dim() == 4:
         return feature.mean(dim=(2, 3))
     raise ValueError(
-        f'a feature of the backbone is [N, C], [N, L, C] or [N, C, H, W], got {list(feature.shape)}; name the module '
-        'that returns one by target of the hook'
+        f'expected a feature [N, C], [N, L, C] or [N, C, H, W] from the backbone, got {list(feature.shape)}; set '
+        'target of the hook to a module that returns one'
     )
 
 
 def spread_pixels(feature: Tensor, labels: Tensor, per_image: int, ignored: int) -> tuple[Tensor, Tensor]:
-    """Vectors of single pixels and their labels, from places spread evenly over each map.
+    """Vectors ``[M, C]`` and labels ``[M]`` of single pixels, spread evenly over each map.
 
     Args:
         feature: ``[N, C, H, W]``.
-        labels: ``[N, h, w]`` at any resolution; read at the nearest pixel.
-        per_image: Maximum number of places in each map.
-        ignored: Label whose pixels are left out.
-
-    Returns:
-        ``[M, C]`` and ``[M]``.
+        labels: ``[N, h, w]`` at any resolution; the nearest pixel counts.
+        per_image: Maximum number of pixels per map.
+        ignored: Label of the pixels to omit.
 
     Raises:
         ValueError: If the feature is no map.

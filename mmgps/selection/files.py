@@ -1,4 +1,4 @@
-"""Selections in files and checkpoints: safetensors, a format version, a digest, and no executable code."""
+"""Selections in files and checkpoints, with a format version and a digest, and without executable code."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class SelectionFileError(ValueError):
 
 
 def save_selection(selection: Selection, path: str | os.PathLike[str]) -> None:
-    """Write ``selection`` to ``path``: the file appears complete or not at all."""
+    """Write ``selection`` to ``path``; the file appears complete or not at all."""
     state = pack_selection(selection)
     write_checked(path, METADATA_KEY, state['metadata'], state['positions'])
 
 
 def load_selection(path: str | os.PathLike[str]) -> Selection:
-    """Read what :func:`save_selection` wrote.
+    """Read a file that :func:`save_selection` wrote.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        SelectionFileError: If the file is truncated, altered, of another kind, or of a newer format.
+        FileNotFoundError: If the file does not exist.
+        SelectionFileError: If it is truncated, altered, of another kind, or of a newer format.
     """
     try:
         metadata, positions = read_checked(path, METADATA_KEY, 'selection')
@@ -62,7 +62,7 @@ def unpack_selection(state: Any) -> Selection:
     """The inverse of :func:`pack_selection`.
 
     Raises:
-        SelectionFileError: Names what is wrong with ``state``.
+        SelectionFileError: If ``state`` is damaged or no packed selection.
     """
     if not isinstance(state, Mapping):
         raise SelectionFileError(f'expected a packed selection, found {type(state).__name__}')
@@ -73,8 +73,8 @@ def unpack_selection(state: Any) -> Selection:
         raise SelectionFileError(str(error)) from error
     try:
         stored = {name: list(value.shape) for name, value in positions.items()}
-        if content.get('positions', stored) != stored:  # the digest has no shapes in it; older files do not say them
-            raise ValueError('its positions have other shapes than it says; it was altered')
+        if content.get('positions', stored) != stored:  # the digest omits shapes, and so do older files
+            raise ValueError('its positions have other shapes than it describes, so it was altered')
         connections = checked_connections(content['shapes'], positions)
         return checked_selection(content, connections)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -82,19 +82,19 @@ def unpack_selection(state: Any) -> Selection:
 
 
 def checked_connections(shapes: Mapping[str, Any], positions: Mapping[str, Tensor]) -> dict[str, Connections]:
-    """The chosen connections of each weight, checked.
+    """Build and check the chosen connections of each weight.
 
     Args:
-        shapes: Weight to neurons and fan-in.
-        positions: Weight to the positions, of the same names.
+        shapes: Weight name to neurons and fan-in.
+        positions: Weight name to positions, for the same names.
 
     Raises:
-        TypeError: If something is of another type.
+        TypeError: If a value has another type.
         ValueError: If names, sizes or positions are wrong.
     """
     if shapes.keys() != positions.keys():
         odd = sorted(shapes.keys() ^ positions.keys())
-        raise ValueError(f'expected positions and a shape of each weight, found only one of both for {odd[0]!r}')
+        raise ValueError(f'expected positions and a shape for each weight, found only one of them for {odd[0]!r}')
     found = {}
     for name, shape in shapes.items():
         check_sizes(shape)
@@ -104,11 +104,7 @@ def checked_connections(shapes: Mapping[str, Any], positions: Mapping[str, Tenso
 
 
 def check_sizes(shape: Any) -> None:
-    """Make sure that ``shape``, read from a file, holds neurons and fan-in.
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Raise a ``ValueError`` unless ``shape``, read from a file, is a list of neurons and fan-in."""
     whole = isinstance(shape, list) and len(shape) == 2 and all(type(size) is int for size in shape)
     if not whole or min(shape) < 0 or max(shape) > MAX_SIZE or shape[0] * shape[1] > MAX_SIZE:
         raise ValueError(f'expected neurons and fan-in, found {str(shape)[:80]}')
@@ -118,8 +114,8 @@ def checked_selection(content: Mapping[str, Any], connections: Mapping[str, Conn
     """Build a selection from its description in a file and its connections.
 
     Raises:
-        TypeError: If something is of another type.
-        KeyError: If something is missing.
+        TypeError: If a value has another type.
+        KeyError: If a value is missing.
         ValueError: If a parameter is named twice.
     """
     whole, settings, loss = content['whole'], content['settings'], content.get('loss')
@@ -134,6 +130,6 @@ def checked_selection(content: Mapping[str, Any], connections: Mapping[str, Conn
 
 
 def _narrow(positions: Tensor) -> Tensor:
-    """Positions in 32 bits where those suffice, else in 64."""
+    """Positions in 32 bits if those suffice, else in 64."""
     fits = not len(positions) or int(positions.max()) < 2**31
     return positions.detach().cpu().to(torch.int32 if fits else torch.int64).contiguous()

@@ -11,7 +11,7 @@ from mmgps.rewiring import base_parameters
 
 
 def architecture_fingerprint(module: nn.Module) -> str:
-    """SHA-256 of the names and shapes of all parameters of the base; injected modules do not count."""
+    """SHA-256 of the names and shapes of all parameters of the base, without injected modules."""
     digest = hashlib.sha256()
     for name, value in base_parameters(module):
         digest.update(f'{name}:{tuple(value.shape)}\n'.encode())
@@ -28,5 +28,5 @@ def weights_fingerprint(module: nn.Module) -> str:
 
 
 def bits(value: Tensor) -> Tensor:
-    """The bytes of ``value`` in logical order, uint8 on the CPU: equal bytes mean equal numbers, NaN included."""
+    """The bytes of ``value`` in logical order, uint8 on the CPU; they compare NaN like any other number."""
     return value.detach().cpu().contiguous().flatten().view(torch.uint8)

@@ -21,7 +21,7 @@ MAX_HALVINGS = 24
 
 
 class NonFiniteGradientError(ArithmeticError):
-    """A gradient of the selection pass holds NaN or infinity."""
+    """A gradient of the selection pass contains NaN or infinity."""
 
 
 class UnreachedError(RuntimeError):
@@ -29,7 +29,7 @@ class UnreachedError(RuntimeError):
 
 
 class EmptyLoaderError(ValueError):
-    """The selection pass got no batch."""
+    """The selection pass received no batch."""
 
 
 def sum_gradients(
@@ -44,31 +44,30 @@ def sum_gradients(
 ) -> dict[str, Tensor]:
     """Accumulate the gradient of ``loss`` over all ``batches``, by default as a sum.
 
-    The model is left unchanged, see :func:`preserved`. Gradients of other parameters are never computed. At the
-    peak there is one dense gradient of ``parameters``, plus a second one where sums have to be kept beside it: with
-    ``loss_scale``, with an ``accumulation`` other than the sum, or for parameters of less than 32 bits, whose sums are
-    kept in float32.
+    The model is left unchanged, see :func:`preserved`. Gradients of other parameters are never computed. The peak
+    memory includes one dense gradient of ``parameters``, and separate sums of the same size with ``loss_scale``, with
+    an ``accumulation`` other than the sum, or for parameters of less than 32 bits, whose sums are float32.
 
     Args:
-        model: The model, in the mode in which it will run.
-        parameters: Name to parameter of ``model`` whose gradient is needed.
+        model: The model, in the mode in which it shall run.
+        parameters: The parameters of ``model`` whose gradients are needed, by name.
         batches: Arguments of ``loss``.
-        loss: Maps a batch to its scalar loss, under autocast if the caller needs it, or to several losses: each is
-            differentiated before the next one is computed, and their gradients are added.
-        loss_scale: Factor that keeps float16 gradients from vanishing; halved, and the batch repeated, when a
-            gradient overflows. It is divided out of the sums.
+        loss: Maps a batch to its scalar loss, or to several losses, each of which is differentiated before the next one
+            is computed. It enters autocast if needed.
+        loss_scale: Factor that keeps float16 gradients from vanishing. If a gradient overflows, it is halved and the
+            batch repeated. It is divided out of the sums.
         accumulation: The sum by default.
-        any_rank: Combines a flag of all processes by "or". Needed with ``loss_scale`` if the processes communicate
-            within a forward pass, so that they repeat a batch together.
-        on_host: Whether each gradient moves to host memory as soon as it exists, so that the device holds one at a
-            time. The sums then stay on the host.
+        any_rank: Combines a flag of all processes by "or". With ``loss_scale``, processes that communicate within a
+            forward pass need it to repeat a batch together.
+        on_host: Whether to move each gradient to host memory as soon as it exists, so that the device holds one at a
+            time. The sums are then kept on the host.
 
     Returns:
-        Name to accumulated gradient, float32 or wider; of the parameter's shape unless ``accumulation`` says otherwise.
+        Name to accumulated gradient, float32 or wider, in the parameter's shape unless ``accumulation`` uses another.
         A parameter that the loss does not reach has a gradient of zero.
 
     Raises:
-        EmptyLoaderError: Without any batch.
+        EmptyLoaderError: If there is no batch.
         NonFiniteGradientError: Names the layers.
         UnreachedError: If the loss reaches none of ``parameters``.
     """
@@ -95,7 +94,9 @@ def sum_gradients(
                 _differentiate(loss(batch), 1.0, parameters)
             sums = _taken(parameters)
     if count == 0:
-        raise EmptyLoaderError('the selection pass got no batch: the training data loader is empty')
+        raise EmptyLoaderError(
+            'the selection pass received no batch, since the training data loader is empty; check its data set'
+        )
     _check_finite(sums)
     return sums
 
@@ -106,8 +107,8 @@ def _differentiate(losses: Tensor | Iterable[Tensor], scale: float, parameters: 
             raise UnreachedError(
                 f'the loss of the selection pass depends on none of the {len(parameters)} weights to choose from, '
                 f'first {next(iter(parameters))!r}: they compute within torch.no_grad, or within a reentrant '
-                'checkpoint whose input needs no gradient since all before it is frozen; leave out use_checkpoint or '
-                'with_cp of the backbone, or let it call torch.utils.checkpoint with use_reentrant=False'
+                'checkpoint whose input needs no gradient since everything before it is frozen; remove use_checkpoint '
+                'or with_cp from the backbone, or make it call torch.utils.checkpoint with use_reentrant=False'
             )
         torch.autograd.backward(loss * scale if scale != 1 else loss)
 
@@ -120,7 +121,7 @@ def _taken(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
 
 
 class DeviceGradients:
-    """The gradients of a batch, where autograd leaves them.
+    """Reads the gradients of a batch where autograd leaves them.
 
     Args:
         parameters: Name to parameter.
@@ -134,7 +135,7 @@ class DeviceGradients:
         return total
 
     def take(self) -> dict[str, Tensor]:
-        """Take all existing gradients away from the parameters; returns them by name."""
+        """Remove all existing gradients from the parameters, and return them by name."""
         found = {name: value.grad for name, value in self.parameters.items() if value.grad is not None}
         for value in self.parameters.values():
             value.grad = None
@@ -205,14 +206,14 @@ def _check_finite(sums: Mapping[str, Tensor]) -> None:
     if bad:
         raise NonFiniteGradientError(
             f'the summed gradient holds NaN or infinity in {len(bad)} of {len(sums)} layers, first in {bad[0]!r}; '
-            'check the loss on the training data, or select in float32 or bfloat16 where this was float16'
+            'check the loss on the training data, or select in float32 or bfloat16 if this was float16'
         )
 
 
 PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 SAMPLE = 100_000
-"""Maximum of sorted numbers in a layer; of a larger layer, every n-th number is sorted."""
+"""Maximum count of numbers to sort per layer; larger layers are sampled at equal steps."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def gradient_quantiles(
     Args:
         backbone: The network that ``selection`` was made for.
         selection: The chosen connections.
-        gradients: Accumulated gradients by weight. If there are several per connection, the first, the sum, counts.
+        gradients: Accumulated gradients by weight. If there are several per connection, the first one counts: the sum.
     """
     found = {}
     described = describe(backbone)
@@ -258,9 +259,9 @@ def _quantiles(values: Tensor) -> tuple[float, ...]:
 def preserved(model: nn.Module) -> Iterator[None]:
     """Restore on exit everything that a forward and backward pass changes.
 
-    That is buffers (BN statistics), training flags, ``requires_grad``, gradients, and the random state of Python,
-    NumPy and torch, on the CPU and on the CUDA devices that hold the model. Weights are not copied: a pass without an
-    optimizer does not change them.
+    These are buffers (BN statistics), training flags, ``requires_grad``, gradients, and the random state of Python,
+    NumPy and torch, on the CPU and on the CUDA devices that hold the model. Weights are not copied, since a pass
+    without an optimizer does not change them.
     """
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     modes = [(module, module.training) for module in model.modules()]

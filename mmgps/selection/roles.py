@@ -1,16 +1,16 @@
-"""The role of each parameter of a network, decided by the type of the module that owns it.
+"""The role and the neurons of each parameter of a network, decided by the type of the module that owns it.
 
-Names lie: SAM's ``LayerNorm2d`` sits at ``neck.1``, mmpretrain calls its norms ``ln1``. So the owner's type decides:
-torch's own types by the rules here, others by the tables of ``mmgps/architectures.py``. For an owner without a rule,
-its code (``usage.py``) and the shape of the parameter decide:
+Names lie: SAM's ``LayerNorm2d`` sits at ``neck.1``, and mmpretrain calls its norms ``ln1``. So the owner's type
+decides: torch's own types by the rules here, others by the tables of ``mmgps/architectures.py``. For an owner without a
+rule, its code (``usage.py``) and the shape of the parameter decide:
 
-* vectors of a module that divides by a statistic of its input are a norm, and so is a pair of equal vectors and nothing
-  else (``RMSNorm``, ``LayerNorm2d``, ``GRN``);
+* the vectors of a module that divides by a statistic of its input belong to a norm, and so do two vectors of equal size
+  that are the only parameters of a module (``RMSNorm``, ``LayerNorm2d``, ``GRN``);
 * a tensor that is expanded to the batch, joined to a sequence or written into one is a token;
-* a vector, or a tensor that is longer than 1 only in its first dimension, is a bias if it is added, else it scales
+* a vector, or a tensor that is longer than 1 only in its first dimension, is a bias if it is added; otherwise it scales
   channels or heads (layer scale);
 * a tensor that is passed to ``linear`` or ``conv`` of torch as the weight is a connection weight;
-* a table that is read at an index and added, with one column or row per head, holds biases of relative positions;
+* a table that is indexed and added, with one column or row per head, holds biases of relative positions;
 * a tensor that is added, or has a leading (batch) dimension of 1, is a token or a position embedding;
 * anything else is ``OTHER``: it stays frozen, and the report names it.
 """
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import prod
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
@@ -37,15 +38,56 @@ from mmgps.architectures import (
 )
 from mmgps.rewiring import CONVOLUTIONS, HEADS, NORMS, TRANSPOSED, Injected, type_names
 
-from .neurons import NeuronLayout
 from .usage import Use, normalises, uses
 
 
+@dataclass(frozen=True)
+class NeuronLayout:
+    """The neurons of a weight, which is read as a matrix with one row per neuron.
+
+    A neuron is one output unit: a row of a Linear, or an output channel of a plain or transposed convolution.
+
+    Args:
+        shape: Shape of the weight.
+        transposed: Whether the weight is stored as ``[in, out / groups, *kernel]``, as in a transposed convolution.
+        groups: Groups of a transposed convolution. A plain convolution needs none, as its weight is stored as
+            ``[out, in / groups, *kernel]``.
+    """
+
+    shape: tuple[int, ...]
+    transposed: bool = False
+    groups: int = 1
+
+    @property
+    def neurons(self) -> int:
+        return self.shape[1] * self.groups if self.transposed else self.shape[0]
+
+    @property
+    def fan_in(self) -> int:
+        """Connections that enter one neuron."""
+        return prod(self.shape) // self.neurons if self.neurons else 0
+
+    def to_rows(self, weight: Tensor) -> Tensor:
+        """Read a tensor of ``shape`` as ``[neurons, fan_in]``: a view where the memory layout allows one."""
+        if not self.transposed:
+            return weight.reshape(self.neurons, -1)
+        grouped = weight.reshape(self.groups, self.shape[0] // self.groups, *self.shape[1:])
+        return grouped.transpose(1, 2).reshape(self.neurons, -1)
+
+    def from_rows(self, rows: Tensor) -> Tensor:
+        """The inverse of :meth:`to_rows`."""
+        if not self.transposed:
+            return rows.reshape(self.shape)
+        fan = self.shape[0] // self.groups
+        grouped = rows.reshape(self.groups, self.shape[1], fan, *self.shape[2:])
+        return grouped.transpose(1, 2).reshape(self.shape)
+
+
 class Role(StrEnum):
-    """The part that a parameter plays."""
+    """The function of a parameter within its network."""
 
     CONNECTION = 'connection'
-    """Weight of a layer with neurons: top-K per neuron are trained."""
+    """Weight of a layer with neurons: the top K connections of each neuron are trained."""
     BIAS = 'bias'
     SCALE = 'scale'
     """Layer scale and other gains per channel or head."""
@@ -55,7 +97,7 @@ class Role(StrEnum):
     EMBEDDING = 'embedding'
     """Class tokens, absolute and relative position embeddings, embedding tables."""
     INJECTED = 'injected'
-    """Parameters of modules that a method added."""
+    """Parameter of a module that a method added."""
     OTHER = 'other'
 
 
@@ -64,10 +106,10 @@ class Parameter:
     """One parameter and its role.
 
     Args:
-        name: Its first name below the module that was described.
+        name: Its first name below the described module.
         value: The parameter.
         role: Its role.
-        is_bias: Whether it is an additive offset, in whatever role: the bias of a norm is one too.
+        is_bias: Whether it is an additive offset in any role, such as the bias of a norm.
         layout: Its neurons; only for ``Role.CONNECTION``.
         owner: The module that owns it.
         attribute: Its name within the owner.
@@ -94,8 +136,8 @@ ATTENTION_WEIGHTS = ('in_proj_weight', 'q_proj_weight', 'k_proj_weight', 'v_proj
 def describe(module: nn.Module) -> dict[str, Parameter]:
     """Describe every parameter below ``module``, in the order of ``named_parameters``.
 
-    A tied parameter appears once, under its first name. If one of its owners reads it as connections and another as
-    an embedding table, it is a connection; an owner whose type says what it is counts more than one that is guessed at.
+    A tied parameter appears once, under its first name. If one of its owners reads it as connections and another as an
+    embedding table, it is a connection. An owner with a rule takes precedence over one without.
     """
     found: dict[int, Parameter] = {}
     guessed: set[int] = set()
@@ -119,7 +161,7 @@ Known = tuple[Role, NeuronLayout | None]
 
 
 def _known_role(modules: dict[str, nn.Module], path: str, attribute: str, value: nn.Parameter) -> Known | None:
-    """The role of a parameter by the types of its owner and of the modules around it; None without a rule."""
+    """The role of a parameter by the types of its owner and of the owner's parent; None without a rule."""
     owner = modules[path]
     around = modules.get(path.rpartition('.')[0], owner)
     if isinstance(owner, ParametrizationList):
@@ -132,7 +174,7 @@ def _known_role(modules: dict[str, nn.Module], path: str, attribute: str, value:
 
 
 def _layer_role(owner: nn.Module, attribute: str, value: Tensor) -> Known | None:
-    """The role of an attribute by the type of its owner; None for an owner without a rule."""
+    """The role of an attribute by the type of its owner; None without a rule."""
     shape = tuple(value.shape)
     types = type_names(owner)
     if isinstance(owner, Injected):
@@ -168,9 +210,9 @@ def _layer_role(owner: nn.Module, attribute: str, value: Tensor) -> Known | None
 def _parametrized_role(
     layer: nn.Module, name: str, owner: ParametrizationList, attribute: str, value: nn.Parameter
 ) -> Known | None:
-    """The role of an original tensor of ``torch.nn.utils.parametrize``: that of the parameter it stands for.
+    """The role of an original tensor of ``torch.nn.utils.parametrize``: that of the parameter it replaces.
 
-    Weight norm has two originals; the first is the gain.
+    The first of the two originals of weight norm is the gain.
     """
     if not all(type_names(step) & KEEPING_PARAMETRIZATIONS for step in owner):
         return Role.OTHER, None
@@ -196,7 +238,7 @@ def _table_role(value: Tensor) -> tuple[Role, None]:
 
 
 def _read_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> Known:
-    """The role of a parameter whose owner has no rule: by the code of the owner, else by shape."""
+    """The role of a parameter whose owner has no rule, by the code of the owner or else by its shape."""
     done = uses(owner).get(attribute, frozenset())
     if _is_norm(owner):
         return Role.NORM, None
@@ -217,7 +259,7 @@ def _read_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> Known:
 
 
 def _is_norm(owner: nn.Module) -> bool:
-    """Whether ``owner`` is a normalisation: it divides by a statistic, or has two equal vectors and nothing else."""
+    """Whether ``owner`` is a norm: it divides by a statistic, or two vectors of equal size are its only parameters."""
     own = dict(owner.named_parameters(recurse=False))
     below = [child for child in owner.children() if not isinstance(child, Injected)]
     if isinstance(owner, nn.ParameterList | nn.ParameterDict) or not all(map(_is_one_dimensional, own.values())):
@@ -240,7 +282,7 @@ def _is_one_dimensional(value: Tensor) -> bool:
 
 
 def _is_offset(owner: nn.Module, attribute: str) -> bool:
-    """Whether an attribute is the offset of its norm: by torch's name, by its code, or as the second of a pair."""
+    """Whether an attribute is the offset of its norm, by torch's name, by its code, or as the second of a pair."""
     if getattr(owner, 'bias', None) is not None:
         return attribute == 'bias'
     own = [name for name, _ in owner.named_parameters(recurse=False)]

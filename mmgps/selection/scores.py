@@ -1,4 +1,4 @@
-"""Scores of connections, and how gradients are accumulated for them: the largest scores are trained."""
+"""Scores of connections, the largest of which are trained, and the accumulation of gradients for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Accumulation(Protocol):
 
 
 class GradientSum:
-    """The sum of gradients, as in GPS. Autograd accumulates it without a second tensor."""
+    """Sums gradients, as in GPS. Autograd does it without a second tensor."""
 
     def zeros(self, weight: Tensor) -> Tensor:
         return zeros_of(weight)
@@ -34,7 +34,7 @@ class GradientSum:
 
 
 class SquaredGradientSum:
-    """The sum of squared gradients: the sensitivity of SPT (He et al., ICCV 2023, equation 4)."""
+    """Sums squared gradients: the sensitivity of SPT (He et al., ICCV 2023, equation 4)."""
 
     def zeros(self, weight: Tensor) -> Tensor:
         return zeros_of(weight)
@@ -44,7 +44,7 @@ class SquaredGradientSum:
 
 
 class GradientMoments:
-    """The sum and the sum of squares, ``[2, *shape]``."""
+    """Sums gradients and squared gradients, ``[2, *shape]``."""
 
     def zeros(self, weight: Tensor) -> Tensor:
         return zeros_of(weight, 2)
@@ -55,7 +55,7 @@ class GradientMoments:
 
 
 def zeros_of(weight: Tensor, *leading: int) -> Tensor:
-    """Zeros of the shape of ``weight`` behind ``leading``, float32 or wider, on its device."""
+    """Zeros ``[*leading, *weight.shape]`` on the device of ``weight``, float32 or wider."""
     wide = torch.promote_types(weight.dtype, torch.float32)
     return torch.zeros(*leading, *weight.shape, dtype=wide, device=weight.device)
 
@@ -67,7 +67,7 @@ class Score(Protocol):
 
     @property
     def accumulation(self) -> Accumulation:
-        """How the selection pass accumulates the gradients of the batches."""
+        """The rule by which the selection pass accumulates the gradients of the batches."""
         ...
 
     def __call__(self, parameter: Parameter, gradient: Tensor | None) -> Tensor:
@@ -75,8 +75,7 @@ class Score(Protocol):
 
         Args:
             parameter: The weight.
-            gradient: Its gradients over the selection pass, accumulated by ``accumulation``; None if ``needs_gradient``
-                is False.
+            gradient: Its gradients accumulated over the selection pass; None if ``needs_gradient`` is False.
         """
         ...
 
@@ -84,7 +83,7 @@ class Score(Protocol):
 class GradientScore:
     """Absolute value of the gradient summed over the whole pass: the paper's score, equation 2.
 
-    The sum comes first: a connection whose gradient changes its sign from batch to batch scores low.
+    Summing comes first, so a connection whose gradient changes its sign from batch to batch scores low.
     """
 
     needs_gradient = True
@@ -110,9 +109,9 @@ class TaylorScore:
 
 
 class SquaredGradientScore:
-    """The squared gradients of the batches, summed: the sensitivity of SPT, chosen as GPS chooses.
+    """Sum of the squared gradients of the batches: the sensitivity of SPT, for the choice of GPS.
 
-    A connection whose gradient changes its sign from batch to batch scores as high as one whose does not.
+    It does not depend on whether the gradient changes its sign from batch to batch.
     """
 
     needs_gradient = True
@@ -124,10 +123,10 @@ class SquaredGradientScore:
 
 
 class SignalToNoiseScore:
-    """The mean of a connection's gradient over its deviation from batch to batch.
+    """Ratio of the mean of a connection's gradient to its deviation from batch to batch.
 
-    With the sum ``s`` and the sum of squares ``q`` over ``n`` batches that ratio is ``r / sqrt(1 - r**2)`` of
-    ``r = |s| / sqrt(n q)``, which grows with ``|s| / sqrt(q)``: the score. Where all gradients are zero it is zero.
+    With the sum ``s`` and the sum of squares ``q`` over ``n`` batches, the ratio is ``r / sqrt(1 - r**2)`` for
+    ``r = |s| / sqrt(n q)``. It grows with ``|s| / sqrt(q)``, which is the score, or zero if all gradients are zero.
     """
 
     needs_gradient = True
@@ -150,7 +149,7 @@ class MagnitudeScore:
 
 
 class RandomScore:
-    """Uniform random scores (ablation): a function of the seed and the layer's name alone, on every device.
+    """Uniform random scores (ablation), which depend on the seed and the layer's name alone, on every device.
 
     Args:
         seed: Any integer.

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from mmgps.utils.names import nearest
 
 from .fingerprint import architecture_fingerprint
-from .neurons import NeuronLayout
-from .roles import Parameter, describe
+from .roles import NeuronLayout, Parameter, describe
 
 
 class SelectionMismatchError(ValueError):
@@ -48,10 +47,10 @@ class Connections:
         return self.positions % self.fan_in
 
     def check(self) -> None:
-        """Make sure that the positions are valid: training would wrap around at wrong ones.
+        """Check the positions, since training would silently wrap around at invalid ones.
 
         Raises:
-            ValueError: If they are not integers in one dimension, do not ascend, or lie outside of the weight.
+            ValueError: If they are not integers in one dimension, do not ascend, or lie outside the weight.
         """
         positions, numel = self.positions, self.neurons * self.fan_in
         if positions.dim() != 1 or positions.is_floating_point() or positions.is_complex():
@@ -61,7 +60,7 @@ class Connections:
         if not len(positions):
             return
         if not bool((positions.diff() > 0).all()):
-            raise ValueError('positions do not ascend; expected each chosen connection once, in order')
+            raise ValueError('positions do not ascend; expected each chosen connection once and in order')
         if not 0 <= int(positions[0]) <= int(positions[-1]) < numel:
             raise ValueError(
                 f'positions go from {int(positions[0])} to {int(positions[-1])}; expected 0 to {numel - 1} for '
@@ -77,7 +76,7 @@ class Connections:
 
 @dataclass(frozen=True)
 class Selection:
-    """The result of a method: the numbers of a backbone that are trained.
+    """The numbers of a backbone that a method trains.
 
     Args:
         method: Name of the method, such as ``'gps'``.
@@ -85,8 +84,8 @@ class Selection:
         whole: Names of the parameters that are trained in full.
         architecture: :func:`architecture_fingerprint` of the backbone.
         settings: Settings of the method, such as ``k``; JSON values.
-        loss: The loss whose gradients decided, and its options; JSON values. None if no gradients were used, or if an
-            older release wrote the selection.
+        loss: The loss whose gradients made the choice, and its options; JSON values. None if no gradients were used, or
+            if an older release wrote the selection.
     """
 
     method: str
@@ -97,7 +96,7 @@ class Selection:
     loss: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
-        """Chosen connections; parameters trained in full are not counted."""
+        """Count of chosen connections, without parameters that are trained in full."""
         return sum(map(len, self.connections.values()))
 
     def equals(self, other: Selection) -> bool:
@@ -110,10 +109,10 @@ class Selection:
         )
 
     def resolve(self, backbone: nn.Module) -> Iterator[tuple[Parameter, Connections]]:
-        """Pair the connections with the weights of ``backbone``, in its order.
+        """Pair the connections with the weights of ``backbone``, in the order of the backbone.
 
-        A selection that was read from a file has another order. In that order, sums over processes would round
-        differently after a resume.
+        A selection that was read from a file has another order, in which sums over processes would round differently
+        after a resume.
 
         Raises:
             SelectionMismatchError: If the selection was made for another architecture, or has positions outside a
@@ -130,7 +129,7 @@ class Selection:
             if name not in described:
                 raise SelectionMismatchError(
                     f'the selection names {name!r}, which the backbone {type(backbone).__name__} does not have; '
-                    f'nearest: {nearest(name, described) or "there is none"}; it was made for another architecture'
+                    f'nearest: {nearest(name, described) or "none"}; it was made for another architecture'
                 )
         for name, connections in self.connections.items():
             layout = described[name].layout
@@ -143,7 +142,7 @@ class Selection:
             try:
                 connections.check()
             except ValueError as error:
-                raise SelectionMismatchError(f'the selection of {name!r} is wrong: {error}') from error
+                raise SelectionMismatchError(f'the selection of {name!r} is invalid: {error}') from error
         if self.architecture != architecture_fingerprint(backbone):
             raise SelectionMismatchError(
                 f'the selection was made for another architecture: fingerprint {self.architecture[:12]}, '

@@ -1,34 +1,35 @@
-"""How a module uses its own parameters, read from the source of its methods.
+"""Read from the source of a module's methods how it uses its parameters.
 
 The code of a class without a rule shows the roles of its parameters: it multiplies by a gain, adds a bias, expands a
 token to the batch, and divides by a statistic of its input if it normalises. Attributes of ``self`` are followed within
-one method, through views, elementwise functions and local names. A class without source tells nothing.
+one method, through views, elementwise functions and local names. A class without source has no uses.
 """
 
 from __future__ import annotations
 
 import ast
+import inspect
+import textwrap
 from collections.abc import Iterator
 from enum import StrEnum
 from functools import cache
 from types import FunctionType
+from typing import Any
 
 from torch import nn
 
-from .source import functions, is_attribute, is_self, methods, name_of, parents, reached
-
 
 class Use(StrEnum):
-    """One way in which code uses a parameter."""
+    """A way in which code uses a parameter."""
 
     MULTIPLIED = 'multiplied'
     ADDED = 'added'
     EXPANDED = 'expanded'
     """Expanded to the size of the batch."""
     TOKEN = 'token'
-    """Joined to a sequence or written into it, with a dimension added before."""
+    """Joined to a sequence or written into it, after a dimension was added."""
     GATHERED = 'gathered'
-    """Read at positions that a tensor holds."""
+    """Indexed by a tensor."""
     WEIGHT = 'weight'
     """The weight of a linear map or convolution."""
 
@@ -38,13 +39,12 @@ STATISTICS = {
     *('rsqrt', 'var', 'std', 'var_mean', 'std_mean', 'norm', 'vector_norm', 'normalize'),
     *('rms_norm', 'layer_norm', 'group_norm', 'batch_norm', 'instance_norm'),
 }
-ROOTS = {'sqrt', 'pow'}
-"""With a mean they make a root mean square."""
+ROOTS = {'sqrt', 'pow'}  # of a mean: the root mean square
 _EXPAND = {'expand', 'expand_as', 'repeat', 'tile', 'repeat_interleave', 'broadcast_to'}
 _JOIN = {'cat', 'concat', 'concatenate', 'stack', 'hstack', 'vstack'}
 _ZEROS = {'zeros', 'zeros_like', 'new_zeros'}
 _FACTS = {'dtype', 'device', 'shape', 'size', 'ndim', 'dim', 'numel', 'is_cuda', 'requires_grad'}
-# Functions of one tensor that keep its meaning; everything that a tensor is asked as a method passes too.
+# Functions of one tensor that keep its meaning; every other method of a tensor is taken to keep it too.
 _ELEMENTWISE = {
     *('exp', 'sigmoid', 'softmax', 'tanh', 'softplus', 'clamp', 'relu', 'abs', 'sqrt', 'square', 'softsign'),
     *('unsqueeze', 'squeeze', 'reshape', 'permute', 'transpose', 'flatten', 'view', 'to', 'cast', 'tensor'),
@@ -59,19 +59,19 @@ def uses(owner: nn.Module) -> dict[str, frozenset[Use]]:
 
 
 def normalises(owner: nn.Module) -> bool:
-    """Whether methods of ``owner``, or functions that they call, compute a statistic by which a norm divides."""
+    """Whether methods of ``owner``, or functions that they call, compute a statistic that a norm divides by."""
     return _normalises(_class_of(owner))
 
 
 def statistic_dims(owner: nn.Module) -> frozenset[int]:
-    """Dimensions over which the methods of ``owner`` take statistics, if written as numbers."""
+    """Dimensions over which the methods of ``owner`` compute statistics, as far as they are literal numbers."""
     return _statistic_dims(_class_of(owner))
 
 
 def reads_weights(owner: nn.Module) -> dict[str, bool]:
-    """Children whose ``weight`` the forward of ``owner`` reads, to whether the code calls the child too.
+    """Map children whose ``weight`` the forward of ``owner`` reads to whether the code also calls the child.
 
-    For a child that is called, reading counts only if it serves a linear map with another bias.
+    A child that is called is included only if its weight serves a linear map with another bias.
     """
     return _reads_weights(_class_of(owner))
 
@@ -87,7 +87,8 @@ def _uses(kind: type) -> dict[str, frozenset[Use]]:
         reader = _Reader(method)
         for node in ast.walk(method):
             if isinstance(node, ast.Attribute) and is_self(node.value) and isinstance(node.ctx, ast.Load):
-                found.setdefault(node.attr, set()).update(reader.uses(node))
+                reader.seen.clear()
+                found.setdefault(node.attr, set()).update(reader.follow(node))
     return {name: frozenset(kinds) for name, kinds in found.items()}
 
 
@@ -100,14 +101,11 @@ def _normalises(kind: type) -> bool:
 
 @cache
 def _statistic_dims(kind: type) -> frozenset[int]:
-    found = set()
-    for method in methods(kind):
-        for node in ast.walk(method):
-            if isinstance(node, ast.Call) and name_of(node.func) in {'mean', *STATISTICS}:
-                for value in [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == 'dim')]:
-                    text = ast.unparse(value)
-                    found |= {int(text)} if text.lstrip('-').isdigit() else set()
-    return frozenset(found)
+    calls = [node for method in methods(kind) for node in ast.walk(method) if isinstance(node, ast.Call)]
+    found: list[ast.AST] = []
+    for call in (call for call in calls if name_of(call.func) in {'mean', *STATISTICS}):
+        found += [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == 'dim')]
+    return frozenset(int(text) for text in map(ast.unparse, found) if text.lstrip('-').isdigit())
 
 
 @cache
@@ -146,41 +144,33 @@ class _Reader:
         for node in ast.walk(method):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
                 self._loads.setdefault(node.id, []).append(node)
-        self._seen: set[tuple[ast.AST, bool, bool]] = set()
-
-    def uses(self, node: ast.AST) -> list[Use]:
-        """The uses of the value of ``node``."""
-        self._seen = set()
-        return [*self.follow(node)]
+        self.seen: set[tuple[ast.AST, bool, bool]] = set()
 
     def follow(self, node: ast.AST, expanded: bool = False, gathered: bool = False) -> Iterator[Use]:
         """The uses of the value of ``node``.
 
         Args:
             node: An expression.
-            expanded: Whether the value got a dimension on its way.
-            gathered: Whether it was indexed by a tensor on its way.
+            expanded: Whether the value has gained a dimension before.
+            gathered: Whether it was indexed by a tensor before.
         """
-        if (node, expanded, gathered) in self._seen:
+        if (node, expanded, gathered) in self.seen:
             return
-        self._seen.add((node, expanded, gathered))
+        self.seen.add((node, expanded, gathered))
         above = self._parents.get(node)
         if isinstance(above, ast.BinOp):
             yield from self._operand(node, above, expanded, gathered)
         elif isinstance(above, ast.AugAssign) and above.value is node:
             yield from _operation(above.op)
-        elif isinstance(above, ast.Attribute):
+        elif isinstance(above, ast.Attribute) and above.attr not in _FACTS:
             call = self._parents.get(above)
-            if above.attr in _FACTS:
-                return
             if isinstance(call, ast.Call) and call.func is above:
-                grown = expanded or above.attr in {*_EXPAND, 'unsqueeze'}
                 if above.attr.rstrip('_') in _ADD | _MULTIPLY:
                     yield Use.ADDED if above.attr.rstrip('_') in _ADD else Use.MULTIPLIED
                 elif above.attr in _EXPAND:
                     yield from self._expanded(call, gathered)
                 else:
-                    yield from self.follow(call, grown, gathered)
+                    yield from self.follow(call, expanded or above.attr == 'unsqueeze', gathered)
         elif isinstance(above, ast.Subscript) and above.value is node:
             plain = _is_view(above.slice)
             yield from self.follow(above, expanded or _adds_dimension(above.slice), gathered or not plain)
@@ -203,7 +193,8 @@ class _Reader:
         elif isinstance(above, ast.IfExp | ast.UnaryOp) and not (isinstance(above, ast.IfExp) and above.test is node):
             yield from self.follow(above, expanded, gathered)
         elif isinstance(above, ast.Assign):
-            yield from self._assigned(above, expanded, gathered)
+            for target in above.targets:
+                yield from self._bound(target, expanded, gathered)
 
     def _operand(self, node: ast.AST, above: ast.BinOp, expanded: bool, gathered: bool) -> Iterator[Use]:
         other = above.left if above.right is node else above.right
@@ -215,35 +206,27 @@ class _Reader:
             yield from _operation(above.op)
 
     def _expanded(self, call: ast.Call, gathered: bool) -> Iterator[Use]:
-        """An expanded value, unless it goes straight into an operation."""
+        """The uses of an expanded value, or of the operation that it directly enters."""
         above = self._parents.get(call)
         if isinstance(above, ast.BinOp):
             yield from self._operand(call, above, True, gathered)
         else:
-            onward = [*self.follow(call, True, gathered)]
-            yield from onward or [Use.EXPANDED]
+            yield from [*self.follow(call, True, gathered)] or [Use.EXPANDED]
 
     def _argument(self, node: ast.AST, call: ast.Call, expanded: bool, gathered: bool) -> Iterator[Use]:
         name, place = name_of(call.func), call.args.index(node) if node in call.args else -1
-        if name in _ADD or (name in _ADD_TO and place == 0):
+        if name in _ADD or (name in _ADD_TO and place == 0) or (name in _MAPS and place == 2):
             yield Use.ADDED
         elif name in _MULTIPLY:
             yield Use.MULTIPLIED
-        elif name in _MAPS and place in (1, 2):
-            if place == 2:
-                yield Use.ADDED
-            elif not gathered:
-                yield Use.WEIGHT
+        elif name in _MAPS and place == 1 and not gathered:
+            yield Use.WEIGHT
         elif name == 'where' and place > 0:
             yield Use.TOKEN
         elif name in _EXPAND:
             yield from self._expanded(call, gathered)
         elif name in _ELEMENTWISE and place == 0:
             yield from self.follow(call, expanded or name == 'unsqueeze', gathered)
-
-    def _assigned(self, above: ast.Assign, expanded: bool, gathered: bool) -> Iterator[Use]:
-        for target in above.targets:
-            yield from self._bound(target, expanded, gathered)
 
     def _bound(self, target: ast.AST, expanded: bool, gathered: bool) -> Iterator[Use]:
         if isinstance(target, ast.Subscript):
@@ -253,15 +236,14 @@ class _Reader:
                 yield from self.follow(load, expanded, gathered)
 
 
-def _operation(operator: ast.operator) -> Iterator[Use]:
+def _operation(operator: ast.operator) -> list[Use]:
     if isinstance(operator, ast.Add | ast.Sub):
-        yield Use.ADDED
-    elif isinstance(operator, ast.Mult | ast.Div):
-        yield Use.MULTIPLIED
+        return [Use.ADDED]
+    return [Use.MULTIPLIED] if isinstance(operator, ast.Mult | ast.Div) else []
 
 
 def _is_view(index: ast.AST) -> bool:
-    """Whether an index is made of slices, ``None``, ``...`` and constants."""
+    """Whether an index consists of slices, ``None``, ``...`` and constants."""
     parts = index.elts if isinstance(index, ast.Tuple) else [index]
     return all(isinstance(part, ast.Slice | ast.Constant | ast.UnaryOp) for part in parts)
 
@@ -272,8 +254,66 @@ def _adds_dimension(index: ast.AST) -> bool:
 
 
 def _called(function: FunctionType, depth: int) -> set[str]:
-    """Names that ``function``, and functions outside torch that it calls, read from modules and objects."""
+    """Names of globals and attributes that ``function`` reads, and functions outside torch that it calls."""
     names = set(function.__code__.co_names)
     inner = [function.__globals__.get(name) for name in names] if depth else []
     own = [value for value in inner if isinstance(value, FunctionType) and not value.__module__.startswith('torch')]
     return names.union(*(_called(value, depth - 1) for value in own))
+
+
+def is_self(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id == 'self'
+
+
+def is_attribute(node: ast.AST) -> bool:
+    """Whether ``node`` is an attribute of ``self``."""
+    return isinstance(node, ast.Attribute) and is_self(node.value)
+
+
+def name_of(function: ast.AST) -> str:
+    """The last part of the name of a called function, or ''."""
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, 'id', '')
+
+
+def functions(kind: type) -> Iterator[FunctionType]:
+    """Functions of ``kind`` and its bases outside torch, without constructors and methods that a subclass replaced."""
+    replaced = {'__init__'}
+    for base in kind.__mro__:
+        if base is object or base.__module__.startswith('torch.'):
+            continue
+        own = {name: inspect.unwrap(value) for name, value in vars(base).items() if callable(value)}
+        found = {name: value for name, value in own.items() if isinstance(value, FunctionType) and name not in replaced}
+        yield from found.values()
+        replaced |= {name for name, value in found.items() if 'super' not in value.__code__.co_names}
+
+
+def methods(kind: type) -> Iterator[ast.AST]:
+    """Syntax trees of :func:`functions`, as far as they have a source."""
+    return (tree for function in functions(kind) if (tree := _tree(function)) is not None)
+
+
+def reached(kind: type, name: str, seen: set[str]) -> Iterator[ast.AST]:
+    """Syntax trees of the method ``name`` of ``kind`` and of the methods that it calls."""
+    function = getattr(kind, name, None)
+    if name in seen or not isinstance(function, FunctionType) or function.__module__.startswith('torch.'):
+        return
+    seen.add(name)
+    tree = _tree(inspect.unwrap(function))
+    if tree is not None:
+        yield tree
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and is_self(node.value):
+                yield from reached(kind, node.attr, seen)
+
+
+@cache
+def _tree(function: Any) -> ast.AST | None:
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+
+
+def parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
+    """Map each node to its parent."""
+    return {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}

@@ -1,11 +1,11 @@
 """Training of single connections. Needs only torch."""
 
 from .compact import CompactTraining
+from .install import ChosenConnections, registered_in, unregister
 from .lean import FusedAttention, LeanOption, saved_bytes, start_options
 from .masked import MaskedTraining, SparseTraining
-from .optimizer_steps import StepWatcher, UnstartedError, guard, lift, unwatch_steps, watch_steps
+from .optimizers import StepWatcher, UnstartedError, guard, lift, unwatch_steps, watch_steps
 from .recomputation import Recomputation
-from .registered import ChosenConnections, registered_in, unregister
 from .routes import Route
 from .weight import WeightIndex
 

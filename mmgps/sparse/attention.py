@@ -1,8 +1,8 @@
 """Train connections of ``nn.MultiheadAttention``, which packs three weights into one and never calls its projections.
 
-The code of the installed torch runs with one name rebound: its ``linear`` also attaches the gradient of the values. So
-mathematics, masks, dropout and the fast inference path are torch's own. ``F.scaled_dot_product_attention`` replaces it
-where the caller drops the attention weights: it does not save them, only queries, keys, values and output.
+torch's own code runs with one name rebound: ``linear`` also attaches the values. So the mathematics, masks and dropout
+are torch's. Where the caller drops the attention weights, ``F.scaled_dot_product_attention`` can replace that code; it
+saves only queries, keys, values and output.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ from torch import Tensor, nn
 
 from mmgps.rewiring import OwnForward, no_hook, runs_forward_of
 
-from .attach import constant, needs_grad
-from .derived import Derivation, identity, mark_derived
+from .attach import Derivation, constant, identity, mark_derived, needs_grad
 from .linear import LinearPlan, attached_linear, dense_linear, linear_plan
 from .routes import Route
 from .weight import TrainedWeight
 
 
 def runs_natively(owner: nn.Module) -> bool:
-    """Whether ``owner`` is a ``nn.MultiheadAttention`` that computes as torch wrote it."""
+    """Whether ``owner`` is an ``nn.MultiheadAttention`` that runs torch's forward."""
     return isinstance(owner, nn.MultiheadAttention) and runs_forward_of(owner, {nn.MultiheadAttention.__module__})
 
 
 class Projection:
     """A weight of the attention, with a plan for each set of rows that is read at once.
 
-    The plans exist before the first forward, so a compiled forward has none to create.
+    The plans are made before the first forward, so that a compiled forward creates none.
 
     Args:
         weight: The weight.
-        packed: Whether it holds the query, key and value projections; one or two of them may be read at once.
+        packed: Whether it holds the query, key and value projections, one or two of which may be read at once.
     """
 
     def __init__(self, weight: TrainedWeight, packed: bool) -> None:
@@ -49,7 +48,7 @@ class Projection:
         self._parts = {part: self._planned(*part) for part in [(0, neurons), *parts]}
 
     def __call__(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
-        """The linear map by ``w``, rows of the weight from ``start``; depends on the values in these rows."""
+        """The linear map by ``w``, the rows of the weight from ``start`` on; it depends on the values in these rows."""
         entries, plan = self._parts[start, start + len(w)]
         values: Tensor = self.weight.values
         if plan is None or not needs_grad(values):
@@ -61,11 +60,11 @@ class Projection:
     def route(self) -> Route:
         """The route of a call with all rows."""
         _, plan = self._parts[0, self.weight.layout.neurons]
-        assert plan is not None, 'a weight of which nothing is trained is not installed'
+        assert plan is not None, 'only weights with trained numbers are installed'
         return plan.route
 
     def _planned(self, start: int, stop: int) -> tuple[tuple[int, int], LinearPlan | None]:
-        """Range of the values in the consecutive rows, and their plan; None if the rows have no values."""
+        """The range of the values in rows ``start`` to ``stop``, and their plan: None if there are no values."""
         rows = self.weight.rows
         first, last = int((rows < start).sum()), int((rows < stop).sum())
         if first == last:
@@ -81,7 +80,7 @@ class _Rows(threading.local):
 
 
 class ProjectingForward(OwnForward, ABC):
-    """The forward of one ``nn.MultiheadAttention``, whose linear maps are those of :meth:`project`.
+    """The forward of one ``nn.MultiheadAttention`` that computes its linear maps by :meth:`project`.
 
     Args:
         owner: The module.
@@ -94,7 +93,7 @@ class ProjectingForward(OwnForward, ABC):
         self._forward = attention_code(self._linear, **names)
         self._read, self._compiled_read = _Rows(), 0
         self.fused = False
-        """Whether the caller drops the attention weights, so that none are computed."""
+        """True if the caller drops the attention weights, so that none are computed."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._count(0)
@@ -121,14 +120,14 @@ class ProjectingForward(OwnForward, ABC):
         return attended
 
     def _linear(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-        # torch reads the packed weight from first to last row; where a part lies in memory, no compiler can ask
+        # torch reads the packed weight from its first row to its last; compiled code cannot ask for addresses
         start = self._compiled_read if torch.compiler.is_compiling() else self._read.next
         if w is not self._owner.out_proj.weight:
             self._count(start + len(w))
         return self.project(x, w, b, start)
 
     def _count(self, row: int) -> None:
-        """Note that ``row`` of the packed weight is read next in this thread; a compiler knows only one thread."""
+        """Note that ``row`` of the packed weight is read next in this thread; compiled code has only one thread."""
         if torch.compiler.is_compiling():
             self._compiled_read = row
         else:
@@ -151,13 +150,13 @@ class AttentionForward(ProjectingForward):
 
     Args:
         owner: The module.
-        weights: Its trained weights, the one of the output projection included.
+        weights: Its trained weights, including that of the output projection.
     """
 
     def __init__(self, owner: nn.MultiheadAttention, weights: Sequence[TrainedWeight]) -> None:
-        # the fast inference path would give the values no gradient
+        # torch's fast inference path would give the values no gradient
         super().__init__(owner, _arg_requires_grad=lambda _: True)
-        # nn.TransformerEncoderLayer has one too, and takes it without calling the attention unless that has a hook
+        # nn.TransformerEncoderLayer has such a path too, which bypasses the attention unless that has a hook
         self._hook = owner.register_forward_hook(no_hook())
         packed = owner.in_proj_weight
         self._projections = [Projection(weight, weight.dense is packed) for weight in weights]
@@ -181,37 +180,33 @@ class AttentionForward(ProjectingForward):
 
 
 class PlainAttention(ProjectingForward):
-    """The forward of one ``nn.MultiheadAttention`` whose weights are trained as a whole, or not at all."""
+    """The forward of one ``nn.MultiheadAttention`` whose weights are trained as a whole or not at all."""
 
     def project(self, x: Tensor, w: Tensor, b: Tensor | None, start: int) -> Tensor:
         return dense_linear(x, w, b)
 
 
 def attention_code(linear: Callable[..., Tensor], **names: Any) -> Callable[..., Any]:
-    """torch's code of the attention's forward, calling ``linear``.
+    """A copy of torch's forward of the attention that calls ``linear``.
 
     Args:
-        linear: In place of ``F.linear``; gets the packed weight or consecutive rows of it.
-        names: Other names of torch's module to rebind.
+        linear: Replaces ``F.linear``; receives the packed weight or consecutive rows of it.
+        names: Other names to rebind in torch's module.
     """
     inner = F.multi_head_attention_forward
     parts = {name: _rebound(getattr(F, name), linear=linear) for name in ('_in_projection_packed', '_in_projection')}
-    # Within any mode for torch's functions, as torch.export and ``with torch.device(...)`` are, it would hand the call
-    # over to the original. Each of the operations within goes through the mode instead.
-    attention = _rebound(inner, linear=linear, has_torch_function=_never, **parts)
+    # Under a torch function mode, such as torch.export or ``with torch.device(...)``, torch's code would redirect the
+    # call to the original function. Without that check, each operation inside goes through the mode instead.
+    attention = _rebound(inner, linear=linear, has_torch_function=lambda _: False, **parts)
     functional = types.SimpleNamespace(**{**vars(F), inner.__name__: attention})
     forward: Callable[..., Any] = _rebound(nn.MultiheadAttention.forward, F=functional, **names)
     return forward
 
 
-def _never(_: object) -> bool:
-    return False
-
-
 def _rebound(function: Any, **names: Any) -> Any:
     """A copy of ``function`` with some of its global names rebound.
 
-    Its scope has no ``__name__``: torch.compile would look the names up in the module of that name.
+    Its scope has no ``__name__``, since torch.compile would look the names up in the module of that name.
     """
     scope = {**function.__globals__, **names}
     del scope['__name__']
@@ -229,16 +224,16 @@ KEEPS_OUTPUT = (
 
 
 def is_self_attention(owner: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether ``owner`` computes self-attention on a batch, with one packed projection and nothing else."""
+    """Whether ``owner`` computes plain self-attention on a batch, with one packed projection and no extra keys."""
     packed = owner.in_proj_weight is not None and owner.bias_k is None and not owner.add_zero_attn
     return packed and query.dim() == 3 and _same(query, key) and _same(query, value)
 
 
 def self_attention(owner: nn.MultiheadAttention, linear: Callable[..., Tensor], x: Tensor) -> Tensor:
-    """The output of ``owner`` for ``x`` as queries, keys and values, in its layout.
+    """The output of ``owner`` for ``x`` as queries, keys and values, in the layout of ``x``.
 
-    The projections read the tokens image by image, as callers hold them in memory whatever ``batch_first`` says. Under
-    dropout the random numbers differ from those of torch's code with weights.
+    The projections read the tokens image by image, the order in which callers store them whatever ``batch_first`` says.
+    Dropout draws other random numbers than in torch's code with weights.
 
     Args:
         owner: The module.
@@ -258,7 +253,7 @@ def self_attention(owner: nn.MultiheadAttention, linear: Callable[..., Tensor], 
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether ``b`` is ``a``, or the same view of the same tensor: mmcv transposes one tensor three times."""
+    """Whether ``b`` is ``a`` or the same view of the same tensor, since mmcv transposes one tensor three times."""
     if a is b:
         return True
     if torch.compiler.is_compiling() or a._base is None or a._base is not b._base:
@@ -271,5 +266,5 @@ def _layout(x: Tensor) -> tuple[object, ...]:
 
 
 def _maker(x: Tensor) -> str:
-    """The operation of torch that made ``x``, '' where it has no gradient."""
+    """The name of the operation that made ``x``, or '' without a gradient."""
     return '' if x.grad_fn is None else x.grad_fn.name()

@@ -1,4 +1,4 @@
-"""Find numbers that somebody changed between two steps, in weights or in the parameters of their chosen connections."""
+"""Find numbers that changed between two steps, in weights or in the values of their chosen connections."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from .weight import TrainedWeight, is_sharded
 
 
 def with_changed_values(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
-    """Those whose values have changed since they were read or written."""
+    """Weights whose values have changed since they were last read or written."""
     return _changed(weights, *values_and_agreed(weights))
 
 
 def with_changed_weights(weights: Sequence[TrainedWeight]) -> list[TrainedWeight]:
-    """Those whose numbers in the weight have; those that are sharded aside, of which it is not known."""
+    """Weights whose own chosen numbers have changed since then; sharded weights are not examined."""
     return _changed(_unsharded(weights), *weights_and_agreed(weights))
 
 
 def values_and_agreed(weights: Sequence[TrainedWeight]) -> tuple[list[Tensor], list[Tensor]]:
-    """The values, and the numbers that they held when they were last read or written."""
+    """The values now, and as they were last read or written."""
     return [weight.values.detach() for weight in weights], [weight.agreed for weight in weights]
 
 
 def weights_and_agreed(weights: Sequence[TrainedWeight]) -> tuple[list[Tensor], list[Tensor]]:
-    """The chosen numbers in the weights that are not sharded, and those that they held back then."""
+    """The chosen numbers of the unsharded weights now, and as they were last read or written."""
     weights = _unsharded(weights)
     return [weight.in_dense() for weight in weights], [weight.agreed for weight in weights]
 
 
 def different_bits(ones: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
-    """One flag per type and device, bool ``[]`` on that device: a tensor of ``ones`` differs from its counterpart."""
+    """One bool ``[]`` per type and device: True if a tensor of ``ones`` differs from its counterpart."""
     groups: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
     for one, other in zip(ones, others, strict=True):
         mine, theirs = groups.setdefault((one.dtype, one.device), ([], []))
@@ -59,14 +59,14 @@ def _bits(parts: list[Tensor]) -> Tensor:
 
 
 class LateComparisons:
-    """Comparisons made on a device whose results are read one step later, so that no step waits for the device."""
+    """Comparisons on a device, whose results are read one step later so that no step waits for the device."""
 
     def __init__(self) -> None:
         self._recent: list[Tensor] = []
         self._due: list[Tensor] = []
 
     def add(self, ones: Sequence[Tensor], others: Sequence[Tensor]) -> None:
-        """Compare each tensor of ``ones`` with its counterpart, bit by bit; nothing while a CUDA graph is captured."""
+        """Compare each tensor of ``ones`` bit by bit with its counterpart, except while a CUDA graph is captured."""
         if not _capturing():
             self._recent += different_bits(ones, others)
 
@@ -84,9 +84,9 @@ class LateComparisons:
             found, self._due = found + self._due, []
         if any(bool(flag) for flag in found):
             raise RuntimeError(
-                'chosen numbers were changed between two steps in a way that torch does not count (through .data), in '
-                'a weight or in the parameter that the optimizer holds for it, and the last step did not see it; write '
-                'under torch.no_grad() without .data, or use mmgps.MaskedTraining'
+                'chosen numbers in a weight, or in the parameter that the optimizer holds for it, were changed between '
+                'two steps in a way that torch does not count (through .data), so the last step missed the change; '
+                'write under torch.no_grad() without .data, or use mmgps.MaskedTraining'
             )
 
 

@@ -1,10 +1,9 @@
-"""Compact training: the chosen numbers of a weight form one small parameter, at about the cost of bias tuning."""
+"""Compact training: the chosen numbers of a weight form one small parameter, for about the cost of bias tuning."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from types import TracebackType
 
 import torch
 import torch.distributed as dist
@@ -15,10 +14,8 @@ from mmgps.rewiring import Call
 from mmgps.selection import Selection
 
 from .changes import LateComparisons, values_and_agreed, weights_and_agreed, with_changed_values, with_changed_weights
-from .install import Handle, Installer
-from .optimizer_steps import lift
-from .optimizers import check_elementwise
-from .registered import register, unregister
+from .install import Handle, Installer, register, unregister
+from .optimizers import check_elementwise, lift
 from .routes import Route
 from .weight import TrainedWeight, is_sharded
 
@@ -28,24 +25,24 @@ class CompactTraining:
 
     The dense weights stay in their modules and receive the new numbers after each step. The small parameters are
     children of their layers (:class:`ChosenConnections`) unless :meth:`start` is told otherwise; the state dict is that
-    of the base either way. Equal to :class:`MaskedTraining` up to rounding, with an optimizer that treats each number
-    by itself (:meth:`check_optimizer`).
+    of the base either way. The result equals :class:`MaskedTraining` up to rounding, for optimizers that step each
+    number by itself (:meth:`check_optimizer`).
 
-    What the optimizer, or anybody else, does to the values between two steps is in the weights before the next forward
-    pass; numbers that somebody put into a weight are in the values before the next step. A compiled forward pass does
-    not look for the former. Elsewhere than on the CPU, a write through ``.data`` between two training steps is found
-    only one step later, without waiting for the device, and is an error then.
+    Values that change between two steps are copied into the weights before the next forward pass, and numbers written
+    into a weight are copied into the values before the next step. A compiled forward pass does not look for changed
+    values. On other devices than the CPU, a write through ``.data`` between two training steps is found only one step
+    later, to avoid waiting for the device, and then raises an error.
 
     Build it when the backbone is on its device; :meth:`close`, or leaving it as a context, restores the modules.
 
     Args:
         backbone: The network that ``selection`` was made for.
         selection: What is trained.
-        any_optimizer: Whether :meth:`check_optimizer` lets every optimizer pass. One that weighs a tensor as a whole
-            then weighs the values, ``[neurons, k]``, in place of the weight.
+        any_optimizer: Whether :meth:`check_optimizer` accepts every optimizer. One that treats a tensor as a whole then
+            treats the values, ``[neurons, k]``, instead of the weight.
 
     Raises:
-        SelectionMismatchError: If it was made for another network.
+        SelectionMismatchError: If the selection was made for another network.
     """
 
     def __init__(self, backbone: nn.Module, selection: Selection, any_optimizer: bool = False) -> None:
@@ -64,31 +61,31 @@ class CompactTraining:
         return {weight.dense: weight.values for weight in self._weights}
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
-        """Make sure that ``optimizer`` steps each number by itself, unless any will do or no weight is trained in part.
+        """Make sure that ``optimizer`` steps each number by itself, unless ``any_optimizer`` is set.
 
         Raises:
-            ValueError: If it is not known to. Names :class:`MaskedTraining`.
+            ValueError: If the optimizer is not known to do so.
         """
         if self._weights and not self._any_optimizer:
             check_elementwise(optimizer)
 
     def routes(self) -> dict[str, Route]:
-        """Weight name to the way its gradient is made; of a tied weight, the way of its first owner."""
+        """Weight name to the route of its gradient; for a tied weight, that of its first owner."""
         return dict(self._routes)
 
     def follow(self) -> None:
-        """Let the values go where the weights went since this was built: to another device, or into shards."""
+        """Move the values to where the weights have moved since construction: to another device, or into shards."""
         for weight in self._weights:
             weight.follow()
 
     def start(self, registered: bool = True) -> None:
-        """Take the values from the weights and install what makes the values' gradients.
+        """Read the values from the weights, and install the computation of their gradients.
 
         Args:
             registered: See :meth:`SparseTraining.start`.
 
         Raises:
-            RuntimeError: If the backbone went to another device or type since this was built, without :meth:`follow`.
+            RuntimeError: If the backbone has changed its device or type since construction, without :meth:`follow`.
         """
         self.close()
         self._required = [weight.dense.requires_grad for weight in self._weights]
@@ -111,32 +108,36 @@ class CompactTraining:
             self._backbone.register_state_dict_pre_hook(saving),  # type: ignore[no-untyped-call]
             *(weight.after_backward(partial(self._check_seen, weight)) for weight in self._weights),
         ]
-        # DDP, which wraps the network between here and the first forward, must not reduce gradients of the weights
+        # DDP wraps the network between here and the first forward, and must not reduce gradients of the weights
         if not _in_processes() or any(is_sharded(weight.dense) for weight in self._weights):
             self.watch_weights()
 
     def watch_weights(self) -> None:
-        """Take gradients from whatever reads the weights elsewhere than their layers do, from now on.
+        """Collect gradients from code that reads the weights without calling their layers, from now on.
 
-        The weights require gradients then: DDP, which wraps the network before its first forward pass, must not see
-        that.
+        The weights require gradients from here on. DDP, which wraps the network before its first forward pass, must not
+        see that: with several processes, the first forward pass calls this.
         """
         for weight in () if self._watching else self._weights:
             weight.watch()
         self._watching = True
 
     def before_step(self) -> None:
-        """Called when gradients are complete, before they are unscaled or clipped.
+        """Prepare complete gradients, before they are unscaled or clipped.
 
         Raises:
-            RuntimeError: If numbers were changed both in the values and in a weight, in the values where a compiled
-                forward pass could not see it, or in the previous step where only a comparison shows it; or if a weight
-                was replaced by another parameter.
+            RuntimeError: If numbers changed both in the values and in a weight, or in the values where a compiled
+                forward pass could not see it, or without a sign before the previous step; or if a weight was replaced
+                by another parameter.
         """
         for weight in self._weights:
             if weight.replaced:
-                raise RuntimeError(_replaced(weight))
-            if weight.dense.grad is not None:  # of one that is sharded, which FSDP makes after all hooks
+                raise RuntimeError(
+                    f'{weight.name} is another parameter than when CompactTraining was built; call load_state_dict '
+                    'without assign=True and write numbers with copy_, or close() and build CompactTraining and the '
+                    'optimizer anew'
+                )
+            if weight.dense.grad is not None:  # FSDP sets the gradients of sharded weights after all hooks
                 weight.collect(weight.dense)
         if self._compiled:
             for weight in with_changed_values(self._weights):
@@ -165,7 +166,7 @@ class CompactTraining:
         return '\n'.join(['compact training, route of each layer:', *lines])
 
     def close(self) -> None:
-        """Leave the modules as :meth:`start` found them, with the numbers trained since."""
+        """Restore the modules as :meth:`start` found them, with the numbers trained since."""
         for handle in self._handles:
             handle.remove()
         for weight, required in zip(self._weights, self._required, strict=False):
@@ -181,9 +182,7 @@ class CompactTraining:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _before_forward(self) -> None:
@@ -191,14 +190,14 @@ class CompactTraining:
         if torch.compiler.is_compiling():
             self._compiled = True
         elif not torch.jit.is_tracing():  # type: ignore[no-untyped-call]
-            with torch._C.DisableTorchFunction():  # this is none of what a mode watches the network for
+            with torch._C.DisableTorchFunction():  # hidden from modes that watch the network
                 self._follow_values()
 
     def _may_have_changed(self) -> bool:
-        """Whether numbers are to be compared. Where that would wait for a device, only after a sign of a change.
+        """Whether to compare numbers: always on the CPU; after a sign of a change where comparing waits for a device.
 
-        Signs are a write that torch counts, other memory, and a forward pass in another mode than the one before: what
-        swaps averages in and out writes through ``.data``, which is not counted, but around a validation.
+        Signs are a write that torch counts, other memory, and a switch between training and evaluation mode: averages
+        are swapped in and out through ``.data``, which torch does not count, but around a validation.
         """
         return self._on_cpu or self._suspicious or any(weight.touched for weight in self._weights)
 
@@ -207,7 +206,7 @@ class CompactTraining:
         return all(weight.values.device.type == 'cpu' for weight in self._weights)
 
     def _follow_values(self) -> None:
-        """Put values that somebody changed beside a step into the weights: a closure, a perturbation, an average."""
+        """Copy values that changed outside of a step (closure, perturbation, average) into the weights."""
         if self._mode is not self._backbone.training:
             self._mode, self._suspicious = self._backbone.training, True
         if not self._may_have_changed():
@@ -235,21 +234,14 @@ def _in_processes() -> bool:
 def _changed_twice(weight: TrainedWeight) -> str:
     return (
         f'the chosen numbers of {weight.name} were changed both in the weight and in the parameter that the optimizer '
-        'holds for them since the last step; change one of the two, the weight if in doubt'
-    )
-
-
-def _replaced(weight: TrainedWeight) -> str:
-    return (
-        f'{weight.name} is another parameter than when CompactTraining was built; call load_state_dict without '
-        'assign=True and write numbers with copy_, or close() and build CompactTraining and the optimizer anew'
+        'holds for them since the last step; change only one of the two, preferably the weight'
     )
 
 
 def _unseen(weight: TrainedWeight) -> str:
     return (
         f'the optimizer changed the chosen numbers of {weight.name} between two steps, which a compiled forward pass '
-        'does not see; leave out torch.compile, or use mmgps.MaskedTraining'
+        'does not see; remove torch.compile or use mmgps.MaskedTraining'
     )
 
 
@@ -257,7 +249,7 @@ def _check_place(weight: TrainedWeight) -> None:
     now, built = (weight.dense.device, weight.dense.dtype), (weight.values.device, weight.values.dtype)
     if now != built:
         raise RuntimeError(
-            f'{weight.name} is on {now[0]} as {now[1]}, its values were built on {built[0]} as {built[1]}; '
+            f'{weight.name} is on {now[0]} as {now[1]}, but its values were built on {built[0]} as {built[1]}; '
             'move and convert the backbone before building CompactTraining'
         )
 
@@ -266,9 +258,9 @@ def _check_place(weight: TrainedWeight) -> None:
 def average_gradients(values: Sequence[nn.Parameter]) -> None:
     """Average the gradients over all processes, as one buffer per type and device, in the order of ``values``.
 
-    A gradient that some processes do not have counts as zero there; one that none has stays absent.
+    A gradient that is absent on some processes counts as zero there; one that is absent everywhere stays absent.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not _in_processes() or dist.get_world_size() == 1:
         return
     groups: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = {}
     for value in values:

@@ -1,4 +1,7 @@
-"""Train connections of convolutions, transposed ones included: the forward, and plans for the gradient."""
+"""Train connections of plain and transposed convolutions: the forward, and plans for the gradient.
+
+The native operation computes the gradient of the bias.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ class ConvForward(OwnForward):
 
 
 def _transposed(layer: Any, x: Tensor, weight: Tensor, output_size: Sequence[int] | None) -> Tensor:
-    """The transposed convolution as ``nn.ConvTranspose1d``, ``2d`` and ``3d`` compute it."""
+    """The transposed convolution, computed as in ``nn.ConvTranspose1d``, ``2d`` and ``3d``."""
     dims, stride, padding = len(layer.kernel_size), layer.stride, layer.padding
     beyond = layer._output_padding(x, output_size, stride, padding, layer.kernel_size, dims, layer.dilation)
     function: Callable[..., Tensor] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
@@ -75,40 +78,31 @@ def conv_plan(owner: nn.Module, weight: TrainedWeight) -> GradientPlan:
     return made(route, source, weight.rows, places)
 
 
-class ConvPlan(GradientPlan):
-    """A plan of a convolution. The native operation computes the gradient of the bias."""
-
-    def contiguous_grad(self, dy: Tensor) -> Tensor:
-        return dy
-
-
-class ConvColumns(ConvPlan):
-    """One product of the output's gradient with the selected inputs."""
+class SourcePlan(GradientPlan):
+    """A plan that reads the selected inputs from a :class:`Source`."""
 
     def __init__(self, route: Route, source: Source, rows: Tensor, places: Tensor) -> None:
         self.route, self._source, self._rows, self._places = route, source, rows, places
-        self._count = len(source.taps.channels)
 
     def saved_input(self, x: Tensor, bias: bool) -> Tensor:
         return self._source.saved_input(x)
+
+
+class ConvColumns(SourcePlan):
+    """One product of the output's gradient with the selected inputs."""
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy = batched(dy, self._source.geometry)
         inputs = self._source.reader(kept, dy.shape[2:])
         flat = dy.flatten(2)
         each = flat.shape[0] * flat.shape[2] // FEW
-        parts = [summed_product(inputs.part(p), flat) for p in chunks(self._count, each, dy.device.type)]
+        count = len(self._source.taps.channels)
+        parts = [summed_product(inputs.part(p), flat) for p in chunks(count, each, dy.device.type)]
         return torch.cat(parts)[self._places, self._rows], None
 
 
-class ConvGather(ConvPlan):
+class ConvGather(SourcePlan):
     """Multiplies and sums connection by connection; usual for depthwise convolutions."""
-
-    def __init__(self, route: Route, source: Source, rows: Tensor, places: Tensor) -> None:
-        self.route, self._source, self._rows, self._places = route, source, rows, places
-
-    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
-        return self._source.saved_input(x)
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy = batched(dy, self._source.geometry)
@@ -119,15 +113,12 @@ class ConvGather(ConvPlan):
         return torch.cat(total), None
 
 
-class ConvDense(ConvPlan):
+class ConvDense(GradientPlan):
     """Computes the gradient of the whole weight, picks the chosen numbers, and frees it."""
 
     def __init__(self, route: Route, geometry: Geometry, groups: int, weight: TrainedWeight) -> None:
         self.route, self._geometry, self._groups = route, geometry, groups
         self._shape, self._flat = weight.layout.shape, weight.flat
-
-    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
-        return x
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy, x = batched(dy, self._geometry), batched(kept, self._geometry)
@@ -150,14 +141,14 @@ def transposed_plan(owner: nn.Module, weight: TrainedWeight) -> GradientPlan:
     work = LayerCost(layout.neurons, layout.fan_in, distinct, len(weight), len(kept), inputs, device, groups > 1)
     route = work.route()
     if route.kind is GradientKernel.COLUMNS and groups > 1:
-        # A part of the channels would leave groups of unequal size, which the native gradient does not know.
+        # Some of the channels would form groups of unequal size, which the native gradient does not support.
         route = Route(GradientKernel.DENSE, inputs, inputs, len(weight))
     if route.kind is GradientKernel.GATHER:
         return TransposedGather(route, geometry, kept, weight)
     return TransposedProduct(route, geometry, kept if route.kind is GradientKernel.COLUMNS else None, weight, groups)
 
 
-class TransposedGather(ConvPlan):
+class TransposedGather(GradientPlan):
     """Multiplies and sums connection by connection."""
 
     def __init__(self, route: Route, geometry: Geometry, kept: Kept, weight: TrainedWeight) -> None:
@@ -178,8 +169,11 @@ class TransposedGather(ConvPlan):
         return torch.cat(total), None
 
 
-class TransposedProduct(ConvPlan):
-    """Computes the native gradient of the kept channels (all of them on the dense route), picks, and frees it."""
+class TransposedProduct(GradientPlan):
+    """Computes the native gradient of the kept channels, picks the chosen numbers, and frees it.
+
+    On the dense route, all channels are kept.
+    """
 
     def __init__(self, route: Route, geometry: Geometry, kept: Kept | None, weight: TrainedWeight, groups: int) -> None:
         self.route, self._geometry, self._kept, self._groups = route, geometry, kept, groups
@@ -195,6 +189,6 @@ class TransposedProduct(ConvPlan):
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy, x = batched(dy, self._geometry), batched(kept, self._geometry)
         padding = one_padding(self._geometry.padding)
-        assert padding is not None, 'a transposed convolution pads both sides alike'
+        assert padding is not None, 'a transposed convolution has symmetric padding'
         whole = weight_gradient(dy, x, self._shape, self._geometry, padding, self._groups, transposed=True)
         return whole.reshape(-1).index_select(0, self._flat), None

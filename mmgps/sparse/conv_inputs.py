@@ -1,10 +1,10 @@
-"""Inputs of a convolution: its geometry, the channels that are saved, and the selected inputs read from them."""
+"""Inputs of a convolution: its geometry, the saved channels, and the selected inputs read from them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,7 @@ class Geometry:
     def windows(self, x: Tensor, outputs: Sequence[int]) -> Tensor:
         """View the padded ``x [batch, channels, *size]`` as ``[batch, channels, *kernel, *outputs]``.
 
-        No stride of ``x`` is read: a compiler may change the memory layout after tracing.
+        It does not depend on the strides of ``x``, since a compiler may change the memory layout after tracing.
         """
         dims = len(self.kernel)
         moves = zip(self.kernel, self.dilation, self.stride, outputs, strict=True)
@@ -65,8 +65,9 @@ def geometry_of(owner: nn.Module) -> Geometry:
 
 
 def _padding(owner: nn.Module) -> tuple[int, ...]:
-    """The padding that torch reads in forward: ``padding``, which a network may change after construction, or the value
-    derived from it during construction.
+    """The padding that torch reads in forward.
+
+    This is ``padding``, which a network may change after construction, or a value derived from it by the constructor.
     """
     padding: Any = owner.padding
     if owner.padding_mode == 'zeros' and not isinstance(padding, str):
@@ -82,7 +83,7 @@ def one_padding(padding: Sequence[int]) -> list[int] | None:
 
 @dataclass(frozen=True)
 class Taps:
-    """The inputs that chosen connections read: a channel and a kernel position each.
+    """The inputs that chosen connections read, each given by a channel and a kernel position.
 
     Args:
         channels: Input channel, counted over all groups, int64 ``[count]``.
@@ -98,28 +99,27 @@ class Taps:
         return windows[index]
 
 
-@dataclass(frozen=True)
 class Kept:
-    """The input channels that some neuron selects; all channels, by reference, if most are selected."""
+    """The input channels that some neuron selects, or all channels without a copy if most are selected.
 
-    channels: Tensor
-    total: int
-    distinct: Tensor = field(init=False)
-    places: Tensor = field(init=False)
-    everything: bool = field(init=False)
+    Args:
+        channels: Input channel of each chosen connection, int64 ``[chosen]``.
+        total: Number of input channels.
+    """
 
-    def __post_init__(self) -> None:
-        distinct, places = torch.unique(self.channels, return_inverse=True)
-        everything = len(distinct) > MOSTLY * self.total
-        object.__setattr__(self, 'distinct', distinct)
-        object.__setattr__(self, 'places', self.channels if everything else places)
-        object.__setattr__(self, 'everything', everything)
+    def __init__(self, channels: Tensor, total: int) -> None:
+        self._total = total
+        self._distinct, places = torch.unique(channels, return_inverse=True)
+        self.everything = len(self._distinct) > MOSTLY * total
+        self.places = channels if self.everything else places
+        """Index of the channel of each connection among the kept ones, int64 ``[chosen]``."""
 
     def __len__(self) -> int:
-        return self.total if self.everything else len(self.distinct)
+        return self._total if self.everything else len(self._distinct)
 
     def of(self, x: Tensor) -> Tensor:
-        return x if self.everything else x.index_select(1, self.distinct)
+        """The kept channels of ``x [batch, channels, *size]``."""
+        return x if self.everything else x.index_select(1, self._distinct)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Source:
         geometry: Geometry of the convolution.
         kept: The saved channels.
         taps: The distinct selected inputs, among the kept channels.
-        early: Whether they are read in forward, which saves less than whole channels would.
+        early: Whether forward reads them, so that they are saved instead of whole channels.
     """
 
     geometry: Geometry
@@ -156,7 +156,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SelectedInputs:
-    """Selected inputs ``[batch, distinct, positions]``, copied in parts while they are still windows."""
+    """Selected inputs ``[batch, distinct, positions]``; with ``taps``, read part by part from windows."""
 
     source: Tensor
     taps: Taps | None
@@ -179,18 +179,17 @@ def batched(x: Tensor, geometry: Geometry) -> Tensor:
 def weight_gradient(
     dy: Tensor, x: Tensor, shape: tuple[int, ...], geometry: Geometry, padding: list[int], groups: int, transposed: bool
 ) -> Tensor:
-    """The gradient of the whole weight, of ``shape``, of a convolution, by the native operation."""
+    """The gradient of the whole weight ``shape`` of a convolution, computed by the native operation."""
     stand_in = dy.new_empty(1).expand(shape)
     outputs = _outputs_of_transposed(x, geometry, padding) if transposed else list(dy.shape[2:])
     beyond = [found - least for found, least in zip(dy.shape[2:], outputs, strict=True)]
     stride, dilation, mask = list(geometry.stride), list(geometry.dilation), [False, True, False]
     native = torch.ops.aten.convolution_backward
     _, whole, _ = native(dy, x, stand_in, None, stride, padding, dilation, transposed, beyond, groups, mask)
-    gradient: Tensor = whole
-    return gradient
+    return cast(Tensor, whole)
 
 
 def _outputs_of_transposed(x: Tensor, geometry: Geometry, padding: list[int]) -> list[int]:
-    """The minimum size of the output; a caller may ask for more by ``output_padding`` or ``output_size``."""
+    """The minimum size of the output, which ``output_padding`` and ``output_size`` enlarge."""
     sizes = zip(x.shape[2:], geometry.kernel, geometry.stride, geometry.dilation, padding, strict=True)
     return [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, d, p in sizes]

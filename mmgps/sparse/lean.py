@@ -1,4 +1,4 @@
-"""Options that reduce the time or memory of a step of any method; results differ by rounding."""
+"""Options that reduce the time or memory of a training step, for any method; results differ by rounding."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .install import Handle
 
 
 class LeanOption(Protocol):
-    """Changes how a network computes, but not its results, except for rounding.
+    """Changes how a network computes its results, which stay the same up to rounding.
 
     Names, state dict, copies and pickles of the network stay those of the base.
     """
 
     def start(self, backbone: nn.Module) -> None:
-        """Begin; called when the method and the training of its connections are in place.
+        """Install the option, after the method and the training of its connections.
 
         Raises:
             ValueError: If ``backbone`` has nothing to change.
@@ -39,7 +39,7 @@ class LeanOption(Protocol):
 
 
 def start_options(options: Sequence[LeanOption], backbone: nn.Module) -> None:
-    """Start ``options`` in order; if one is refused, leave ``backbone`` unchanged."""
+    """Start ``options`` in order; if one raises a ``ValueError``, restore ``backbone``."""
     try:
         for option in options:
             option.start(backbone)
@@ -50,14 +50,13 @@ def start_options(options: Sequence[LeanOption], backbone: nn.Module) -> None:
 
 
 class FusedAttention:
-    """Attention by ``F.scaled_dot_product_attention`` where the caller drops the attention weights.
+    """Computes attention by ``F.scaled_dot_product_attention`` where the caller drops the attention weights.
 
-    Works inside ``nn.MultiheadAttention``, whatever is trained or injected there. Plain self-attention takes a shorter
-    way; everything else, with masks and dropout, goes through torch's own code, called without weights.
+    It works inside ``nn.MultiheadAttention``, whatever is trained or injected there. Plain self-attention takes a short
+    path; all other calls go through torch's own code with ``need_weights=False``.
 
     Args:
-        callers: Qualified names of further classes that call a child ``nn.MultiheadAttention`` and drop the second
-            result.
+        callers: Qualified names of more classes that call a child ``nn.MultiheadAttention`` and drop the second result.
     """
 
     def __init__(self, callers: Sequence[str] = ()) -> None:
@@ -78,7 +77,7 @@ class FusedAttention:
             raise ValueError(self._nothing(backbone))
 
     def report(self) -> str:
-        return f'fused attention: {len(self._handles)} of nn.MultiheadAttention make no attention weights'
+        return f'fused attention: {len(self._handles)} of nn.MultiheadAttention compute no attention weights'
 
     def close(self) -> None:
         remove_all(self._handles)
@@ -98,13 +97,13 @@ class FusedAttention:
         }
         return (
             f'mmgps.FusedAttention found no nn.MultiheadAttention in {type(backbone).__name__} whose caller is known '
-            f'to drop the weights; it is called by {", ".join(sorted(around)) or "nothing: there is none"}; leave the '
-            'option out, or name a class that drops the second result in callers'
+            f'to drop the weights; its callers are {", ".join(sorted(around)) or "none, since there is none"}; remove '
+            'the option, or name a class that drops the second result in callers='
         )
 
 
 class _Fused:
-    """Lets the forward of a method compute no attention weights, until :meth:`remove`."""
+    """Makes the forward that a method installed compute no attention weights, until :meth:`remove`."""
 
     def __init__(self, forward: ProjectingForward) -> None:
         self._forward = forward
@@ -128,12 +127,11 @@ def remove_all(handles: list[Handle]) -> None:
 def saved_bytes(forward: Callable[[], Any], exclude: Iterable[Tensor] = ()) -> int:
     """Bytes that autograd saves in a forward pass for backward.
 
-    Each storage counts once and in full, however many saved tensors it holds. ``exclude`` leaves out parameters, inputs
-    and other tensors that exist anyway.
+    Each storage counts once and in full, however many saved tensors it holds.
 
     Args:
         forward: Runs the forward pass and returns an object that holds its graph.
-        exclude: Tensors whose storage does not count.
+        exclude: Tensors whose storage does not count, such as parameters, inputs and others that exist anyway.
     """
     known = {tensor.untyped_storage().data_ptr() for tensor in exclude}
     kept: dict[int, tuple[int, Tensor]] = {}
@@ -141,9 +139,9 @@ def saved_bytes(forward: Callable[[], Any], exclude: Iterable[Tensor] = ()) -> i
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
-            # held, so that no later tensor gets its address
+            # a reference keeps later tensors from getting the same address
             kept[storage.data_ptr()] = (storage.nbytes(), tensor.detach())
-        # detached: an operation that saved its own output would otherwise hold its graph, and the graph it, for good
+        # an operation that saved its own output would form a reference cycle with its graph if this were not detached
         return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from mmgps.rewiring import OwnForward
 
-from .attach import GradientPlan, attach, constant, needs_grad
-from .derived import derivation_of
+from .attach import GradientPlan, attach, constant, derivation_of, needs_grad
 from .routes import MOSTLY, GradientKernel, LayerCost, Route, RowPick, chunks, wide_type
 from .weight import TrainedWeight
 
@@ -36,8 +35,8 @@ class LinearForward(OwnForward):
 def attached_linear(x: Tensor, w: Tensor, b: Tensor | None, values: Tensor, plan: LinearPlan) -> Tensor:
     """``F.linear(x, w, b)``, made to depend on ``values``.
 
-    The gradient of the bias is a sum over the same positions as that of the values. A plan that computes both saves the
-    native operation from reading the output gradient once more.
+    The gradients of bias and values are sums over the same positions, so a plan that computes both reads the gradient
+    of the output once less.
     """
     w = constant(w)
     if not needs_grad(values):
@@ -59,8 +58,8 @@ def dense_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
 def _flat_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     """``F.linear`` as one matrix product.
 
-    For a frozen weight torch multiplies batch by batch, which is slow for many small parts:
-    ``nn.MultiheadAttention`` passes ``[tokens, batch, width]``.
+    With a frozen weight torch multiplies batch by batch, which is slow for many small batches, such as the
+    ``[tokens, batch, width]`` of ``nn.MultiheadAttention``.
     """
     return F.linear(x.reshape(-1, x.shape[-1]), w, b).view(*x.shape[:-1], len(w))
 
@@ -97,9 +96,9 @@ class LinearPlan(GradientPlan):
 
 
 class LinearColumns(LinearPlan):
-    """Saves the selected columns, transposed, so that both factors lie in memory in the order of the product.
+    """Saves the selected columns transposed, so that both factors lie in memory in the order of the product.
 
-    A row of ones beside them gives the gradient of the bias.
+    An additional row of ones yields the gradient of the bias.
     """
 
     def __init__(self, route: Route, flat: Tensor, distinct: Tensor) -> None:
@@ -127,9 +126,9 @@ class LinearColumns(LinearPlan):
 
 
 class LaunchedColumns(LinearColumns):
-    """The same in as few kernel launches as possible, for devices on which small layers wait for them.
+    """The same product with few kernel launches, which dominate the time of small layers on a GPU.
 
-    The columns are copied without a transposition, which reads whole rows; the gradient of the bias is a separate sum.
+    The columns are copied without transposition, which reads whole rows; the gradient of the bias is a separate sum.
     """
 
     def saved_input(self, x: Tensor, bias: bool) -> Tensor:
@@ -174,7 +173,7 @@ class LinearGather(LinearPlan):
 class LinearDense(LinearPlan):
     """Computes the gradient of the whole weight, picks the chosen numbers, and frees it.
 
-    The smaller of its two sizes becomes the rows, which is faster.
+    The product has the smaller of the two sizes as its rows, which is faster.
     """
 
     makes_bias = False
@@ -183,9 +182,6 @@ class LinearDense(LinearPlan):
         self.route, self._neurons_first = route, neurons <= fan_in
         self._flat = rows * fan_in + columns if self._neurons_first else columns * neurons + rows
 
-    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
-        return x
-
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy, x = dy.view(-1, dy.shape[-1]), kept.reshape(-1, kept.shape[-1])
         whole = dy.t() @ x if self._neurons_first else x.t() @ dy
@@ -193,7 +189,7 @@ class LinearDense(LinearPlan):
 
 
 class WholeWeight(LinearPlan):
-    """The gradient of all numbers of a weight, as full fine-tuning and masked training compute it.
+    """Computes the gradient of all numbers of a weight, as full fine-tuning and masked training need it.
 
     Args:
         weight: ``[neurons, fan_in]``.
@@ -201,9 +197,6 @@ class WholeWeight(LinearPlan):
 
     def __init__(self, weight: Tensor) -> None:
         self.route = Route(GradientKernel.DENSE, weight.shape[1], weight.shape[1], weight.numel())
-
-    def saved_input(self, x: Tensor, bias: bool) -> Tensor:
-        return x
 
     def gradient(self, dy: Tensor, kept: Tensor, bias: bool) -> tuple[Tensor, Tensor | None]:
         dy = dy.view(-1, dy.shape[-1])

@@ -1,4 +1,4 @@
-"""The protocol for training a sparse subset of weights, and masked training: the slow, obvious way and the oracle."""
+"""The protocol for training a sparse subset of weights, and masked training, the slow and obvious way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mmgps.selection import Selection
 
-from .optimizer_steps import lift
+from .optimizers import lift
 
 
 class SparseTraining(Protocol):
@@ -23,7 +23,7 @@ class SparseTraining(Protocol):
         ...
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
-        """Make sure that ``optimizer``, on the replacements, takes the steps that it would take on the weights.
+        """Make sure that ``optimizer`` takes the same steps on the replacements as on the weights.
 
         Raises:
             ValueError: If it is not known to do so.
@@ -31,12 +31,12 @@ class SparseTraining(Protocol):
         ...
 
     def start(self, registered: bool = True) -> None:
-        """Prepare training; called once before the first step, with the weights in place.
+        """Prepare training; called once before the first step, after the weights are loaded.
 
         Args:
-            registered: Make ``parameters()`` of the model find what is trained, so that frameworks train it and DDP
-                reduces its gradients. A client that gives :meth:`replacements` to the optimizer itself passes False;
-                their gradients are then averaged over processes in :meth:`before_step`.
+            registered: Whether ``parameters()`` of the model includes the replacements, so that frameworks train them
+                and DDP reduces their gradients. A client that passes :meth:`replacements` to the optimizer itself sets
+                False; :meth:`before_step` then averages their gradients over processes.
         """
         ...
 
@@ -45,7 +45,7 @@ class SparseTraining(Protocol):
         ...
 
     def watch_weights(self) -> None:
-        """Prepare a forward pass of a module around the backbone."""
+        """Prepare a forward pass of a module that contains the backbone."""
         ...
 
     def before_step(self) -> None:
@@ -53,7 +53,7 @@ class SparseTraining(Protocol):
         ...
 
     def after_step(self) -> None:
-        """Carry the result of an optimizer step into the weights."""
+        """Copy the result of an optimizer step into the weights."""
         ...
 
     def report(self) -> str:
@@ -62,18 +62,18 @@ class SparseTraining(Protocol):
 
 
 class MaskedTraining:
-    """Dense gradients whose unchosen entries are set to zero, and frozen numbers that are put back after each step.
+    """Sets dense gradients to zero where nothing is chosen, and restores the frozen numbers after each step.
 
-    Gradients are masked as they arrive, so that clipping and the search for overflows see what is trained. Zero
-    gradients alone freeze nothing: AdamW with weight decay moves every number, and so does momentum that was gathered
-    before. Putting the originals back keeps them bit-identical under any optimizer, at the price of a copy.
+    Gradients are masked as they arrive, so that clipping and overflow checks see only what is trained. Zero gradients
+    alone freeze nothing: weight decay and earlier momentum move every number. Restoring the originals from a copy keeps
+    them bit-identical under any optimizer.
 
     Args:
         backbone: The network that ``selection`` was made for.
         selection: What is trained.
 
     Raises:
-        SelectionMismatchError: If it was made for another network.
+        SelectionMismatchError: If the selection was made for another network.
     """
 
     def __init__(self, backbone: nn.Module, selection: Selection) -> None:
@@ -116,7 +116,7 @@ class MaskedTraining:
         return 'masked training: dense gradients and optimizer states, as in full fine-tuning' if self._frozen else ''
 
     def close(self) -> None:
-        """Mask no more."""
+        """Stop masking gradients."""
         for handle in self._handles:
             handle.remove()
         self._handles = []

@@ -1,4 +1,4 @@
-"""Recompute inputs of linear layers in backward, from tensors that norms and activations save anyway."""
+"""Recompute inputs of linear layers during backward, from tensors that norms and activations save anyway."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from mmgps.rewiring import OwnForward, computes_natively, no_hook, runs_forward_of
 
-from .derived import Derivation, InAutocast, Make, derivation_of, identity, mark_derived
+from .attach import Derivation, InAutocast, Make, derivation_of, identity, mark_derived
 from .install import Handle
 from .lean import remove_all
 from .linear import LinearForward, dense_linear
@@ -21,20 +21,20 @@ from .linear import LinearForward, dense_linear
 NATIVE_NORMS = {'torch.nn.modules.normalization'}
 NATIVE_ACTIVATIONS = {'torch.nn.modules.activation'}
 KEEP_INPUT = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
-"""Activations whose backward reads their input; the output is recomputed from it."""
+"""Activations whose backward reads their input: the output is recomputed from it."""
 KEEP_OUTPUT = (nn.ReLU, nn.Sigmoid, nn.Tanh)
 """Activations whose backward reads their output, which is saved anyway."""
 
 
 class Recomputation:
-    """Linear layers save no input that is the output of a norm or an activation.
+    """Keeps linear layers from saving inputs that are outputs of a norm or an activation.
 
-    Backward recomputes it from the input of the norm or activation, which is saved anyway. It changes nothing under
-    ``torch.compile``, which decides itself what to recompute.
+    Backward recomputes them from the input of the norm or activation, which is saved anyway. Under ``torch.compile``,
+    which decides itself what to recompute, the option changes nothing.
 
     Args:
-        hidden: Share of the activations, counted from the first, whose input is not saved either if it comes from a
-            linear layer behind a norm. This costs the product of that layer once more; 0 repeats no product.
+        hidden: Share of the activations, counted from the first, whose own input is recomputed too if a linear layer
+            behind a norm computes it. Each costs the product of that layer once more.
 
     Raises:
         ValueError: For a share outside 0 to 1.
@@ -42,7 +42,7 @@ class Recomputation:
 
     def __init__(self, hidden: float = 0.0) -> None:
         if not 0 <= hidden <= 1:
-            raise ValueError(f'hidden is a share of the activations, from 0 to 1, got {hidden!r}')
+            raise ValueError(f'hidden must be a share of the activations, from 0 to 1, got {hidden!r}')
         self.hidden = hidden
         self._handles: list[Handle] = []
         self._norms = self._activations = self._forgetting = 0
@@ -54,8 +54,8 @@ class Recomputation:
         activations = [m for m in modules if _is_activation(m)]
         if not norms and not activations:
             raise ValueError(
-                f'mmgps.Recomputation found neither a layer norm, a group norm nor an activation in '
-                f'{type(backbone).__name__} whose output could be made again; leave the option out'
+                f'mmgps.Recomputation found no layer norm, group norm or activation in {type(backbone).__name__} whose '
+                'output it can recompute; remove the option'
             )
         inner = {id(m.out_proj) for m in modules if isinstance(m, nn.MultiheadAttention)}
         forgetting = [m for m in activations if isinstance(m, KEEP_INPUT)]
@@ -87,7 +87,7 @@ class Recomputation:
             self._watch(layer, _mark_product)
 
     def _watch(self, module: nn.Module, mark: Callable[..., None]) -> None:
-        # before other hooks, which may change the output
+        # it must run before other hooks, which may change the output
         self._handles.append(module.register_forward_hook(_Mark(mark), prepend=True, with_kwargs=True))
 
 
@@ -99,7 +99,7 @@ class DenseLinear(OwnForward):
 
 
 class _Mark:
-    """Forward hook that marks an output that has a gradient. A copied module does not get it."""
+    """Forward hook that marks outputs that need a gradient; copies of the module do not get it."""
 
     def __init__(self, mark: Callable[..., None]) -> None:
         self._mark = mark
@@ -113,19 +113,15 @@ class _Mark:
 
 
 def _mark_norm(norm: Any, x: Tensor, y: Tensor) -> None:
-    values = () if norm.weight is None else (norm.weight,) if norm.bias is None else (norm.weight, norm.bias)
-    sources = tuple(value.detach() for value in (x, *values))
-    mark_derived(y, Derivation(sources, InAutocast(partial(_normed, _norm_of(norm)), x.device.type)))
+    sources = tuple(value.detach() for value in (x, norm.weight, norm.bias) if value is not None)
+    by_layer = isinstance(norm, nn.LayerNorm)
+    function: Callable[..., Tensor] = F.layer_norm if by_layer else F.group_norm
+    shape = norm.normalized_shape if by_layer else norm.num_groups
 
+    def make(x: Tensor, *affine: Tensor, eps: float = norm.eps) -> Tensor:
+        return function(x, shape, *affine, eps=eps)
 
-def _normed(norm: Callable[..., Tensor], x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    return norm(x, weight=weight, bias=bias)
-
-
-def _norm_of(norm: Any) -> Callable[..., Tensor]:
-    if isinstance(norm, nn.LayerNorm):
-        return partial(F.layer_norm, normalized_shape=norm.normalized_shape, eps=norm.eps)
-    return partial(F.group_norm, num_groups=norm.num_groups, eps=norm.eps)
+    mark_derived(y, Derivation(sources, InAutocast(make, x.device.type)))
 
 
 def _mark_activation(activation: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -146,7 +142,7 @@ def _mark_product(layer: Any, x: Tensor, y: Tensor) -> None:
 
 
 class _Product:
-    """The output of a linear layer from the sources of its input, its weight and its bias."""
+    """Computes the output of a linear layer from the sources of its input, its weight and its bias."""
 
     def __init__(self, make: Make, then: Callable[[Tensor], Tensor] | None, count: int) -> None:
         self._make, self._then, self._count = make, then, count
@@ -157,7 +153,7 @@ class _Product:
 
 
 class ForgettingActivation(OwnForward):
-    """The forward of an activation that saves the sources of its input if a linear layer computes the input."""
+    """The forward of an activation that saves the sources of its input in place of the input, if it has any."""
 
     def __call__(self, input: Tensor) -> Tensor:
         native = partial(type(self._owner).forward, self._owner)
@@ -173,7 +169,7 @@ class ForgettingActivation(OwnForward):
 
 
 class _Shared:
-    """The result of ``make``, computed once for an activation and the layer behind it."""
+    """Calls ``make`` once for an activation and the layer behind it."""
 
     def __init__(self, make: Make) -> None:
         self._make = make
@@ -185,7 +181,7 @@ class _Shared:
         return self._made
 
     def last(self, *sources: Tensor) -> Tensor:
-        """The same for the last consumer."""
+        """Return the result to its last consumer, and forget it."""
         made = self(*sources)
         self._made = None
         return made

@@ -1,17 +1,18 @@
 """Choose the kernel that computes the gradient of a layer's values, by a written cost rule.
 
-Costs are counted per output position in multiply-adds of a matrix product, the unit in which the device is fast:
+Costs are counted per output position, in multiply-adds of a matrix product:
 
-* ``columns``: keep the ``U`` distinct inputs that some neuron selects; product of the output's gradient with them,
-  then pick: ``neurons * (U + NARROW)``, since narrow products do not reach full speed.
-* ``gather``: for each chosen connection, multiply its neuron's gradient with its input and add up:
-  ``chosen * ENTRY``, bound by memory.
-* ``dense``: the layer's whole gradient, picked from at once and freed: ``neurons * fan_in``, times ``GROUPED`` for a
-  grouped convolution, whose products are narrow. It keeps all inputs, which counts ``KEPT`` for each.
+* ``columns`` keeps the ``U`` distinct inputs that some neuron selects, multiplies the output's gradient with them, and
+  picks: ``neurons * (U + NARROW)``, since narrow products do not reach full speed.
+* ``gather`` keeps the same; for each chosen connection, it multiplies the gradient of its neuron with its input and
+  sums: ``chosen * ENTRY``, bound by memory.
+* ``dense`` computes the gradient of the whole weight, picks, and frees it: ``neurons * fan_in``, times ``GROUPED`` for
+  a grouped convolution, whose products are narrow. It keeps all inputs.
 
-The costs of the CPU lie between measurements on two machines (README). On an H200 a connection of the gather is worth
-265 multiply-adds in float32 and 4000 in bfloat16, and which of the two it will be is not known before the first
-forward. The costs are fixed, not measured at the start: another route would round differently after a resume.
+Each kept number costs ``KEPT`` in addition. The constants of the CPU lie between measurements on two machines (README).
+On an H200 a connection of the gather costs 265 multiply-adds in float32 and 4000 in bfloat16, and the type is unknown
+before the first forward. The constants are fixed rather than measured at the start, since another route after a resume
+would round differently.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ KEPT = 20
 GROUPED = 4
 
 MOSTLY = 0.75
-"""Share of selected inputs above which saving all inputs, by reference, beats a copy of the selected ones."""
+"""Share of selected inputs above which saving all inputs by reference beats copying the selected ones."""
 
 CHUNK = {'cpu': 2**18, 'cuda': 2**24}
-"""Numbers that a gather holds at once: as many as fit a CPU cache, a fraction of the memory elsewhere."""
+"""Numbers that a gather holds at once: as many as fit a CPU cache; on a GPU, a small part of its memory."""
 
 
 class GradientKernel(StrEnum):
@@ -42,16 +43,16 @@ class GradientKernel(StrEnum):
     GATHER = 'gather'
     DENSE = 'dense'
     FALLBACK = 'fallback'
-    """The own gradient of the operation, for an owner that does not compute natively."""
+    """torch's gradient of the whole weight, for an owner that does not compute natively."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """The kernel of one layer, and what it saves.
+    """The kernel of one layer, and the share of the input that it saves.
 
     Args:
         kind: The kernel.
-        kept: Maximum of numbers saved for backward per position.
+        kept: Maximum count of numbers saved for backward per position.
         inputs: Numbers that the layer reads per position.
         chosen: Trained numbers.
     """
@@ -67,7 +68,7 @@ class Route:
 
 @dataclass(frozen=True)
 class LayerCost:
-    """The sizes that decide the route of a layer, and the costs that follow from them.
+    """The sizes of a layer that determine the costs of its routes.
 
     Args:
         neurons: Number of outputs.
@@ -108,7 +109,7 @@ class LayerCost:
 def chunks(count: int, each: int, device: str) -> Iterator[slice]:
     """Cut ``count`` items of ``each`` numbers into parts of at most ``CHUNK`` numbers, at least one item each.
 
-    A compiled graph serves any size, so the number of parts cannot depend on the size: it gets one part.
+    A compiled graph serves any size, so its number of parts cannot depend on the size: it gets one part.
     """
     if torch.compiler.is_compiling():
         yield slice(None)
@@ -119,7 +120,7 @@ def chunks(count: int, each: int, device: str) -> Iterator[slice]:
 
 
 class RowPick:
-    """Picks rows of a tensor along one dimension; copies nothing if they are all rows in order."""
+    """Picks rows of a tensor along one dimension, without a copy if they are all rows in order."""
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
@@ -130,18 +131,15 @@ class RowPick:
 
 
 def wide_type(x: Tensor) -> torch.dtype:
-    """The type for sums: at least float32."""
+    """The type of sums of ``x``: at least float32."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def dots(a: Tensor, b: Tensor) -> Tensor:
-    """``[batch, count, positions]`` twice to the inner products over batch and positions, ``[count]``.
-
-    ``b`` is overwritten.
-    """
+    """Inner products over batch and positions, ``[count]``, of two ``[batch, count, positions]``; overwrites ``b``."""
     return b.to(wide_type(a)).mul_(a).sum((0, 2))
 
 
 def summed_product(a: Tensor, b: Tensor) -> Tensor:
-    """``[batch, m, positions]`` and ``[batch, n, positions]`` to the product summed over the batch, ``[m, n]``."""
+    """Product ``[m, n]`` of ``[batch, m, positions]`` and ``[batch, n, positions]``, summed over the batch."""
     return torch.bmm(a, b.transpose(1, 2)).sum(0, dtype=wide_type(a))

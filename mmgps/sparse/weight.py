@@ -1,4 +1,4 @@
-"""The trained numbers of one weight, and where they lie in its memory."""
+"""The trained numbers of one weight, and their positions in its memory."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from mmgps.selection import Connections, NeuronLayout, Parameter
 
 
 class TrainedWeight:
-    """A frozen dense weight and the few of its numbers that are trained.
+    """A frozen dense weight, and a parameter with the few of its numbers that are trained.
 
-    The numbers live in a parameter of their own, ``values``: ``[neurons, k]`` where every neuron has the same count,
-    else ``[chosen]``, in the order of :attr:`Connections.positions`, of the weight's type and device. It belongs to
-    no module, so the state dict and the order of the module's parameters stay those of the base.
+    The parameter, ``values``, has the weight's type and device. It is ``[neurons, k]`` if every neuron has the same
+    count, else ``[chosen]``, in the order of :attr:`Connections.positions`.
 
-    The numbers are in two places, which agree between steps. What they agree on is noted, so that it can be told which
-    of the two somebody changed since.
+    The numbers exist in both places, which agree between steps. A copy of them shows which of the two changed since.
 
     Args:
         parameter: The weight, its owner and its neurons.
-        connections: Which of its numbers are trained.
+        connections: The trained connections.
     """
 
     def __init__(self, parameter: Parameter, connections: Connections) -> None:
@@ -33,13 +31,13 @@ class TrainedWeight:
         self._find_places()
         self.values = nn.Parameter(self._places.take().view(_shape(connections)))
         self.agreed = self.values.detach().clone()
-        """The numbers that values and weight held when one was last copied to the other."""
+        """The numbers of both when one was last copied to the other."""
         self._seen = self._marks()
         self._watch: RemovableHandle | None = None
 
     @property
     def dense(self) -> nn.Parameter:
-        """The weight that its owner holds now: a sharded weight is another tensor within the forward pass."""
+        """The weight that its owner holds now; during forward, a sharded weight is another tensor."""
         found = self.owner._parameters[self.attribute]
         assert found is not None
         return found
@@ -48,20 +46,20 @@ class TrainedWeight:
         return len(self.rows)
 
     def follow(self) -> None:
-        """Go where the dense weight went: to another device, or into shards on several processes."""
+        """Follow the dense weight to another device, or into shards on several processes."""
         self._find_places()
         self.values.data = self.values.data.to(self.dense.device)
         self.agreed = self.agreed.to(self.dense.device)
 
     @torch.no_grad()
     def read(self) -> None:
-        """Take ``values`` from the dense weight."""
+        """Copy the chosen numbers of the dense weight into ``values``."""
         self.values.copy_(self._places.take().view_as(self.values))
         self._note()
 
     @torch.no_grad()
     def write(self) -> None:
-        """Put ``values`` into the dense weight, in place; its other numbers keep their bits."""
+        """Copy ``values`` into the dense weight in place; its other numbers keep their bits."""
         self._places.put(self.values.view(-1))
         self._note()
 
@@ -70,19 +68,19 @@ class TrainedWeight:
         self._seen = self._marks()
 
     def _marks(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """What tells of values and weight that they were written, as far as torch counts it, or lie elsewhere."""
-        dense = self.dense  # of one that is sharded nothing is told
+        """Version and address of values and weight; they show writes that torch counts, and a move to other memory."""
+        dense = self.dense  # a sharded weight shows neither
         of_dense = (0, 0) if is_sharded(dense) else (dense._version, dense.data_ptr())
         return (self.values._version, self.values.data_ptr()), of_dense
 
     @property
     def values_touched(self) -> bool:
-        """Whether somebody wrote into ``values`` since they were read or written; ``values.data`` aside."""
+        """Whether ``values`` were written since the last copy, other than through ``values.data``."""
         return self.values._version != self._seen[0][0]
 
     @property
     def touched(self) -> bool:
-        """Whether somebody wrote into either since one was last copied to the other, as far as torch counts it."""
+        """Whether values or weight were written since the last copy, as far as torch counts it."""
         return self._marks() != self._seen
 
     def in_dense(self) -> Tensor:
@@ -90,10 +88,10 @@ class TrainedWeight:
         return self._places.take().view_as(self.values)
 
     def watch(self) -> None:
-        """Let the dense weight require a gradient, of which ``values`` get the chosen numbers.
+        """Make the dense weight require a gradient, and pass the chosen numbers of it on to ``values``.
 
-        The forward that is installed on a layer computes with the weight as a constant. So what arrives here comes
-        from whatever else reads it: an owner that computes in a way of its own, the module around it, a loss.
+        An installed forward uses the weight as a constant. So these gradients come from other readers of the weight: an
+        owner that does not compute natively, the module around it, or a loss.
         """
         dense = self.dense
         dense.grad = None
@@ -101,7 +99,7 @@ class TrainedWeight:
         self._watch = _after_accumulating(dense, self.collect)
 
     def after_backward(self, action: Callable[[], None]) -> RemovableHandle:
-        """Call ``action`` whenever ``values`` have received a gradient, until the handle is removed."""
+        """Call ``action`` after each gradient that ``values`` receive, until the handle is removed."""
         return _after_accumulating(self.values, lambda _: action())
 
     def unwatch(self) -> None:
@@ -117,13 +115,13 @@ class TrainedWeight:
             return
         whole = found.full_tensor() if is_sharded(found) else found  # type: ignore[attr-defined]
         picked = whole.reshape(-1).index_select(0, self.flat).view_as(self.values)
-        torch.autograd.backward([self.values], [picked])  # and whoever watches the values is told
+        torch.autograd.backward([self.values], [picked])  # runs the hooks of values too
 
     @property
     def replaced(self) -> bool:
-        """Whether the owner has another parameter than the one that this was built for, or that it followed last.
+        """Whether the owner holds another parameter than at construction or the last :meth:`follow`.
 
-        One that is sharded is another within the forward pass and comes back after it: False.
+        False for a sharded weight, which is another tensor during forward only.
         """
         return self.dense is not self._found and not is_sharded(self._found)
 
@@ -133,10 +131,10 @@ class TrainedWeight:
         self.rows = connections.rows.to(dense.device)
         """Neuron of each number, int64 ``[chosen]``, ascending."""
         self.columns = connections.columns.to(dense.device)
-        """Its place among the neuron's inputs, int64 ``[chosen]``."""
+        """Input of each number within its neuron, int64 ``[chosen]``."""
         self._places = (ShardedWeightIndex if is_sharded(dense) else WeightIndex)(dense, self.layout, connections)
         self.flat = self._places.flat
-        """Its place in the weight read in logical order, int64 ``[chosen]``."""
+        """Position of each number in the weight read in logical order, int64 ``[chosen]``."""
 
 
 def _after_accumulating(value: Tensor, hook: Callable[[Tensor], None]) -> RemovableHandle:
@@ -145,17 +143,17 @@ def _after_accumulating(value: Tensor, hook: Callable[[Tensor], None]) -> Remova
 
 
 def is_sharded(value: Tensor) -> bool:
-    """Whether ``value`` is a ``DTensor``, of which this process holds a part."""
+    """Whether ``value`` is a ``DTensor``."""
     return hasattr(value, 'to_local')
 
 
 class ShardedWeightIndex:
     """Reads and writes the chosen connections of a weight that is sharded along one dimension, as in FSDP.
 
-    Every process holds all numbers to write, and writes those in its own shard.
+    Every process holds all numbers, and writes those that lie in its own shard.
 
     Args:
-        dense: The weight, a ``DTensor``; every process holds one run of ``ceil(size / processes)`` slices of it.
+        dense: The weight, a ``DTensor``; every process holds ``ceil(size / processes)`` consecutive slices of it.
         layout: Its neurons.
         connections: The chosen connections.
     """
@@ -175,13 +173,13 @@ class ShardedWeightIndex:
 
     @torch.no_grad()
     def take(self) -> Tensor:
-        """The chosen numbers, ``[chosen]``. All processes must call it: it gathers the weight."""
+        """The chosen numbers, ``[chosen]``. It gathers the weight, so all processes must call it."""
         whole: Tensor = self._dense.full_tensor()
         return whole.reshape(-1).index_select(0, self.flat)
 
     @torch.no_grad()
     def put(self, values: Tensor) -> None:
-        """Write the ``values`` ``[chosen]`` of the own shard in place; other numbers keep their bits."""
+        """Write those of ``values`` ``[chosen]`` that lie in the own shard in place; other numbers keep their bits."""
         self._dense.to_local().view(-1).index_copy_(0, self._local, values.index_select(0, self._mine))
 
 
@@ -226,7 +224,7 @@ class WeightIndex:
 
 
 def logical_index(layout: NeuronLayout, positions: Tensor) -> Tensor:
-    """Flat positions in the weight from flat positions in its rows."""
+    """Convert flat positions in the rows of a weight into flat positions in the weight."""
     if not layout.transposed:
         return positions
     order = layout.to_rows(torch.arange(layout.neurons * layout.fan_in).view(layout.shape))

@@ -7,7 +7,7 @@ from mmgps.selection import NetworkWide, PerLayer, PerNeuron, SharedColumns, top
 
 
 def slow_top(rows: list[list[float]], k: int) -> list[int]:
-    """Best first, the lower column among equals; row by row."""
+    """Row by row, the best columns first; among equals, the lower column first."""
     found = []
     for at, row in enumerate(rows):
         order = sorted(range(len(row)), key=lambda column: (-row[column], column))[:k]

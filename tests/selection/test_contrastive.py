@@ -9,7 +9,7 @@ from mmgps.selection.contrastive import last_feature, pooled, spread_pixels, sup
 
 
 def slow(features: list[list[float]], labels: list[int], temperature: float) -> float:
-    """Khosla et al., equation 2, term by term, in Python's own numbers."""
+    """Khosla et al., equation 2, term by term in plain Python."""
     unit = [[x / math.sqrt(sum(y * y for y in row)) for x in row] for row in features]
     terms = []
     for i, own in enumerate(unit):
@@ -90,15 +90,15 @@ def test_the_feature_of_a_backbone() -> None:
     assert torch.equal(pooled(last_feature([(map_, token)])), token)
     torch.testing.assert_close(pooled(last_feature((tokens,))), sum(tokens.unbind(1)) / 5)
     torch.testing.assert_close(pooled(last_feature(map_)), map_.flatten(2).sum(2) / 24)
-    with pytest.raises(ValueError, match=r'got \[2, 3, 4, 5, 6\]; name the module'):
+    with pytest.raises(ValueError, match=r'got \[2, 3, 4, 5, 6\]; set target of the hook'):
         pooled(torch.zeros(2, 3, 4, 5, 6))
     for nothing in ((), None):
-        with pytest.raises(TypeError, match='expected tensors'):
+        with pytest.raises(TypeError, match='expected one tensor per stage'):
             last_feature(nothing)
 
 
 def test_pixels_keep_their_labels() -> None:
-    """Each pixel of the map holds its own label as its feature; those that are ignored are gone."""
+    """Each pixel of the map has its label as its feature; ignored pixels are missing."""
     labels = torch.randint(0, 4, (2, 8, 12))
     labels[0, :4] = 255
     feature = labels[:, ::2, ::2].float()[:, None].repeat(1, 3, 1, 1)

@@ -43,7 +43,7 @@ def test_round_trip(net: nn.Module, selection: Selection, tmp_path: Path) -> Non
 
 
 def test_one_that_was_read_is_in_the_order_of_the_network() -> None:
-    """Processes add gradients up in that order, also after a resume."""
+    """Processes sum gradients in that order, even after a resume."""
     net = nn.ModuleDict({name: nn.Linear(3, 2) for name in 'bac'})
     made = GPS(1).select(net, {name: torch.randn_like(value) for name, value in net.named_parameters()})
     read = unpack_selection(pack_selection(made))

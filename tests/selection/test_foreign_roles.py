@@ -1,4 +1,4 @@
-"""Roles of layers that no mm library has: cells, reparametrized weights, and classes that nothing names."""
+"""Roles of layers from outside the mm libraries: cells, reparametrized weights, and unlisted classes."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ class CallingNorm(InlineNorm):
 
 
 class ThreeVectors(nn.Module):
-    """As EvoNorm: a norm with an activation, and so with a third vector."""
+    """Like EvoNorm: a norm with an activation, which has a third vector."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def test_a_module_that_divides_by_a_statistic_of_its_input_is_a_norm(norm: type[
 
 
 class Affine(nn.Module):
-    """As ResMLP has it in place of a norm; its offset comes first here."""
+    """Like the affine layer that replaces norms in ResMLP; its offset comes first here."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Affine(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """A token without a batch dimension, as CLIP has it, and what else is put into a sequence."""
+    """A token without a batch dimension, like CLIP's, and other parameters that enter a sequence."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Composes its bias, and adds a table to its scores."""
+    """Composes its bias from parts, and adds a table to its scores."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ NORMS = (nn.LayerNorm, nn.BatchNorm2d)
 
 
 def slow_choice(backbone: nn.Module, gradients: dict[str, torch.Tensor], k: int) -> dict[str, list[int]]:
-    """For each row of each Linear, Conv2d and attention projection: the k best, the lower column among equals."""
+    """The k best of each row of each Linear, Conv2d and attention projection; the lower column wins ties."""
     chosen = {}
     for path, module in backbone.named_modules():
         assert not isinstance(module, nn.ConvTranspose2d)
@@ -51,7 +51,7 @@ def test_choice_per_neuron_equals_a_slow_loop(name: str, k: int) -> None:
 
 @pytest.mark.parametrize('name', BACKBONES)
 def test_every_parameter_of_the_zoo_is_known(name: str) -> None:
-    """No parameter falls through the rules, and those of the norms are exactly those of torch's norm layers."""
+    """Every parameter has a role, and exactly the parameters of torch's norm layers have the role of a norm."""
     from mmgps.selection import Role, describe
 
     backbone = zoo_backbone(name)

@@ -1,4 +1,4 @@
-"""``mmgps.GPSAmpOptimWrapper`` on the CPU: mmengine asks for a GPU, so the question and the scaler are replaced."""
+"""``mmgps.GPSAmpOptimWrapper`` on the CPU: mmengine requires a GPU, so that check and the scaler are replaced."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def network() -> nn.Module:
 
 
 def wrapped(kind: type, net: nn.Module, selection: Selection, **options) -> tuple[GPSAmpOptimWrapper, SparseTraining]:
-    """What the hook makes of a wrapper whose optimizer was built for everything."""
+    """A wrapper whose optimizer was built for all parameters, reduced as the hook reduces it."""
     wrapper = GPSAmpOptimWrapper(optimizer=torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.05), **options)
     tuned = Tuned(net, selection, method_of(selection), '', kind)
     take_over(wrapper, tuned)
@@ -99,7 +99,7 @@ def test_an_overflow_counts_where_it_is_trained_alone() -> None:
 
 @pytest.mark.parametrize('options', [{}, dict(clip_grad=dict(max_norm=0.1)), dict(accumulative_counts=2)])
 def test_a_step_that_overflows_leaves_no_trace_in_compact_training(options: dict) -> None:
-    """Numbers, moments and what comes after are, to the bit, those of a run without that step."""
+    """Numbers, moments and later steps equal those of a run without that step, bit for bit."""
     ends = []
     for batches in ((0, 1), (0, None, 1)):
         net = network()

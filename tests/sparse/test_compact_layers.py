@@ -1,4 +1,4 @@
-"""Every owner of a weight, trained compactly and masked."""
+"""Compact training equals masked training for every type of layer that owns a weight."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ class _First(_Pair):
 
 
 class _Standardised(nn.Conv2d):
-    """Computes with something else than its weight, as mmcv's ConvWS2d does."""
+    """Standardises its weight before use, like mmcv's ConvWS2d."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
@@ -82,12 +82,12 @@ def test_every_route_gives_the_same(name: str, kind: str, monkeypatch: pytest.Mo
     selection = random_selection(network, 2)
     assert_equal_training(network, selection, square(x), steps=3)
     with CompactTraining(network, selection) as training:
-        # groups of a transposed convolution have to keep all their channels
+        # a grouped transposed convolution must keep all channels
         taken = 'dense' if (name, kind) == ('transposed2d-grouped', 'columns') else kind
         assert [route.kind for route in training.routes().values()] == [taken]
 
 
-def test_what_computes_otherwise_goes_by_its_own_gradient() -> None:
+def test_layers_that_do_not_compute_natively_take_the_fallback() -> None:
     for name in ('bilinear', 'lstm', 'standardised'):
         network, _ = build(name)
         with CompactTraining(network, random_selection(network)) as training:
@@ -95,7 +95,7 @@ def test_what_computes_otherwise_goes_by_its_own_gradient() -> None:
 
 
 class Attention(nn.Module):
-    """Calls ``nn.MultiheadAttention`` in one way."""
+    """Calls ``nn.MultiheadAttention`` by ``call``."""
 
     def __init__(self, call, **options) -> None:
         super().__init__()
@@ -164,3 +164,13 @@ def test_tied_weights_and_layers_used_twice() -> None:
     selection = random_selection(network, 2)
     assert len(selection.connections) == 1
     assert_equal_training(network, selection, square(x))
+
+
+def test_a_padding_that_was_set_after_construction() -> None:
+    """mmseg's MobileNetV3 changes the geometry of its convolutions like this, to dilate them."""
+    net = nn.Sequential(nn.Conv2d(4, 6, 5, padding=2), nn.Conv2d(6, 6, 3, padding=1, groups=6)).double()
+    for layer, padding in zip(net, (4, 2), strict=True):
+        layer.dilation, layer.padding = (2, 2), (padding, padding)
+    x = torch.randn(2, 4, 8, 9, dtype=torch.float64)
+    assert net(x).shape == (2, 6, 8, 9)
+    assert_equal_training(net, random_selection(net), lambda model, step: model(x).square().sum(), steps=3)

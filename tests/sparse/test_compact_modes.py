@@ -1,4 +1,4 @@
-"""Compact training beside everything else that training does."""
+"""Compact training together with checkpointing, hooks, autocast, clipping, copies and other features of training."""
 
 import copy
 import io
@@ -14,7 +14,7 @@ from mmgps.sparse import CompactTraining, MaskedTraining, saved_bytes
 
 
 class Net(nn.Module):
-    """A convolution with an in-place activation after it, attention and two linear layers."""
+    """A convolution followed by an in-place activation, an attention and two linear layers."""
 
     def __init__(self, reentrant: bool | None = None) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def test_a_hook_that_was_there_before_and_changes_the_output(make) -> None:
 
 
 def gradients(kind: type, network: nn.Module, selection, loss, times: int = 1) -> dict[str, torch.Tensor]:
-    """The gradient of the chosen numbers of each weight, flat."""
+    """The flat gradient of the chosen numbers of each weight."""
     network = copy.deepcopy(network)
     training, _ = prepare(kind, network, selection)
     for _ in range(times):

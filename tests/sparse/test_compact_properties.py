@@ -1,4 +1,4 @@
-"""The gradient of the chosen numbers against the dense one, over shapes, types and counts that nobody picked."""
+"""The gradient of the chosen numbers against the dense gradient, for random shapes, types and counts."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_linear(lead: list[int], fan_in: int, neurons: int, k: int, route: Gradi
 
 @dataclass(frozen=True)
 class Shape:
-    """A convolution; kernel, stride, padding and dilation have a number per dimension.
+    """A convolution; kernel, stride, padding and dilation have one number per dimension.
 
     Args:
-        transposed: Whether it is a transposed one.
-        groups: Up to depthwise, where a group has one input.
-        per_in: Inputs of a group.
-        per_out: Outputs of a group.
+        transposed: Whether it is a transposed convolution.
+        groups: Groups; in a depthwise convolution each has one input.
+        per_in: Inputs per group.
+        per_out: Outputs per group.
     """
 
     transposed: bool
@@ -54,7 +54,7 @@ class Shape:
         return made(self.groups * self.per_in, self.groups * self.per_out, self.kernel, groups=self.groups, **moves)
 
     def fits(self, sizes: list[int]) -> bool:
-        """Whether inputs of ``sizes`` give an output."""
+        """Whether inputs of ``sizes`` produce an output."""
         moves = zip(sizes, self.kernel, self.stride, self.padding, self.dilation, strict=True)
         if self.transposed:
             return all((n - 1) * s + d * (k - 1) + 1 > 2 * p for n, k, s, p, d in moves)
@@ -80,7 +80,7 @@ def test_convolution(shape: Shape, k: int, route: GradientKernel | None, exact: 
 
 
 class Attends(nn.Module):
-    """An attention of a sequence to itself, to another, or with keys and values from two places."""
+    """Attention of a sequence to itself, to another, or with keys and values from two sequences."""
 
     def __init__(self, places: int, heads: int, each: int, **options: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Compact training under ``torch.compile``: one graph, and the same numbers."""
+"""Compact training under ``torch.compile`` needs one graph and gives the numbers of eager mode."""
 
 import copy
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from mmgps.sparse import CompactTraining
 
 
 class Attention(nn.Module):
-    """Calls ``nn.MultiheadAttention`` itself, for queries, keys and values from one, two and three places."""
+    """Calls ``nn.MultiheadAttention`` with queries, keys and values from one, two and three sequences."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def steps(network: nn.Module, x: torch.Tensor, k: int, backend: object) -> dict[
     """The state after three steps, compiled by ``backend`` or not at all."""
     network = copy.deepcopy(network)
     training, optimizer = prepare(CompactTraining, network, random_selection(network, k))
-    # the graph is the whole forward: what cannot be traced raises
+    # the graph must contain the whole forward
     forward = network if backend is None else torch.compile(network, backend=backend, fullgraph=True)
     for _ in range(3):
         found = forward(x)
@@ -69,26 +69,16 @@ def steps(network: nn.Module, x: torch.Tensor, k: int, backend: object) -> dict[
     return network.state_dict()
 
 
-def assert_compiled_is_eager(name: str, k: int, backend: object) -> None:
-    make, shape = NETWORKS[name]
-    network, x = make().double(), torch.randn(shape, dtype=torch.float64)
-    expected, found = steps(network, x, k, None), steps(network, x, k, backend)
-    before = network.state_dict()
-    assert any(not torch.equal(value, before[key]) for key, value in expected.items())
-    for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-8, atol=1e-10)
-
-
 @pytest.mark.parametrize(
     ('name', 'k'), [(name, k) for name in NETWORKS for k in (1, 3) if (name, k) != ('mmseg-vit', 1)]
 )
 def test_compiled_training_is_eager_training(name: str, k: int) -> None:
     counter = CompileCounterWithBackend('aot_eager')
-    assert_compiled_is_eager(name, k, counter)
+    make, shape = NETWORKS[name]
+    network, x = make().double(), torch.randn(shape, dtype=torch.float64)
+    expected, found = steps(network, x, k, None), steps(network, x, k, counter)
+    before = network.state_dict()
+    assert any(not torch.equal(value, before[key]) for key, value in expected.items())
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-8, atol=1e-10)
     assert counter.frame_count == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['linear', 'attention'])
-def test_the_default_compiler(name: str) -> None:
-    assert_compiled_is_eager(name, 1, 'inductor')

@@ -1,10 +1,11 @@
-"""Compact training by two processes: the network of masked training, for the traffic of what is trained."""
+"""Compact training on two processes equals masked training and exchanges only trained numbers."""
 
 import copy
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 from ddp_runs import CASES, KINDS, Net, alone, base_of, work
 from torch import nn
@@ -12,6 +13,7 @@ from training_pair import assert_equal_training, random_selection, train
 
 from mmgps.selection import Role, describe
 from mmgps.sparse import CompactTraining
+from mmgps.sparse.compact import average_gradients
 
 
 @pytest.fixture(scope='module')
@@ -58,7 +60,7 @@ def test_only_trained_numbers_are_exchanged(runs: Path) -> None:
     whole = sum(base.get_parameter(name).numel() for name in selection.whole)
     compact, masked = (held(runs, 'plain', kind) for kind in reversed(KINDS))
     assert compact['ddp'] == whole
-    # beside each number of a weight, one that says whether the weight has a gradient
+    # one flag per weight tells whether it has a gradient
     assert compact['otherwise'] == len(selection) + len(selection.connections)
     dense = sum(base.get_parameter(name).numel() for name in selection.connections)
     assert (masked['ddp'], masked['otherwise']) == (whole + dense, 0)
@@ -74,7 +76,7 @@ def test_synchronised_norms_are_norms_and_train_as_plain_ones_in_one_process() -
 
 
 def test_a_selection_serves_a_network_whose_norms_were_reverted() -> None:
-    """As ``mmengine.model.revert_sync_batchnorm`` does it for a run on the CPU."""
+    """``mmengine.model.revert_sync_batchnorm`` reverts them for runs on the CPU."""
     revert = pytest.importorskip('mmengine.model').revert_sync_batchnorm
     network = Net(nn.SyncBatchNorm).double()
     selection = random_selection(network, 2)
@@ -88,3 +90,34 @@ def test_a_selection_serves_a_network_whose_norms_were_reverted() -> None:
         )
         states.append(trained.state_dict())
     assert_near(states[1], states[0])
+
+
+SHAPES = [((3, 2), torch.float32), ((4,), torch.float32), ((2, 1), torch.float64), ((5,), torch.float32)]
+
+
+def average(rank: int, folder: Path) -> None:
+    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+    values = [nn.Parameter(torch.zeros(shape, dtype=dtype)) for shape, dtype in SHAPES]
+    for at, value in enumerate(values[:-1]):
+        if (at, rank) != (1, 1):
+            value.grad = torch.full_like(value, float(10 * at + rank))
+    average_gradients(values)
+    torch.save([value.grad for value in values], folder / f'{rank}.pt')
+    dist.destroy_process_group()
+
+
+def test_gradients_are_averaged_and_stay_absent_if_no_process_has_one(tmp_path: Path) -> None:
+    mp.spawn(average, (tmp_path,), nprocs=2)
+    for rank in range(2):
+        first, second, third, absent = torch.load(tmp_path / f'{rank}.pt')
+        assert torch.equal(first, torch.full((3, 2), 0.5))
+        assert torch.equal(second, torch.full((4,), 5.0))  # one process has none, which counts as zero
+        assert torch.equal(third, torch.full((2, 1), 20.5, dtype=torch.float64))
+        assert absent is None
+
+
+def test_a_single_process_keeps_its_gradients() -> None:
+    value = nn.Parameter(torch.zeros(2))
+    value.grad = torch.ones(2)
+    average_gradients([value])
+    assert torch.equal(value.grad, torch.ones(2))

@@ -1,4 +1,4 @@
-"""Every route, and a step in mixed precision, on the CPU and, where there is one, on a CUDA device."""
+"""Every route, and steps in mixed precision, on the CPU and on a CUDA device if there is one."""
 
 from __future__ import annotations
 

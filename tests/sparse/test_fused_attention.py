@@ -1,4 +1,4 @@
-"""Attention without weights: its calls, its callers, its dropout."""
+"""Attention without attention weights: calls, callers and dropout."""
 
 import copy
 
@@ -59,7 +59,7 @@ def test_every_call_of_the_attention(name: str, trains: str) -> None:
 
 
 def test_queries_without_gradient_stay_without() -> None:
-    """The same numbers under two handles are one tensor for the projection only if their gradients meet too."""
+    """Two views of the same numbers share one projection only if their gradients go to the same tensor."""
     caller = Caller(batch_first=True).double()
     x = torch.randn(2, 5, 12, dtype=torch.float64)
     gradients = []
@@ -89,7 +89,7 @@ class Heir(Caller):
 
 
 class Weights(Caller):
-    """Has one of its own, and keeps the weights."""
+    """Has a forward of its own, which keeps the attention weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.attn(x, x, x)[1]

@@ -1,4 +1,4 @@
-"""Convolutions that the mm libraries compute together with the norm behind them: ``efficient_conv_bn_eval``."""
+"""Convolutions that the mm libraries fuse with the following norm (``efficient_conv_bn_eval``)."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from mmgps.sparse import CompactTraining
 
 
 class Block(nn.Module):
-    """A convolution without a norm between two that have one."""
+    """A convolution without a norm between two convolutions with one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Net(nn.Module):
 
 
 def evaluating(network: nn.Module) -> nn.Module:
-    """``network`` with norms that change what they get, in evaluation mode."""
+    """Give the norms of ``network`` statistics that change their input, and switch to evaluation mode."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_var.uniform_(4, 9)

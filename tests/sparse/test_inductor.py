@@ -1,4 +1,4 @@
-"""Compact training by inductor, which lays out tensors in memory as it likes: the gradients are those of eager mode."""
+"""Compact training under inductor, which may change the memory layout of tensors, has the gradients of eager mode."""
 
 import copy
 import shutil
@@ -23,14 +23,14 @@ def _fresh() -> Iterator[None]:
 
 
 class Beside(nn.Module):
-    """Layers that get an input each; one graph is made of all."""
+    """Layers with one input each, compiled into one graph."""
 
     def __init__(self, layers: dict[str, nn.Module]) -> None:
         super().__init__()
         self.layers = nn.ModuleDict(layers)
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        # what comes before a layer and after it is the compiler's, and with it how that lies in memory
+        # the compiler chooses the memory layout of the results of sin and tanh
         return [layer(inputs[name].sin()).tanh() for name, layer in self.layers.items()]
 
 
@@ -39,14 +39,14 @@ def last(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous(memory_format=formats[x.dim()]) if x.dim() in formats else x
 
 
-#: Breaks the graph: torch compiles no recurrent layer.
+#: These break the graph, since torch does not compile recurrent layers.
 BREAKS = ('lstm',)
-#: Plain torch 2.13 fails to compile the backward pass of this padding, with an error.
+#: torch 2.13 cannot compile the backward pass of this padding.
 UNCOMPILED = ('conv2d-replicate',)
 
 
 def build(names: Iterable[str], copies: int = 3) -> tuple[Beside, dict[str, torch.Tensor]]:
-    """``copies`` of each layer, of which routes take one each, those with images in both layouts; and their inputs."""
+    """``copies`` of each layer, one per route, and their inputs; layers for images in both memory formats."""
     layers: dict[str, nn.Module] = {}
     inputs: dict[str, torch.Tensor] = {}
     for name in names:
@@ -69,10 +69,9 @@ def last_module(layer: nn.Module) -> nn.Module:
 def gradients(
     network: nn.Module, training: CompactTraining, forward: Callable, inputs: dict[str, torch.Tensor], dynamic: bool
 ) -> dict[str, torch.Tensor]:
-    """Of the values, by the name of their weight, of what is trained whole, and of the inputs.
+    """Gradients of the values by the name of their weight, of other trained parameters, and of the inputs.
 
-    Of inputs with dynamic sizes there is none: torch fixes the sizes of an input that needs a gradient, of a plain
-    layer too.
+    Inputs with dynamic sizes get none, since torch fixes the sizes of an input that needs a gradient.
     """
     inputs = {name: x.clone().requires_grad_(not dynamic) for name, x in inputs.items()}
     for x in inputs.values() if dynamic else ():
@@ -96,7 +95,7 @@ def assert_compiled_is_eager(
     dynamic: bool = False,
     backend: str = 'inductor',
 ) -> None:
-    """The gradients for ``each`` of some inputs; by one graph for all if it is made for ``dynamic`` sizes."""
+    """Compare the gradients for ``each`` of several inputs; with ``dynamic`` sizes, one graph must serve all."""
     training, _ = prepare(CompactTraining, network, random_selection(network, k))
     compiled = torch.compile(network, fullgraph=whole, backend=backend)
     for inputs in each:
@@ -114,7 +113,7 @@ def assert_compiled_is_eager(
     assert sum(value.grad is not None for value in values) >= 0.9 * len(values)
 
 
-#: Of each operation one, for every run of the tests; a graph takes a minute of the C++ compiler on a busy machine.
+#: One layer per operation, for every run of the tests; compiling a graph can take a minute on a busy machine.
 FEW = ('linear', 'conv2d', 'conv2d-depthwise', 'transposed2d')
 
 
@@ -133,7 +132,7 @@ def test_every_layer_by_every_route(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 class Shared(nn.Module):
-    """Layers that all get their part of one image ``[batch, 12, height, width]``, each by every route."""
+    """Layers that read parts of one image ``[batch, 12, height, width]``, each by every route."""
 
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__()
@@ -146,7 +145,7 @@ class Shared(nn.Module):
         return [layer(part).tanh() for layer, part in zip(self.layers, parts, strict=True)]
 
 
-#: Of each way to read an input one.
+#: One layer for each way to read an input.
 SIZED = ('linear', 'conv2d', 'conv2d-dilated', 'conv2d-patches', 'conv2d-depthwise', 'transposed2d')
 
 
@@ -161,7 +160,7 @@ def test_one_graph_for_all_sizes(names: Iterable[str], backend: str, monkeypatch
 
 
 class Attends(nn.Module):
-    """Attention of tokens to themselves and to others, and a read of its weights."""
+    """Attention of tokens to themselves and to others, and an additional use of its weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -207,6 +206,6 @@ def test_backbones_of_the_zoo(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     network.train()
     for module in network.modules():
         if isinstance(module, (nn.Dropout, nn.modules.batchnorm._BatchNorm)) or type(module).__name__ == 'DropPath':
-            module.eval()  # two runs of one step have to draw and see the same
+            module.eval()  # two runs of one step must draw the same numbers and see the same statistics
     x = torch.randn(2, 3, *zoo.SIZES.get(name, (64, 64)), dtype=torch.float64)
     assert_compiled_is_eager(network, [{'x': x}], whole=False)

@@ -1,4 +1,4 @@
-"""Options that take time or memory off a step: the numbers are those without them, for every method."""
+"""Options that save time or memory change no result, for every method."""
 
 import copy
 import os
@@ -16,15 +16,15 @@ from torch.utils.checkpoint import checkpoint
 from training_pair import prepare, random_selection, take_routes_in_turn, uneven
 
 from mmgps.sparse import CompactTraining, FusedAttention, LeanOption, MaskedTraining, Recomputation, saved_bytes
+from mmgps.sparse.attach import Derivation, derivation_of, mark_derived
 from mmgps.sparse.attention import runs_natively
-from mmgps.sparse.derived import Derivation, derivation_of, mark_derived
 from mmgps.tuning import BiasTuning, FullTuning, LoRA
 
 CALLER = f'{__name__}.Caller'
 
 
 class Caller(nn.Module):
-    """Drops the weights of an ``nn.MultiheadAttention``, as mmcv's wrapper does: one view each of one tensor."""
+    """Drops the attention weights and passes three views of one tensor, like mmcv's wrapper."""
 
     def __init__(self, width: int = 12, **options) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Caller(nn.Module):
 
 
 class Block(nn.Module):
-    """A block of a transformer, with each kind of layer that the options know."""
+    """A transformer block with each kind of layer that the options affect."""
 
     def __init__(self, dropout: float = 0.0, activation: type[nn.Module] = nn.GELU) -> None:
         super().__init__()
@@ -95,8 +95,8 @@ def inputs() -> Tensor:
 
 
 def trained(net: nn.Module, method: str, options: Sequence[LeanOption], steps: int = 3, autocast: bool = False) -> dict:
-    """State, first output and first gradients of a copy of ``net`` that took ``steps``."""
-    torch.manual_seed(0)  # of what LoRA adds
+    """State after ``steps``, first output and first gradients of a copy of ``net``."""
+    torch.manual_seed(0)  # for the parameters that LoRA adds
     net = copy.deepcopy(net)
     kind, choose = METHODS[method]
     training, optimizer = prepare(kind, net, choose(net))
@@ -182,18 +182,18 @@ def test_gradient_checkpointing(method: str, reentrant: bool) -> None:
 @pytest.mark.parametrize('method', ['full', 'bias', 'k1', 'k5'])
 @pytest.mark.parametrize('options', ['recomputed', 'forgetting'])
 def test_autocast_rounds_as_without(method: str, options: str) -> None:
-    """What is made again in backward, which runs outside of autocast, has the type and the bits that it had."""
+    """Backward runs outside autocast but recomputes tensors with the same type and bits."""
     net = network().float()
     found, expected = (trained(net, method, made, autocast=True) for made in (OPTIONS[options](), ()))
     assert torch.equal(found['output'], expected['output'])
-    # bias sums aside, whose order of adding is another in one more product
+    # sums of bias gradients round differently, since another product adds them in another order
     assert_same(found, expected, rtol=2e-2, atol=2e-3)
 
 
 @pytest.mark.parametrize('autocast', [False, True])
 @pytest.mark.parametrize('method', ['full', 'k1'])
-def test_what_is_made_again_has_the_bits_that_it_had(method: str, autocast: bool) -> None:
-    """Outputs of norms, of linear layers behind them, and of activations, made again outside of autocast."""
+def test_recomputed_tensors_have_the_same_bits(method: str, autocast: bool) -> None:
+    """Outputs of norms, of linear layers behind them, and of activations are recomputed outside autocast."""
     net = network().float()
     prepare(CompactTraining, net, METHODS[method][1](net))
     Recomputation(1.0).start(net)
@@ -223,7 +223,7 @@ def kept(net: nn.Module, method: str, options: Sequence[LeanOption]) -> int:
 
 
 def test_linear_layers_keep_nothing_of_their_input() -> None:
-    """Full fine-tuning, any K and bias tuning keep the same, but for the first layer, which reads no output."""
+    """Full fine-tuning, any K and bias tuning save the same, except in the first layer, whose input no layer makes."""
     net = network()
     first = inputs().nbytes
     bare = kept(net, 'bias', OPTIONS['all']())
@@ -315,8 +315,8 @@ def test_two_processes_are_one_over_the_samples_of_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('method', ['full', 'k1'])
-def test_options_end_before_the_training_that_they_stand_on(method: str) -> None:
-    """And may start twice: then they are there once."""
+def test_options_close_before_the_training_that_they_build_on(method: str) -> None:
+    """Options that start twice are installed once."""
     net = network()
     prepare(METHODS[method][0], net, METHODS[method][1](net))
     attention = net.blocks[0].attn.attn
@@ -351,11 +351,11 @@ def test_a_mark_is_void_after_a_change_in_place() -> None:
 
 def test_refusals() -> None:
     net = nn.Sequential(nn.Linear(3, 3))
-    with pytest.raises(ValueError, match='neither a layer norm'):
+    with pytest.raises(ValueError, match='no layer norm, group norm or activation'):
         Recomputation().start(net)
     with pytest.raises(ValueError, match='there is none'):
         FusedAttention().start(net)
-    with pytest.raises(ValueError, match=r'called by .*Caller; leave'):
+    with pytest.raises(ValueError, match=r'callers are .*Caller; remove'):
         FusedAttention().start(network())
     with pytest.raises(ValueError, match='from 0 to 1, got 2'):
         Recomputation(2)

@@ -1,4 +1,4 @@
-"""Optimizers beside SGD and AdamW, and numbers changed beside a step: compact training is masked training."""
+"""Compact training equals masked training for other optimizers, and if numbers change between steps."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -34,7 +34,7 @@ def loss(network: nn.Module, step: int = 0) -> Tensor:
 
 
 class Pair:
-    """A network in masked and in compact training, each with an optimizer of its own."""
+    """One network in masked and in compact training, each with its own optimizer."""
 
     def __init__(self, optimizer: Optimizers, base: nn.Module | None = None) -> None:
         base = (base or Net()).double()
@@ -53,12 +53,12 @@ class Pair:
         return self
 
     def differs(self) -> float:
-        """The largest difference of the two, relative to the largest number of each tensor."""
+        """The largest difference between the two, relative to the largest number of each tensor."""
         masked, compact = (run[0].state_dict() for run in self.runs)
         return max(float((compact[n] - v).abs().max() / v.abs().max()) for n, v in masked.items())
 
     def moved(self) -> float:
-        """The largest difference from the base; what is not selected keeps its bits."""
+        """The largest difference from the base; numbers that are not selected must keep their bits."""
         state, before = self.runs[1][0].state_dict(), self.base.state_dict()
         for parameter, connections in self.selection.resolve(self.base):
             mask = connections.mask(parameter.neurons)
@@ -93,7 +93,7 @@ def test_optimizers_that_step_each_number_by_itself(kind: type) -> None:
     [lambda held: optim.Adafactor(held, lr=0.1), lambda held: optim.Muon([v for v in held if v.dim() == 2], lr=0.1)],
     ids=['Adafactor', 'Muon'],
 )
-def test_those_that_weigh_a_whole_tensor_differ_and_are_refused(make: Optimizers) -> None:
+def test_optimizers_that_treat_a_tensor_as_a_whole_differ_and_are_refused(make: Optimizers) -> None:
     pair = Pair(make)
     pair.each(steps)
     assert pair.differs() > 1e-6
@@ -145,7 +145,7 @@ def test_a_closure_sees_the_numbers_of_its_own_call(searched: str | None) -> Non
 
 
 class SharpnessAware(optim.SGD):
-    """SAM (Foret et al., 2021), as it is commonly written: two passes, the second at the worst point nearby."""
+    """SAM (Foret et al., 2021) in its usual form: two passes, the second at the worst nearby point."""
 
     @torch.no_grad()
     def first_step(self) -> None:
@@ -181,7 +181,7 @@ def test_a_perturbed_pass_sees_the_perturbed_numbers() -> None:
 
 
 class ScheduleFree(optim.Optimizer):
-    """SGD that averages and decays no rate: ``train`` and ``eval`` swap the numbers (Defazio et al., 2024)."""
+    """Schedule-free SGD (Defazio et al., 2024): ``train`` and ``eval`` swap the numbers."""
 
     beta = 0.9
 
@@ -238,7 +238,7 @@ def test_an_optimizer_that_swaps_the_numbers_for_evaluation(inside: bool, look: 
 
 
 def shifted(pair: Pair) -> dict[str, Tensor]:
-    """A state of which the chosen numbers are others."""
+    """The state of the base with other chosen numbers."""
     state = {name: value.clone() for name, value in pair.base.state_dict().items()}
     for parameter, connections in pair.selection.resolve(pair.base):
         state[parameter.name][connections.mask(parameter.neurons)] += 0.1
@@ -260,7 +260,7 @@ WRITES = {'load_state_dict': nn.Module.load_state_dict, 'data.copy_': copied, 'd
 
 @pytest.mark.parametrize('trained', [False, True])
 @pytest.mark.parametrize('write', WRITES)
-def test_numbers_that_somebody_writes_into_the_weights(write: str, trained: bool) -> None:
+def test_numbers_that_are_written_into_the_weights(write: str, trained: bool) -> None:
     def run(network: nn.Module, training: SparseTraining, optimizer: optim.Optimizer) -> None:
         if trained:
             step(network, training, optimizer)
@@ -274,7 +274,7 @@ def test_numbers_that_somebody_writes_into_the_weights(write: str, trained: bool
     assert pair.differs() < 1e-10
     weight, mask = pair.runs[1][0].last.weight, dict(pair.selection.connections)['last.weight']
     moved = (weight - pair.base.last.weight).detach().flatten()[mask.positions]
-    assert bool((moved > 0.05).all())  # 0.1 above the base, less what three steps move
+    assert bool((moved > 0.05).all())  # 0.1 above the base, minus the movement in three steps
 
 
 def test_numbers_that_are_swapped_for_a_validation_come_back() -> None:

@@ -1,4 +1,4 @@
-"""Weights that something else reads than a call of the layer that owns them: each read has its part in the gradient."""
+"""Every read of a weight contributes to its gradient, even by code that does not call the layer."""
 
 import copy
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from mmgps.sparse import CompactTraining, MaskedTraining
 
 
 class Reading(nn.Module):
-    """Two layers and an attention; ``read`` computes with them, and may call them or not."""
+    """Layers and an attention; ``read`` computes with them and may or may not call them."""
 
     def __init__(self, read: Callable[['Reading', torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Reading(nn.Module):
 
 
 def attention_by_hand(net: Reading, x: torch.Tensor) -> torch.Tensor:
-    """As mmseg's SAN computes with the weights of an attention that it does not call."""
+    """Compute attention without calling the module, like mmseg's SAN."""
     inner = net.attention
     q, k, v = F.linear(net.first(x), inner.in_proj_weight, inner.in_proj_bias).chunk(3, -1)
     return F.linear((q @ k.transpose(-1, -2)).softmax(-1) @ v, inner.out_proj.weight, inner.out_proj.bias)
@@ -71,17 +71,26 @@ def test_a_read_within_the_network(name: str) -> None:
 
 
 def used_weights(network: nn.Module) -> set[str]:
-    """Names of the weights that get a gradient by plain torch."""
+    """Names of the weights that receive a gradient in plain torch."""
     twin = copy.deepcopy(network)
     with_input(tokens())(twin, 0).backward()
     return {name for name, value in twin.named_parameters() if value.dim() > 1 and value.grad is not None}
 
 
-def assert_same_training(network: nn.Module, loss, used: set[str]) -> None:
+def assert_same_training(network: nn.Module, loss, used: set[str], backbone: str = '') -> dict[str, torch.Tensor]:
+    """Train ``backbone`` of ``network`` both ways, and return the state after compact training.
+
+    Args:
+        network: The network.
+        loss: Maps a copy of it and the number of a step to the loss.
+        used: Names of the weights that receive a gradient in every step.
+        backbone: Name of the trained part; by default the whole network.
+    """
     states = {}
     for kind in (MaskedTraining, CompactTraining):
         net = copy.deepcopy(network)
-        training, optimizer = prepare(kind, net, random_selection(net, 2), registered=False)
+        part = net.get_submodule(backbone)
+        training, optimizer = prepare(kind, part, random_selection(part, 2), registered=False)
         names = {id(value): name for name, value in net.named_parameters()}
         for step in range(5):
             optimizer.zero_grad()
@@ -94,6 +103,7 @@ def assert_same_training(network: nn.Module, loss, used: set[str]) -> None:
         states[kind] = net.state_dict()
     for name, value in states[MaskedTraining].items():
         torch.testing.assert_close(states[CompactTraining][name], value, rtol=1e-10, atol=1e-12)
+    return states[CompactTraining]
 
 
 def test_a_branch_that_runs_later() -> None:
@@ -110,7 +120,7 @@ def test_a_branch_that_runs_later() -> None:
 
 
 class Headed(nn.Module):
-    """A backbone and a head that reads its weight, and owns another of them too."""
+    """A backbone, and a head that reads one of its weights and shares another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,20 +133,10 @@ class Headed(nn.Module):
 
 
 def test_a_read_from_outside_of_the_backbone() -> None:
+    def loss(net: Headed, step: int) -> torch.Tensor:
+        before = net.backbone[0].weight.square().sum()  # the loss reads the weight too, before the forward pass
+        return with_input(x)(net, step) + 0.1 * before
+
     base, x = Headed().double(), tokens()
-    selection = random_selection(base.backbone, 2)
-    states = {}
-    for kind in (MaskedTraining, CompactTraining):
-        net = copy.deepcopy(base)
-        training, optimizer = prepare(kind, net.backbone, selection)
-        for step in range(5):
-            optimizer.zero_grad()
-            before = net.backbone[0].weight.square().sum()  # a loss reads it too, and before the forward pass
-            (with_input(x)(net, step) + 0.1 * before).backward()
-            training.before_step()
-            optimizer.step()
-            training.after_step()
-        states[kind] = net.state_dict()
-    for name, value in states[MaskedTraining].items():
-        torch.testing.assert_close(states[CompactTraining][name], value, rtol=1e-10, atol=1e-12)
-    assert not torch.equal(states[CompactTraining]['head.weight'], base.head.weight)
+    state = assert_same_training(base, loss, {'backbone.0.weight', 'backbone.2.weight'}, 'backbone')
+    assert not torch.equal(state['head.weight'], base.head.weight)

@@ -1,4 +1,4 @@
-"""Compact training of weights that a layer computes from others, and of layers that no mm library has."""
+"""Compact training of reparametrized weights, and of layers from outside the mm libraries."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from mmgps.sparse import CompactTraining, MaskedTraining
 
 
 class Transposed(nn.Module):
-    """As ``transformers.pytorch_utils.Conv1D``."""
+    """Stands for ``transformers.pytorch_utils.Conv1D``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def test_compact_equals_masked(name: str) -> None:
 
 
 def trained(kind: type, build: Callable[[], nn.Module]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Parameters after and before some steps. Built anew each time: a module of the old kind has no deep copy."""
+    """Parameters after and before some steps of a new network, since old-style modules cannot be deep-copied."""
     torch.manual_seed(0)
     network = build().double()
     before = {key: value.detach().clone() for key, value in network.named_parameters()}

@@ -1,4 +1,4 @@
-"""The cost rule, and what is counted as kept."""
+"""The cost rule, and the count of saved bytes."""
 
 import gc
 import weakref

@@ -1,4 +1,4 @@
-"""Where comparing numbers would wait for a device, they are compared after a sign of a change only."""
+"""Numbers are compared only after a sign of a change if comparing would wait for a device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmgps.sparse import CompactTraining, compact
 
 
 class Watched:
-    """A network whose comparisons are counted as they would be on a device that is waited for."""
+    """A network that is treated as if on a slow device, and whose comparisons are counted."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.network = nn.Sequential(nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 4)).double()
@@ -48,7 +48,7 @@ def test_steps_compare_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched.compared == 0
 
 
-def of_validation(watched: Watched, change: Callable[[], object]) -> None:
+def during_validation(watched: Watched, change: Callable[[], object]) -> None:
     watched.network.eval()
     watched.network(torch.ones(2, 8, dtype=torch.float64))
     change()
@@ -66,7 +66,7 @@ def test_a_change_of_a_weight_is_followed_at_each_sign(sign: str, monkeypatch: p
     elif sign == 'memory':
         first.dense.data = new.clone()
     else:
-        of_validation(watched, lambda: first.dense.data.copy_(new))
+        during_validation(watched, lambda: first.dense.data.copy_(new))
     expected = new.reshape(-1)[first.flat].view_as(first.values)
     watched.network(torch.ones(2, 8, dtype=torch.float64)).square().mean().backward()
     watched.training.before_step()
@@ -83,7 +83,7 @@ def test_changed_values_are_in_the_weight_before_a_forward_pass(sign: str, monke
         with torch.no_grad():
             first.values.copy_(new)
     else:
-        of_validation(watched, lambda: first.values.data.copy_(new))
+        during_validation(watched, lambda: first.values.data.copy_(new))
     watched.network(torch.ones(2, 8, dtype=torch.float64))
     assert torch.equal(first.in_dense(), new)
 

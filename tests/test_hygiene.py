@@ -27,7 +27,6 @@ SPLINTERS = {
     'mmgps.models.sam.input': 'only exported',
     'mmgps.models.sam.windows': 'mmgps.models.sam.image_encoder',
     'mmgps.selection.choices': 'mmgps.selection.choices',
-    'mmgps.utils.torchvision_ops': 'mmgps.utils.requirements',
 }
 #: Bases of the methods, which are looked for by their names.
 METHODS = {'TuningMethod', 'WholeParameters', 'InjectionMethod'}

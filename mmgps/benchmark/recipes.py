@@ -21,7 +21,7 @@ from mmgps.sparse import (
     start_options,
 )
 from mmgps.tuning import BiasTuning, FullTuning, LinearProbe, TuningMethod
-from mmgps.utils.names import nearest
+from mmgps.utils.text import nearest
 
 from .lora import Lora, UnmergedLora
 

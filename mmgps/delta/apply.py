@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -12,11 +13,10 @@ from torch import Tensor, nn
 from mmgps.rewiring import Structure, roll_back
 from mmgps.selection import SelectionMismatchError
 from mmgps.sparse import WeightIndex
-from mmgps.tuning import TuningMethod, unload
+from mmgps.tuning import InjectionError, TuningMethod, merge_operations, unload
 
 from .base import DeltaMismatchError, below, tensors_of
-from .compatibility import backbone_of, check_tensors, verify
-from .delta import Delta
+from .delta import Delta, backbone_of, check_tensors, verify
 from .gate import DeltaInUseError, Gate, gate_of
 from .injecting import check_injection, inject_missing
 
@@ -238,3 +238,34 @@ class DeltaWriter:
 
     def _slot(self, name: str, dense: Tensor) -> NumberSlot:
         return WeightIndex(dense, *self._layouts[name]) if name in self._layouts else Whole(dense)
+
+
+class DeltaMergeError(ValueError):
+    """A delta cannot be merged into the base architecture."""
+
+
+def merge(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> dict[str, Tensor]:
+    """The state dict of the trained network, in the names and shapes of the base architecture.
+
+    If the delta only changes numbers of the base, the result equals the trained network bit for bit. LoRA and SSF are
+    folded into the weights, which rounds.
+
+    Args:
+        model: With the numbers of the base; it is not changed, a copy is.
+        delta: The delta to merge.
+        method: The method of the delta, if it injects modules and is not part of mmgps.
+
+    Raises:
+        DeltaMergeError: If the base architecture cannot compute the method, as with adapters and prompts.
+        DeltaMismatchError: If the delta does not fit ``model``.
+    """
+    merged = copy.deepcopy(model)
+    AppliedDelta(merged, delta, method)
+    try:
+        merge_operations(backbone_of(merged, delta))
+    except InjectionError as error:
+        raise DeltaMergeError(
+            f'a delta of {delta.selection.method} cannot be merged: {error}; ship base and delta, and apply it where '
+            'mmgps is installed'
+        ) from error
+    return {name: value.detach().clone() for name, value in merged.state_dict().items()}

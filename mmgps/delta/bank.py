@@ -11,12 +11,11 @@ from torch import nn
 
 from mmgps.rewiring import Structure, roll_back
 from mmgps.tuning import unload
-from mmgps.utils.names import nearest
+from mmgps.utils.text import nearest
 
 from .apply import DeltaWriter, Undo, alike, writer_for
 from .base import BaseFingerprint
-from .compatibility import verify
-from .delta import Delta
+from .delta import Delta, verify
 from .files import load_delta
 from .gate import DeltaInUseError, Gate, Visit, caller, gate_of
 from .injecting import inject_missing

@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmgps.rewiring import base_parameters, no_hook
-from mmgps.utils.names import nearest
-from mmgps.utils.text import listed
+from mmgps.utils.text import listed, nearest
 
 ENOUGH = 0.9
 """Minimum share of the backbone's numbers that must come from loaded files."""

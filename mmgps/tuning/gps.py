@@ -69,7 +69,7 @@ class GPS:
         return self.score.accumulation
 
     def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
-        return {name: entry for name, entry in trainable(backbone).items() if entry.role is Role.CONNECTION}
+        return trainable(backbone, (Role.CONNECTION,))
 
     def select(self, backbone: nn.Module, gradients: Mapping[str, Tensor] | None = None) -> Selection:
         candidates = self.candidates(backbone)
@@ -79,7 +79,7 @@ class GPS:
             name: Connections(chosen[name].cpu(), entry.neurons.neurons, entry.neurons.fan_in)
             for name, entry in candidates.items()
         }
-        whole = tuple(name for name, entry in trainable(backbone).items() if entry.role in self.full_roles)
+        whole = tuple(trainable(backbone, self.full_roles))
         return Selection(self.name, connections, whole, architecture_fingerprint(backbone), self.settings())
 
     def inject_selected(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:

@@ -45,17 +45,28 @@ class LayerPart(StrEnum):
 HEAD_SIZES = ('head_dim', 'head_size', 'attention_head_size')
 
 
-def as_parts(given: str | Iterable[str]) -> tuple[LayerPart, ...]:
-    """Parts by name.
+class InjectionError(ValueError):
+    """A network does not support what a method was asked to do."""
+
+
+def as_parts(
+    given: str | Iterable[str] | None, method: str, supported: Sequence[LayerPart]
+) -> tuple[LayerPart, ...] | None:
+    """Parts by name; None, which stands for the default of ``method``, stays None.
 
     Raises:
         ValueError: If a name is unknown; lists the allowed names.
+        InjectionError: If ``method`` does not support one of the parts.
     """
+    if given is None:
+        return None
     names = [given] if isinstance(given, str) else list(given)
     allowed = [part.value for part in LayerPart]
-    wrong = [name for name in names if name not in allowed]
-    if wrong or not names:
+    if not names or any(name not in allowed for name in names):
         raise ValueError(f'parts names one or more of {", ".join(allowed)}; got {names}')
+    wrong = [str(name) for name in names if name not in supported]
+    if wrong:
+        raise InjectionError(f'{method} does not support {wrong}; it supports {", ".join(supported)}')
     return tuple(LayerPart(name) for name in names)
 
 
@@ -125,10 +136,6 @@ def _last_norms(backbone: nn.Module) -> Iterator[tuple[int, LayerPart]]:
     for module in backbone.modules():
         for name in type_names(module) & LAST_NORMS.keys():
             yield id(getattr(module, LAST_NORMS[name])), LayerPart.BLOCK
-
-
-class InjectionError(ValueError):
-    """A network does not support what a method was asked to do."""
 
 
 @dataclass(frozen=True)

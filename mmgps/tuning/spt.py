@@ -20,9 +20,8 @@ from mmgps.selection import (
 )
 
 from .adapter import Bottleneck
-from .base import trainable
-from .injection import beside
-from .lora import OFFERED, low_rank, positive
+from .base import beside, positive, trainable
+from .lora import SUPPORTED, low_rank
 from .operations import Operation, check_connected, place
 from .sites import Site, check_called, find_sites
 
@@ -30,8 +29,8 @@ from .sites import Site, check_called, find_sites
 class SPT(ABC):
     """Spend a budget on the most sensitive connections of the whole network.
 
-    A weight with at least as many sensitive connections as a module behind it would have parameters gets that module.
-    Of any other weight the sensitive connections are trained. So the trained numbers never exceed the budget.
+    A weight gets a module if it has at least as many sensitive connections as that module has parameters. Otherwise
+    its sensitive connections are trained. So the trained numbers never exceed the budget.
 
     Args:
         budget: Numbers to train: a count, or below 1 a share of the connections of the backbone.
@@ -54,7 +53,7 @@ class SPT(ABC):
         return {'budget': self.budget, 'rank': self.rank}
 
     def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
-        return {name: entry for name, entry in trainable(backbone).items() if entry.role is Role.CONNECTION}
+        return trainable(backbone, (Role.CONNECTION,))
 
     def select(self, backbone: nn.Module, gradients: Mapping[str, Tensor] | None) -> Selection:
         assert gradients is not None
@@ -71,9 +70,8 @@ class SPT(ABC):
                 check_called(site, self.name)
                 del chosen[site.name]
                 whole += _names(site, module)
-        layouts = {name: candidates[name].neurons for name in chosen}
         connections = {
-            name: Connections(places.cpu(), layouts[name].neurons, layouts[name].fan_in)
+            name: Connections(places.cpu(), candidates[name].neurons.neurons, candidates[name].neurons.fan_in)
             for name, places in chosen.items()
         }
         return Selection(self.name, connections, tuple(whole), architecture_fingerprint(backbone), self.settings())
@@ -90,14 +88,13 @@ class SPT(ABC):
         return beside(backbone)
 
     def _put_in_place(self, backbone: nn.Module, selection: Selection) -> None:
-        there = dict(backbone.named_parameters())
-        missing = set(selection.whole) - there.keys()
+        missing = set(selection.whole) - dict(backbone.named_parameters()).keys()
         for site in _offered(backbone):
             module = self.module(site)
-            names = _names(site, module)
-            if missing.issuperset(names):
+            names = set(_names(site, module))
+            if names <= missing:
                 place(site, module)
-                missing -= set(names)
+                missing -= names
         if missing:
             raise SelectionMismatchError(
                 f'the selection trains {sorted(missing)[0]!r}, for which {type(backbone).__name__} has no layer; it '
@@ -128,7 +125,7 @@ class SPTAdapter(SPT):
 
 
 def _offered(backbone: nn.Module) -> list[Site]:
-    return [site for site in find_sites(backbone) if site.part in OFFERED]
+    return [site for site in find_sites(backbone) if site.part in SUPPORTED]
 
 
 def _names(site: Site, module: Operation) -> list[str]:

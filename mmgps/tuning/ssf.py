@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from .injection import InjectionMethod, generator_for
+from .base import InjectionMethod, generator_for
 from .operations import Operation, place
 from .sites import LayerPart, Site, pick_sites
 

@@ -13,33 +13,37 @@ from mmgps.architectures import PROMPTED_BLOCKS, PROMPTED_LAYERS, PROMPTED_WINDO
 from mmgps.rewiring import Injected, OwnForward, type_name
 from mmgps.selection import Role, describe
 
-from .injection import InjectionMethod, generator_for
-from .lora import positive
+from .base import InjectionMethod, generator_for, positive
 from .sites import InjectionError
 
 PROMPT_KEY = 'prompt'
 
 
-class VPTDeep(InjectionMethod):
-    """New prompt tokens in every layer, after the class token; in Swin, in every window of every block.
-
-    A layer contains only its own prompts; those of the layer before are removed. Its output has the tokens of the base
-    alone, so heads and taps see what they expect.
+class VPT(InjectionMethod):
+    """Base class of the methods that add prompt tokens.
 
     Args:
-        tokens: Number of prompts per layer.
+        tokens: Number of prompts.
 
     Raises:
         ValueError: For fewer than one.
     """
-
-    name = 'vpt-deep'
 
     def __init__(self, tokens: int = 10) -> None:
         self.tokens = positive('tokens', tokens)
 
     def settings(self) -> dict[str, object]:
         return {'tokens': self.tokens}
+
+
+class VPTDeep(VPT):
+    """New prompt tokens in every layer, after the class token; in Swin, in every window of every block.
+
+    A layer contains only its own prompts; those of the layer before are removed. Its output has the tokens of the base
+    alone, so heads and taps see what they expect. ``tokens`` counts the prompts of one layer.
+    """
+
+    name = 'vpt-deep'
 
     def put_in_place(self, backbone: nn.Module) -> None:
         layers, blocks = find(backbone, PROMPTED_LAYERS), find(backbone, PROMPTED_BLOCKS)
@@ -51,26 +55,14 @@ class VPTDeep(InjectionMethod):
             attach_prompts(layer, Prompts(first, class_tokens(backbone)))
         for path, block in blocks.items():
             first = first_tokens(backbone, f'{path}.attn.w_msa.{PROMPT_KEY}', self.tokens, block.norm1)
-            attach_window_prompts(block, Prompts(first))
+            block.attn.w_msa.add_module(PROMPT_KEY, Prompts(first))
+            PromptedWindows(block.attn.w_msa, block.norm1)
 
 
-class VPTShallow(InjectionMethod):
-    """Prompt tokens after the class token of the first layer, which go on through all layers of a plain ViT.
-
-    Args:
-        tokens: Number of prompts.
-
-    Raises:
-        ValueError: For fewer than one.
-    """
+class VPTShallow(VPT):
+    """Prompt tokens after the class token of the first layer, which go on through all layers of a plain ViT."""
 
     name = 'vpt-shallow'
-
-    def __init__(self, tokens: int = 10) -> None:
-        self.tokens = positive('tokens', tokens)
-
-    def settings(self) -> dict[str, object]:
-        return {'tokens': self.tokens}
 
     def put_in_place(self, backbone: nn.Module) -> None:
         layers = find(backbone, PROMPTED_LAYERS)
@@ -93,7 +85,7 @@ def find(backbone: nn.Module, kinds: set[str]) -> dict[str, Any]:
 
 
 def class_tokens(backbone: Any) -> int:
-    """Number of tokens of a plain ViT before those of the image."""
+    """Number of tokens that a plain ViT puts before those of the image."""
     if not getattr(backbone, 'with_cls_token', True) or backbone.cls_token is None:
         return 0
     return int(getattr(backbone, 'num_extra_tokens', 1))
@@ -202,9 +194,8 @@ def leave_prompts(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Te
 class PromptedWindows(OwnForward):
     """The forward of a window attention that also attends to the prompts of its block.
 
-    The prompts precede the tokens of every window and pass the first norm of the block as these do. They have no
-    relative position and no shift: bias and mask are zero for them. Each block has its own prompts, so their outputs
-    are not computed.
+    The prompts precede the tokens of every window and pass the first norm of the block. They have no relative position
+    and no shift: bias and mask are zero for them. Each block has its own prompts, so their outputs are not computed.
 
     Args:
         owner: The window attention of mmseg or MMPretrain.
@@ -219,14 +210,13 @@ class PromptedWindows(OwnForward):
         return (type(self), (self._owner, self._norm))
 
     def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``[windows, tokens, width]`` to the same, as the owner does; ``mask`` is ``[kinds, tokens, tokens]``."""
+        """Map ``[windows, tokens, width]`` to the same shape; ``mask`` is ``[kinds, tokens, tokens]``."""
         owner: Any = self._owner
         prompts = self._norm(owner.get_submodule(PROMPT_KEY).tokens).to(x.dtype)
         count, (windows, tokens, width) = prompts.shape[1], x.shape
         packed = owner.qkv(torch.cat([prompts.expand(windows, -1, -1), x], 1))
-        query, key, value = packed.view(windows, -1, 3, owner.num_heads, width // owner.num_heads).permute(
-            2, 0, 3, 1, 4
-        )
+        split = packed.view(windows, -1, 3, owner.num_heads, width // owner.num_heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4)
         scores = query[:, :, count:] * owner.scale @ key.transpose(-2, -1)
         scores = scores + F.pad(self._bias(tokens), (count, 0))
         if mask is not None:
@@ -241,10 +231,3 @@ class PromptedWindows(OwnForward):
         owner: Any = self._owner
         bias: Tensor = owner.relative_position_bias_table[owner.relative_position_index.view(-1)]
         return bias.view(tokens, tokens, -1).permute(2, 0, 1)
-
-
-def attach_window_prompts(block: Any, prompts: Prompts) -> None:
-    """Let the window attention of a Swin block attend to ``prompts``."""
-    attention = block.attn.w_msa
-    attention.add_module(PROMPT_KEY, prompts)
-    PromptedWindows(attention, block.norm1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 
 def printable(text: str) -> str:
@@ -49,3 +50,16 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     """The first ``most`` names in quotes, and how many more there are; ``'nothing'`` without names."""
     rest = f' and {len(names) - most} more' if len(names) > most else ''
     return ', '.join(map(repr, names[:most])) + rest or 'nothing'
+
+
+def nearest(name: object, names: Iterable[str], count: int = 3, alike: float = 0.0) -> str:
+    """The names that are spelled most like ``name``, the best first, joined by commas for a message.
+
+    Args:
+        name: The one that was given; anything but text counts as the text that it prints.
+        names: Those that there are.
+        count: How many to return at most.
+        alike: Least similarity, from 0 to 1, of a name that is returned. With 0 the text is empty only if there are no
+            names.
+    """
+    return ', '.join(get_close_matches(str(name), list(names), count, alike))

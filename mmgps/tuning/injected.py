@@ -1,26 +1,49 @@
-"""Unload the modules that a method injected, or merge them into the weights."""
+"""Injected modules: rebuild the method that made them, unload them, or merge them into the weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from mmgps.rewiring import Injected, OwnForward, Structure, drop_compiled, roll_back
+from mmgps.rewiring import Injected, Structure, drop_compiled, roll_back
+from mmgps.selection import Selection
 
-from .injection import forget
+from .adapter import Adapter, Bottleneck
+from .base import RECORD, TuningMethod
+from .lora import LoRA, LowRank
 from .operations import Operation, TunedAttention, operations_of, run_operations, run_within
 from .sites import InjectionError, check_called, find_sites
-from .vpt import PromptedWindows, enter_prompts, leave_prompts
+from .spt import SPTAdapter, SPTLoRA
+from .ssf import SSF, ScaleShift
+from .vpt import PROMPT_KEY, PromptedWindows, VPTDeep, VPTShallow, enter_prompts, leave_prompts
 
-OWN_FORWARDS = (TunedAttention, PromptedWindows)
+INJECTING = {kind.name: kind for kind in (Adapter, LoRA, SPTAdapter, SPTLoRA, SSF, VPTDeep, VPTShallow)}
+"""Methods that inject modules; their settings are their arguments."""
+KEYS = {Bottleneck.key, LowRank.key, ScaleShift.key, PROMPT_KEY}
+"""Names of the injected modules within their owners."""
 HOOKS = (run_operations, run_within, enter_prompts, leave_prompts)
 
 
+def rebuild_method(selection: Selection) -> TuningMethod:
+    """The method that made ``selection``, to inject its modules.
+
+    Raises:
+        ValueError: For a method that injects no modules or is unknown to mmgps; names the known ones.
+    """
+    if selection.method not in INJECTING:
+        raise ValueError(
+            f'no method of mmgps that adds modules is called {selection.method!r}; expected one of '
+            f'{", ".join(INJECTING)}; pass the method itself if it is your own'
+        )
+    return cast(TuningMethod, INJECTING[selection.method](**dict(selection.settings)))
+
+
 def unload(backbone: nn.Module) -> None:
-    """Remove every injected module of ``backbone`` and its hooks, which leaves the base as it was before.
+    """Remove every injected module of ``backbone`` with its hooks, which leaves the plain base.
 
     An exception within leaves all of them in place.
     """
@@ -29,22 +52,18 @@ def unload(backbone: nn.Module) -> None:
         for module in list(backbone.modules()):
             for key in [key for key, child in module.named_children() if isinstance(child, Injected)]:
                 delattr(module, key)
-            _remove_hooks(module)
+            for hooks in (module._forward_hooks, module._forward_pre_hooks):
+                for handle in [handle for handle, hook in hooks.items() if hook in HOOKS]:
+                    del hooks[handle]
+                    module._forward_hooks_with_kwargs.pop(handle, None)
             own = vars(module).get('forward')
-            if isinstance(own, OwnForward) and isinstance(own, OWN_FORWARDS):
+            if isinstance(own, TunedAttention | PromptedWindows):
                 own.remove()
-        forget(backbone)
+        vars(backbone).pop(RECORD, None)
         drop_compiled()
     except BaseException:
         before.restore()
         raise
-
-
-def _remove_hooks(module: nn.Module) -> None:
-    for hooks in (module._forward_hooks, module._forward_pre_hooks):
-        for key in [key for key, hook in hooks.items() if hook in HOOKS]:
-            del hooks[key]
-            module._forward_hooks_with_kwargs.pop(key, None)
 
 
 @torch.no_grad()
@@ -60,12 +79,14 @@ def merge_operations(backbone: nn.Module) -> None:
             raise InjectionError(
                 f'{path!r} ({type(module).__name__}) is no linear map of an output and cannot be merged'
             )
-    sites = [site for site in find_sites(backbone) if operations_of(site.owner)]
     merged: list[tuple[nn.Parameter, Tensor]] = []
-    for site in sites:
-        check_called(site, type(operations_of(site.owner)[0]).__name__)
+    for site in find_sites(backbone):
+        operations = operations_of(site.owner)
+        if not operations:
+            continue
+        check_called(site, type(operations[0]).__name__)
         weight, bias = site.weight.detach().clone(), None if site.bias is None else site.bias.detach().clone()
-        for operation in operations_of(site.owner):
+        for operation in operations:
             operation.merge(weight.view(site.outputs, -1), bias)
         merged.append((site.weight, weight))
         if site.bias is not None and bias is not None:

@@ -21,7 +21,7 @@ def nms(dets, scores, iou_threshold):
 def qnms(dets, scores, iou_threshold):
     return dets
 """
-DECLARE = 'from mmgps.utils.torchvision_ops import declare_missing_operators as declare; print(declare(), declare())'
+DECLARE = 'from mmgps.utils.requirements import declare_missing_operators as declare; print(declare(), declare())'
 KNOWN = "import torch; print(hasattr(torch.ops.torchvision, 'nms'))"
 
 

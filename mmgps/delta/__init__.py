@@ -1,4 +1,4 @@
-"""Deltas, the numbers that a run changed: extract, save, apply, remove, switch, merge. Needs only torch."""
+"""Deltas, the numbers that a run changed: extract, save, apply, remove, switch and merge them. Needs only torch."""
 
 from .apply import AppliedDelta, DeltaMergeError, merge
 from .bank import DeltaBank

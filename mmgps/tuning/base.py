@@ -46,7 +46,7 @@ class TuningMethod(Protocol):
 
     @property
     def needs_gradient(self) -> bool:
-        """Whether :meth:`select` needs the gradients of a pass over the training data."""
+        """True if :meth:`select` needs the gradients of a pass over the training data."""
         ...
 
     def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
@@ -72,7 +72,7 @@ class TuningMethod(Protocol):
         Called before the optimizer takes over a new or restored selection.
 
         Returns:
-            Weight to the new parameters that get the same optimizer options. Empty for methods that add nothing, or did
+            Weight to the new parameters that get the same optimizer options. Empty for methods that add nothing or did
             so when the model was built.
         """
         ...
@@ -100,14 +100,14 @@ class WholeParameters(ABC):
 
     @abstractmethod
     def trains(self, parameter: Parameter) -> bool:
-        """Whether the method trains ``parameter``."""
+        """Return True if the method trains ``parameter``."""
 
 
 class InjectionMethod(WholeParameters):
     """Base class of methods that inject modules into the backbone and train nothing else of it.
 
     ``mmgps.TunedBackbone`` injects them when the model is built. Otherwise :meth:`select` does so when training starts,
-    and :meth:`inject_selected` on resuming.
+    and :meth:`inject_selected` when it resumes.
     """
 
     def inject(self, backbone: nn.Module) -> None:
@@ -229,7 +229,7 @@ def check_chosen(selection: Selection, backbone: nn.Module) -> None:
     if not selection.connections and not selection.whole:
         frozen = [not value.requires_grad for value in backbone.parameters()]
         raise ValueError(
-            f'{selection.method} trains nothing of {type(backbone).__name__}, of which {sum(frozen)} of {len(frozen)} '
+            f'{selection.method} trains nothing of {type(backbone).__name__}: {sum(frozen)} of its {len(frozen)} '
             f'parameters are frozen; {UNFREEZE}'
         )
 

@@ -43,7 +43,7 @@ def rebuild_method(selection: Selection) -> TuningMethod:
 
 
 def unload(backbone: nn.Module) -> None:
-    """Remove every injected module of ``backbone`` with its hooks, which leaves the plain base.
+    """Remove every injected module of ``backbone`` with its hooks, which leaves the base.
 
     An exception within leaves all of them in place.
     """
@@ -77,7 +77,7 @@ def merge_operations(backbone: nn.Module) -> None:
     for path, module in backbone.named_modules():
         if isinstance(module, Injected) and not isinstance(module, Operation):
             raise InjectionError(
-                f'{path!r} ({type(module).__name__}) is no linear map of an output and cannot be merged'
+                f'{path!r} ({type(module).__name__}) is not a linear map of an output and cannot be merged'
             )
     merged: list[tuple[nn.Parameter, Tensor]] = []
     for site in find_sites(backbone):

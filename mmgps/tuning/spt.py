@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -46,7 +46,7 @@ class SPT(ABC):
 
     def __init__(self, budget: float = 0.005, rank: int = 8) -> None:
         if not budget > 0:
-            raise ValueError(f'budget is a count of numbers or a share below 1, and above 0; got {budget!r}')
+            raise ValueError(f'budget must be above 0, a count of numbers or a share below 1; got {budget!r}')
         self.budget, self.rank = budget, positive('rank', rank)
 
     def settings(self) -> dict[str, object]:
@@ -63,13 +63,12 @@ class SPT(ABC):
         rows = {name: entry.neurons.to_rows(gradients[name]) for name, entry in candidates.items()}
         chosen = {name: found for name, found in top_of_network(rows, budget).items() if len(found)}
         whole: list[str] = []
-        for site in _offered(backbone):
-            module = self.module(site)
+        for site, module, names in self._modules(backbone):
             size = sum(value.numel() for value in module.parameters())
             if site.name in chosen and len(chosen[site.name]) >= size:
                 check_called(site, self.name)
                 del chosen[site.name]
-                whole += _names(site, module)
+                whole += names
         connections = {
             name: Connections(places.cpu(), candidates[name].neurons.neurons, candidates[name].neurons.fan_in)
             for name, places in chosen.items()
@@ -78,8 +77,17 @@ class SPT(ABC):
 
     def inject_selected(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         before = Structure(backbone)
+        missing = set(selection.whole) - dict(backbone.named_parameters()).keys()
         try:
-            self._put_in_place(backbone, selection)
+            for site, module, names in self._modules(backbone):
+                if missing.issuperset(names):
+                    place(site, module)
+                    missing.difference_update(names)
+            if missing:
+                raise SelectionMismatchError(
+                    f'the selection trains {min(missing)!r}, for which {type(backbone).__name__} has no layer; it was '
+                    'made for another architecture'
+                )
             check_connected(backbone)
             drop_compiled()
         except BaseException:
@@ -87,19 +95,12 @@ class SPT(ABC):
             raise
         return beside(backbone)
 
-    def _put_in_place(self, backbone: nn.Module, selection: Selection) -> None:
-        missing = set(selection.whole) - dict(backbone.named_parameters()).keys()
-        for site in _offered(backbone):
-            module = self.module(site)
-            names = set(_names(site, module))
-            if names <= missing:
-                place(site, module)
-                missing -= names
-        if missing:
-            raise SelectionMismatchError(
-                f'the selection trains {sorted(missing)[0]!r}, for which {type(backbone).__name__} has no layer; it '
-                'was made for another architecture'
-            )
+    def _modules(self, backbone: nn.Module) -> Iterator[tuple[Site, Operation, list[str]]]:
+        """Each site that supports a module, a new module for it, and the names of its parameters."""
+        for site in find_sites(backbone):
+            if site.part in SUPPORTED:
+                module = self.module(site)
+                yield site, module, [site.parameter_name(module.key, name) for name, _ in module.named_parameters()]
 
     @abstractmethod
     def module(self, site: Site) -> Operation:
@@ -122,11 +123,3 @@ class SPTAdapter(SPT):
 
     def module(self, site: Site) -> Operation:
         return Bottleneck(site, self.rank)
-
-
-def _offered(backbone: nn.Module) -> list[Site]:
-    return [site for site in find_sites(backbone) if site.part in SUPPORTED]
-
-
-def _names(site: Site, module: Operation) -> list[str]:
-    return [site.parameter_name(module.key, name) for name, _ in module.named_parameters()]

@@ -52,10 +52,10 @@ class VPTDeep(VPT):
             raise refused(self.name, backbone, 'a plain ViT or Swin of mmseg or MMPretrain')
         for path, layer in layers.items():
             first = first_tokens(backbone, f'{path}.{PROMPT_KEY}', self.tokens, layer.norm1)
-            attach_prompts(layer, Prompts(first, class_tokens(backbone)))
+            attach_prompts(layer, Prompts(first, self.tokens, class_tokens(backbone)))
         for path, block in blocks.items():
             first = first_tokens(backbone, f'{path}.attn.w_msa.{PROMPT_KEY}', self.tokens, block.norm1)
-            block.attn.w_msa.add_module(PROMPT_KEY, Prompts(first))
+            block.attn.w_msa.add_module(PROMPT_KEY, Prompts(first, self.tokens))
             PromptedWindows(block.attn.w_msa, block.norm1)
 
 
@@ -68,11 +68,11 @@ class VPTShallow(VPT):
         layers = find(backbone, PROMPTED_LAYERS)
         if not layers:
             raise refused(self.name, backbone, 'a plain ViT of mmseg or MMPretrain; Swin merges tokens, use vpt-deep')
-        (path, layer), *others = layers.items()
-        first = first_tokens(backbone, f'{path}.{PROMPT_KEY}', self.tokens, layer.norm1)
-        attach_prompts(layer, Prompts(first, class_tokens(backbone), carried=True))
-        for _, layer in others:
-            attach_prompts(layer, CarriedPrompts(self.tokens, class_tokens(backbone)))
+        path, layer = next(iter(layers.items()))
+        tokens: Tensor | None = first_tokens(backbone, f'{path}.{PROMPT_KEY}', self.tokens, layer.norm1)
+        for layer in layers.values():
+            attach_prompts(layer, Prompts(tokens, self.tokens, class_tokens(backbone), carried=True))
+            tokens = None
 
 
 def find(backbone: nn.Module, kinds: set[str]) -> dict[str, Any]:
@@ -113,82 +113,53 @@ class Prompts(Injected):
     """Prompt tokens of one layer, between the class tokens and those of the image.
 
     Args:
-        tokens: Their initial numbers, ``[1, prompts, width]``.
+        tokens: Their initial numbers, ``[1, prompts, width]``; None if the layer takes over those of the layer before.
+        count: Number of prompts.
         after: Number of class tokens before them.
         carried: Whether they continue into the next layer.
     """
 
-    def __init__(self, tokens: Tensor, after: int = 0, carried: bool = False) -> None:
+    def __init__(self, tokens: Tensor | None, count: int, after: int = 0, carried: bool = False) -> None:
         super().__init__()
-        self.tokens = nn.Parameter(tokens)
-        self.after, self.carried = after, carried
+        self.tokens = None if tokens is None else nn.Parameter(tokens)
+        self.count, self.after, self.carried = count, after, carried
 
     def enter(self, x: Tensor) -> Tensor:
         """``x`` ``[batch, tokens, width]`` with the prompts inserted."""
-        return _inserted(x, self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), self.after)
-
-    def leave(self, y: Tensor) -> Tensor:
-        """``y`` without the prompts: later layers see only the tokens of the base."""
-        return _taken(y, self.after, self.tokens.shape[1], self.carried)
-
-
-class CarriedPrompts(Injected):
-    """Carries the prompts of an earlier layer through this one. Has no numbers of its own.
-
-    Args:
-        count: Number of prompts.
-        after: Number of class tokens before them.
-    """
-
-    def __init__(self, count: int, after: int) -> None:
-        super().__init__()
-        self.count, self.after = count, after
-
-    def enter(self, x: Tensor) -> Tensor:
-        prompts = getattr(x, PROMPT_KEY, None)
-        if prompts is None:
+        prompts: Tensor | None
+        if self.tokens is not None:
+            prompts = self.tokens.to(x.dtype).expand(x.shape[0], -1, -1)
+        elif (prompts := getattr(x, PROMPT_KEY, None)) is None:
             raise RuntimeError(
                 'the prompts did not reach this layer: something stands between it and the layer before; use vpt-deep'
             )
-        return _inserted(x, prompts, self.after)
+        return torch.cat([x[:, : self.after], prompts, x[:, self.after :]], 1)
 
     def leave(self, y: Tensor) -> Tensor:
-        return _taken(y, self.after, self.count, True)
+        """``y`` without the prompts: later layers see only the tokens of the base."""
+        end = self.after + self.count
+        rest = torch.cat([y[:, : self.after], y[:, end:]], 1)
+        if self.carried:
+            setattr(rest, PROMPT_KEY, y[:, self.after : end])
+        return rest
 
 
-def attach_prompts(layer: nn.Module, prompts: Prompts | CarriedPrompts) -> None:
+def attach_prompts(layer: nn.Module, prompts: Prompts) -> None:
     """Insert ``prompts`` into ``layer``, whose first argument and result are tokens."""
     layer.register_forward_pre_hook(enter_prompts)
     layer.register_forward_hook(leave_prompts)
     layer.add_module(PROMPT_KEY, prompts)
 
 
-def prompts_of(layer: nn.Module) -> Prompts | CarriedPrompts:
-    """The prompts of ``layer``."""
-    found = layer.get_submodule(PROMPT_KEY)
-    assert isinstance(found, Prompts | CarriedPrompts)
-    return found
-
-
-def _inserted(x: Tensor, prompts: Tensor, after: int) -> Tensor:
-    return torch.cat([x[:, :after], prompts, x[:, after:]], 1)
-
-
-def _taken(y: Tensor, after: int, count: int, carried: bool) -> Tensor:
-    rest = torch.cat([y[:, :after], y[:, after + count :]], 1)
-    if carried:
-        setattr(rest, PROMPT_KEY, y[:, after : after + count])
-    return rest
-
-
-def enter_prompts(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def enter_prompts(layer: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Forward pre-hook of every layer with prompts."""
-    return (prompts_of(layer).enter(args[0]), *args[1:])
+    return (layer.get_submodule(PROMPT_KEY).enter(args[0]), *args[1:])
 
 
-def leave_prompts(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+def leave_prompts(layer: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
     """Forward hook of every layer with prompts."""
-    return prompts_of(layer).leave(output)
+    rest: Tensor = layer.get_submodule(PROMPT_KEY).leave(output)
+    return rest
 
 
 class PromptedWindows(OwnForward):

@@ -21,7 +21,7 @@ TASKS = (None, 'one', 'two', 'lora')
 
 
 def bank_of_three() -> tuple[DeltaBank, dict[str | None, torch.Tensor]]:
-    """The bank, and what the network answers under each task."""
+    """The bank, and the output of the network under each delta."""
     bank = DeltaBank(Small())
     for seed, name in ((1, 'one'), (2, 'two')):
         bank.add(name, trained(seed)[1])
@@ -45,7 +45,7 @@ def assert_base(bank: DeltaBank) -> None:
 
 
 def in_threads(*works: Callable[[], object]) -> list[object]:
-    """The results of ``works``, each run in a thread of its own, at once."""
+    """The results of ``works``, which run at the same time in threads of their own."""
     with ThreadPoolExecutor(len(works)) as pool:
         return [future.result(60) for future in [pool.submit(work) for work in works]]
 
@@ -177,7 +177,7 @@ def test_coroutines_of_two_tasks_are_refused_and_of_one_are_not() -> None:
 
 
 def test_a_coroutine_may_not_change_what_the_code_around_its_loop_uses() -> None:
-    """It is suspended with its task on, and another coroutine would go on under it."""
+    """It is suspended with its delta applied, and another coroutine would continue with that."""
     bank, _ = bank_of_three()
 
     async def other() -> None:

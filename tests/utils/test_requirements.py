@@ -1,4 +1,4 @@
-"""A torchvision built for CUDA beside a torch that was not. Each case runs in an interpreter of its own."""
+"""A torchvision built for CUDA beside a CPU build of torch. Each case runs in its own interpreter."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: What torchvision does when it is imported: it describes the shapes of operators that its extension defines.
+#: On import, torchvision describes the shapes of operators that its extension defines.
 LIKE_TORCHVISION = """
 import torch
 

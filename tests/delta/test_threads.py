@@ -279,8 +279,9 @@ def test_a_copied_bank_has_a_network_and_a_lock_of_its_own(copied: Callable) -> 
         copy.copy(bank)
 
 
-def test_a_bank_in_use_elsewhere_is_not_copied() -> None:
-    bank, _ = bank_of_three()
+@contextlib.contextmanager
+def used_elsewhere(bank: DeltaBank) -> Iterator[None]:
+    """Another thread computes with the delta ``one`` within the context."""
     inside, end = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -291,10 +292,17 @@ def test_a_bank_in_use_elsewhere_is_not_copied() -> None:
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(hold)
         inside.wait(60)
-        with pytest.raises(DeltaInUseError, match="computes with 'one'; copy the bank afterwards"):
-            copy.deepcopy(bank)
-        end.set()
+        try:
+            yield
+        finally:
+            end.set()
         held.result(60)
+
+
+def test_a_bank_in_use_elsewhere_is_not_copied() -> None:
+    bank, _ = bank_of_three()
+    with used_elsewhere(bank), pytest.raises(DeltaInUseError, match="computes with 'one'; copy the bank afterwards"):
+        copy.deepcopy(bank)
 
 
 def test_a_context_ends_right_after_the_network_changed_its_type() -> None:
@@ -307,22 +315,10 @@ def test_a_context_ends_right_after_the_network_changed_its_type() -> None:
 
 def test_a_thread_that_waits_can_be_interrupted() -> None:
     bank, _ = bank_of_three()
-    inside, end = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with bank.using('one'):
-            inside.set()
-            end.wait(60)
-
-    with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(hold)
-        inside.wait(60)
-        timer = threading.Timer(0.2, lambda: __import__('_thread').interrupt_main())
-        timer.start()
+    with used_elsewhere(bank):
+        threading.Timer(0.2, lambda: __import__('_thread').interrupt_main()).start()
         started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             bank.switch('two')
         assert time.monotonic() - started < 10
-        end.set()
-        held.result(60)
     assert_base(bank)

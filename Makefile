@@ -6,7 +6,7 @@ MMCV ?= mmcv
 # What touches the mm packages; the rest is the same code on both stacks.
 MM_TESTS = tests/engine tests/datasets tests/evaluation tests/models tests/tools tests/visualization \
 	tests/report tests/test_tutorials.py tests/selection/test_zoo_choice.py tests/test_layers.py tests/test_package.py \
-	tests/utils/test_torchvision_ops.py
+	tests/utils/test_requirements.py
 
 .PHONY: install lint types test test-slow test-openmmlab demo ci
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmgps.utils.names import nearest
+from mmgps.utils.text import nearest
 
 
 @dataclass(frozen=True)

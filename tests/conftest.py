@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmgps.utils.torchvision_ops import declare_missing_operators
+from mmgps.utils.requirements import declare_missing_operators
 
 declare_missing_operators()  # before a test module imports mmseg
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,7 +17,6 @@ MAX_TOOL_LINES = 80
 MIN_LINES = 40
 #: Those of today that break this rule, and their users. The table only shrinks: put such a module into its user.
 SPLINTERS = {
-    'mmgps.utils.torchvision_ops': 'mmgps.utils.requirements',
 }
 #: Bases of the methods, which are looked for by their names.
 METHODS = {'TuningMethod', 'WholeParameters', 'InjectionMethod'}

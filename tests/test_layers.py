@@ -106,8 +106,8 @@ def test_imports_point_one_way() -> None:
         ('mmgps.datasets.polyp', 'from mmgps.visualization import draw_overlay'),
         ('mmgps.utils.requirements', 'import mmengine'),
         ('mmgps.utils.progress', 'from mmgps.selection import Role'),
-        ('mmgps.utils.names', 'from mmgps.selection import Role'),
-        ('mmgps.utils.names', 'import numpy'),
+        ('mmgps.utils.text', 'from mmgps.selection import Role'),
+        ('mmgps.utils.text', 'import numpy'),
         ('mmgps.vtab_tasks', 'from mmgps.datasets import VTAB'),
     ],
 )

@@ -30,7 +30,7 @@ OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='li
 """
 RESOLVE = """
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS, init_default_scope
-from mmgps.utils.torchvision_ops import declare_missing_operators
+from mmgps.utils.requirements import declare_missing_operators
 
 declare_missing_operators()
 init_default_scope('{scope}')

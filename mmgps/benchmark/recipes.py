@@ -13,7 +13,7 @@ from mmgps.selection import Selection
 from mmgps.sparse import CompactTraining, FusedAttention, LeanOption, MaskedTraining, Recomputation
 from mmgps.tuned import TrainingFactory, Tuned, method_of
 from mmgps.tuning import BiasTuning, FullTuning, LinearProbe, TuningMethod
-from mmgps.utils.names import nearest
+from mmgps.utils.text import nearest
 
 from .lora import Lora, UnmergedLora
 

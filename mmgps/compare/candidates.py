@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmgps.engine.configs.components import METHOD_NAMES, build_method, check_method_name
-from mmgps.utils.names import nearest
+from mmgps.utils.text import nearest
 
 OPENING, CLOSING, QUOTES = '([{', ')]}', '\'"'
 

@@ -1,16 +1,14 @@
-"""Deltas, the numbers that a run changed: extract, save, apply, remove, switch, merge. Needs only torch."""
+"""Deltas, the numbers that a run changed: extract, save, apply, remove, switch and merge them. Needs only torch."""
 
-from .apply import AppliedDelta
+from .apply import AppliedDelta, DeltaMergeError, merge
 from .bank import DeltaBank
 from .base import BaseFingerprint, DeltaMismatchError, tensors_of
 from .combine import DeltaUnionError, union
-from .compatibility import check_tensors, verify
-from .delta import Delta, DeltaExtractError, Origin, extract, same
+from .delta import Delta, DeltaExtractError, Origin, check_tensors, extract, same, verify
 from .diff import Difference, diff, format_diff
 from .files import DeltaFileError, load_delta, pack_delta, save_delta, unpack_delta
 from .gate import DeltaInUseError
 from .injecting import check_injection, inject_missing
-from .merge import DeltaMergeError, merge
 
 __all__ = [
     'AppliedDelta',

@@ -1,10 +1,11 @@
-"""Apply a delta to a network, and remove it again."""
+"""Apply a delta to a network and remove it again, or merge it into the base."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,10 @@ from torch import Tensor, nn
 from mmgps.rewiring import Structure, roll_back
 from mmgps.selection import SelectionMismatchError
 from mmgps.sparse import WeightIndex
-from mmgps.tuning import TuningMethod, unload
+from mmgps.tuning import InjectionError, TuningMethod, merge_operations, unload
 
 from .base import DeltaMismatchError, below, tensors_of
-from .compatibility import backbone_of, check_tensors, verify
-from .delta import Delta
+from .delta import Delta, backbone_of, check_tensors, verify
 from .gate import DeltaInUseError, Gate, gate_of
 from .injecting import check_injection, inject_missing
 
@@ -37,9 +37,8 @@ class AppliedDelta:
 
     Raises:
         DeltaMismatchError: If the delta belongs to another base or architecture.
-        DeltaInUseError: If a bank's delta is on the network, or a context of a bank is open.
-
-    An exception within leaves the network as it was, bit for bit.
+        DeltaInUseError: If a bank's delta is applied to the network, or a context of a bank is open.
+            These or any other exception leave the network as it was, bit for bit.
     """
 
     def __init__(self, model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> None:
@@ -50,13 +49,13 @@ class AppliedDelta:
         try:
             self._gate.run(partial(self._put_on, model, delta, method))
         except BaseException:
-            if self._writer is not None:  # it came when all was done
+            if self._writer is not None:  # it was raised when everything was done
                 self.remove()
             raise
 
     def _put_on(self, model: nn.Module, delta: Delta, method: TuningMethod | None) -> None:
         if self._gate.visits:
-            raise DeltaInUseError(f'a context of a bank is open with {self._gate.visits[-1].name!r}; leave it before')
+            raise DeltaInUseError(f'a context of a bank is open with {self._gate.visits[-1].name!r}; leave it first')
         verify(model, delta)
         try:
             self._claim()
@@ -74,7 +73,7 @@ class AppliedDelta:
         self._gate.run(self._take_off)
 
     def _take_off(self) -> None:
-        roll_back(self._undo)  # what is left if an exception stopped a roll-back
+        roll_back(self._undo)  # finish a roll-back that an exception stopped
         writer = self._writer
         if writer is None:
             return
@@ -92,7 +91,7 @@ class AppliedDelta:
             raise
 
     def _claim(self) -> None:
-        self._gate.claim(self, 'an applied delta')
+        self._gate.claim(self, 'a delta')
 
     @property
     def _gate(self) -> Gate:
@@ -106,7 +105,7 @@ class AppliedDelta:
         try:
             self.remove()
         except BaseException:
-            self.remove()  # whatever stopped it is raised when the base is back
+            self.remove()  # restore the base before the exception is raised
             raise
 
     def __del__(self) -> None:
@@ -120,23 +119,24 @@ def writer_for(model: nn.Module, delta: Delta, method: TuningMethod | None = Non
     Raises:
         DeltaMismatchError: If the delta does not fit; nothing is changed then.
     """
+    backbone = backbone_of(model, delta)
     if method is None:
-        beside = {name: delta.tensors[delta.prefix + name] for name in delta.injected()}
-        check_injection(backbone_of(model, delta), delta.selection, beside)
-    injected = inject_missing(backbone_of(model, delta), delta.selection, delta.injected(), method)
+        wanted = {name: delta.tensors[delta.prefix + name] for name in delta.injected()}
+        check_injection(backbone, delta.selection, wanted)
+    injected = inject_missing(backbone, delta.selection, delta.injected(), method)
     try:
         check_tensors(delta.tensors, tensors_of(model))
         return DeltaWriter(model, delta), injected
     except BaseException as error:
         if injected:
-            unload(backbone_of(model, delta))
+            unload(backbone)
         if isinstance(error, SelectionMismatchError):
             raise DeltaMismatchError(f'the delta does not fit: {error}') from error
         raise
 
 
 def alike(some: Delta, other: Delta) -> bool:
-    """Whether both have the same injected modules, so that one can replace the other in place."""
+    """Return True if both have the same injected modules, so that one can replace the other in place."""
     if some.injected() != other.injected():
         return False
     mine, its = some.selection, other.selection
@@ -147,16 +147,8 @@ Undo = list[Callable[[], Any]]
 """Steps that undo a change of a network, for :func:`mmgps.rewiring.roll_back`."""
 
 
-class NumberSlot(Protocol):
-    """Numbers of one tensor that can be read and written in place."""
-
-    def take(self) -> Tensor: ...
-
-    def put(self, values: Tensor) -> None: ...
-
-
 class Whole:
-    """All numbers of one tensor."""
+    """All numbers of one tensor, to read and write in place like those of a :class:`WeightIndex`."""
 
     def __init__(self, dense: Tensor) -> None:
         self._dense = dense
@@ -165,8 +157,11 @@ class Whole:
         return self._dense.detach().clone()
 
     def put(self, values: Tensor) -> None:
-        # without ``no_grad``: an interrupt as it ends would leave gradients off
+        # not under ``no_grad``: an interrupt at its end would leave gradients off
         self._dense.detach().copy_(values)
+
+
+NumberSlot = WeightIndex | Whole
 
 
 class DeltaWriter:
@@ -203,8 +198,8 @@ class DeltaWriter:
         for name, dense, _ in found:
             if dense.dtype != self._new[name].dtype:
                 raise DeltaMismatchError(
-                    f'{name} is {dense.dtype}, the delta holds {self._new[name].dtype}; apply it first and convert the '
-                    'network afterwards'
+                    f'{name} is {dense.dtype}, the delta holds {self._new[name].dtype}; apply the delta first and '
+                    'convert the network afterwards'
                 )
         self._write([(slot, self._new[name].to(dense.device)) for name, dense, slot in found], undo, found)
 
@@ -238,3 +233,34 @@ class DeltaWriter:
 
     def _slot(self, name: str, dense: Tensor) -> NumberSlot:
         return WeightIndex(dense, *self._layouts[name]) if name in self._layouts else Whole(dense)
+
+
+class DeltaMergeError(ValueError):
+    """A delta cannot be merged into the base architecture."""
+
+
+def merge(model: nn.Module, delta: Delta, method: TuningMethod | None = None) -> dict[str, Tensor]:
+    """The state dict of the trained network, in the names and shapes of the base architecture.
+
+    If the delta only changes numbers of the base, the result equals the trained network bit for bit. LoRA and SSF are
+    folded into the weights, which rounds.
+
+    Args:
+        model: With the numbers of the base; it is copied and not changed.
+        delta: The delta to merge.
+        method: The method of the delta, if it injects modules and is not part of mmgps.
+
+    Raises:
+        DeltaMergeError: If the base architecture cannot compute the method, as with adapters and prompts.
+        DeltaMismatchError: If the delta does not fit ``model``.
+    """
+    merged = copy.deepcopy(model)
+    AppliedDelta(merged, delta, method)
+    try:
+        merge_operations(backbone_of(merged, delta))
+    except InjectionError as error:
+        raise DeltaMergeError(
+            f'a delta of {delta.selection.method} cannot be merged: {error}; ship base and delta, and apply it where '
+            'mmgps is installed'
+        ) from error
+    return {name: value.detach().clone() for name, value in merged.state_dict().items()}

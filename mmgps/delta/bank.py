@@ -11,12 +11,11 @@ from torch import nn
 
 from mmgps.rewiring import Structure, roll_back
 from mmgps.tuning import unload
-from mmgps.utils.names import nearest
+from mmgps.utils.text import nearest
 
 from .apply import DeltaWriter, Undo, alike, writer_for
 from .base import BaseFingerprint
-from .compatibility import verify
-from .delta import Delta
+from .delta import Delta, verify
 from .files import load_delta
 from .gate import DeltaInUseError, Gate, Visit, caller, gate_of
 from .injecting import inject_missing
@@ -31,7 +30,7 @@ class DeltaBank:
         bank.add('polyp', 'polyp.safetensors')
         bank.switch('polyp')
 
-    Threads share a bank by :meth:`using`: one of them computes at a time.
+    Threads that share a bank compute within :meth:`using`, one at a time.
 
     Args:
         model: With the numbers of the base, and no delta applied.
@@ -112,7 +111,7 @@ class DeltaBank:
             KeyError: If there is no such delta; names the nearest ones.
         """
         if name not in self._deltas:
-            raise KeyError(f'no delta {name!r} at hand; nearest: {nearest(name, self._deltas) or "there is none"}')
+            raise KeyError(f'the bank has no delta {name!r}; nearest: {nearest(name, self._deltas) or "there is none"}')
         return self._deltas[name]
 
     def __contains__(self, name: object) -> bool:
@@ -132,7 +131,7 @@ class DeltaBank:
 
         Raises:
             KeyError: If there is no such delta; nothing is changed then.
-            DeltaInUseError: Within a context of another delta, or if another bank's delta is on the network.
+            DeltaInUseError: Within a context of another delta, or if another bank's delta is applied to the network.
         """
         self._gate.run(partial(self._switch, name))
 
@@ -140,15 +139,15 @@ class DeltaBank:
         if self._gate.visits and name != self._active:
             raise DeltaInUseError(
                 f'switch to {name!r} within a context of {self._active!r}; open using({name!r}) instead, or leave the '
-                'context before'
+                'context first'
             )
         self._put(name)
 
     def using(self, name: str | None) -> Using:
         """A context in which the delta ``name`` is applied; the previous state returns afterwards.
 
-        Other threads that ask for a delta wait until the context ends. Contexts may be nested, also with another delta;
-        :class:`Gate` says what is refused.
+        Other threads that ask for a delta wait until the context ends. Contexts may be nested, also with another delta,
+        within the limits of :class:`Gate`.
 
         Raises:
             KeyError: When it is entered, if there is no such delta.
@@ -158,44 +157,42 @@ class DeltaBank:
 
     def _put(self, name: str | None) -> None:
         """Switch to ``name`` without waiting."""
-        roll_back(self._undo)  # what is left if an exception stopped a roll-back
+        roll_back(self._undo)  # finish a roll-back that an exception stopped
         if name == self._active:
             return
-        new = None if name is None else self[name]
+        old, new = self._delta(self._active), self._delta(name)
         try:
             self._gate.check_owner(self)
             self._undo.append(partial(self._note, self._active))
-            self._replace(name, new)
+            if self._active is not None:
+                self._writers[self._active].restore(self._undo)
+            if any(delta is not None and delta.injected() for delta in (old, new)):
+                self._replace_modules(old, new)
+            if name is not None:
+                self._writers[name].write(self._undo)
             self._note(name)
             self._undo.clear()
         except BaseException:
             roll_back(self._undo)
             raise
 
-    def _replace(self, name: str | None, new: Delta | None) -> None:
-        old = None if self._active is None else self[self._active]
-        if old is not None and self._active is not None:
-            self._writers[self._active].restore(self._undo)
-        if (old is not None and old.injected()) or (new is not None and new.injected()):
-            self._fit_modules(old, new)
-        if name is not None:
-            self._writers[name].write(self._undo)
+    def _delta(self, name: str | None) -> Delta | None:
+        return None if name is None else self[name]
 
-    def _fit_modules(self, old: Delta | None, new: Delta | None) -> None:
+    def _replace_modules(self, old: Delta | None, new: Delta | None) -> None:
         """Unload the modules of ``old`` and inject those of ``new``; common ones stay."""
-        undo, injected = Structure(self._backbone), self._injected
-        self._undo += [partial(setattr, self, '_injected', injected), undo.restore]
-        if injected and not (old is not None and new is not None and alike(old, new)):
+        self._undo += [partial(setattr, self, '_injected', self._injected), Structure(self._backbone).restore]
+        if self._injected and not (old is not None and new is not None and alike(old, new)):
             unload(self._backbone)
             self._injected = False
         if new is not None:
             self._injected |= inject_missing(self._backbone, new.selection, new.injected())
 
     def switched(self, delta: Delta | None) -> None:
-        """For subclasses: called within every change when ``delta`` is applied, possibly more than once."""
+        """Called within every change when ``delta`` is applied, possibly more than once; for subclasses."""
 
     def _note(self, name: str | None) -> None:
-        self.switched(None if name is None else self[name])
+        self.switched(self._delta(name))
         if name is None:
             self._gate.release(self)
         else:
@@ -264,7 +261,7 @@ class Using(ContextDecorator):
         try:
             self._leave(visit)
         except BaseException:
-            self._leave(visit)  # whatever stopped it is raised when the network is as it was before the context
+            self._leave(visit)  # restore the network before the exception is raised
             raise
 
     def _leave(self, visit: Visit) -> None:

@@ -26,8 +26,7 @@ class BaseFingerprint:
     """Digests of all tensors of a backbone before training.
 
     Args:
-        digests: Name of each parameter and buffer to its type, shape and a digest of its bits, see :func:`digest`.
-            Injected modules do not count.
+        digests: Name of each parameter and buffer of the base to its :func:`digest`; without injected modules.
         rests: Name of each weight with chosen connections to a digest of its other numbers, which training must not
             change.
     """
@@ -55,7 +54,7 @@ class BaseFingerprint:
 
         Args:
             other: The fingerprint of the present base.
-            what: Its description, for the message.
+            what: Description of the present base, for the message.
 
         Raises:
             DeltaMismatchError: Names tensors that differ.
@@ -64,7 +63,7 @@ class BaseFingerprint:
         lost, new = [n for n in mine if n not in found], [n for n in found if n not in mine]
         if lost or new:
             raise DeltaMismatchError(
-                f'the delta belongs to another architecture: {what} lacks {listed(lost)} and has {listed(new)} besides'
+                f'the delta belongs to another architecture: {what} lacks {listed(lost)} and also has {listed(new)}'
             )
         shaped = [f'{n}: {kind(mine[n])}, found {kind(found[n])}' for n in mine if kind(mine[n]) != kind(found[n])]
         if shaped:
@@ -73,13 +72,13 @@ class BaseFingerprint:
         if wrong:
             raise DeltaMismatchError(
                 f'the delta belongs to other weights of this architecture: {len(wrong)} of {len(mine)} tensors of '
-                f'{what} differ, first {listed(wrong)}; load the base that the delta was made from, and take off any '
+                f'{what} differ, first {listed(wrong)}; load the base that the delta was made from, and remove any '
                 'other delta before'
             )
 
 
 def rests_of(backbone: nn.Module, selection: Selection) -> dict[str, str]:
-    """Digest of each weight of which ``selection`` has connections, with these set to zero."""
+    """Digest of each weight with connections in ``selection``, which count as zero."""
     found = {}
     for parameter, connections in selection.resolve(backbone):
         rest = parameter.value.detach().clone()
@@ -90,7 +89,7 @@ def rests_of(backbone: nn.Module, selection: Selection) -> dict[str, str]:
 
 
 def digest(value: Tensor) -> str:
-    """Type and shape of ``value``, and the first half of the SHA-256 of its bits: ``float32[4,8] 0123456789abcdef``."""
+    """Type and shape of ``value``, and the start of the SHA-256 of its bits: ``float32[4,8] 0123456789abcdef``."""
     shape = ','.join(map(str, value.shape))
     found = hashlib.sha256(bits(value).numpy().data).hexdigest()[:DIGEST_LENGTH]
     return f'{str(value.dtype).removeprefix("torch.")}[{shape}] {found}'
@@ -102,7 +101,7 @@ def kind(digested: str) -> str:
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of the state dict of ``module`` by name, not copied; a tied one appears once, by its first name."""
+    """The tensors of the state dict of ``module``, not copied; a tied one appears once, under its first name."""
     found: dict[int, tuple[str, Tensor]] = {}
     for name, value in module.state_dict(keep_vars=True).items():
         if isinstance(value, Tensor):

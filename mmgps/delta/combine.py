@@ -25,17 +25,13 @@ class DeltaUnionError(ValueError):
 def union(first: Delta, second: Delta) -> Delta:
     """The delta that applies ``first`` and then ``second``.
 
-    Disjoint connections are all kept. Where both hold a number, **the second wins**. So it does for the head, which
-    both hold in full, with its classes and config.
-
-    Args:
-        first: A delta of the same base as the other.
-        second: The delta that wins.
+    Disjoint connections are all kept. Where both hold a number, **the second wins**. The head, with its classes and
+    config, comes from the second too.
 
     Raises:
         DeltaMismatchError: If they belong to different bases.
-        DeltaUnionError: If the two inject different modules, or if ``first`` holds all of a weight of which ``second``
-            holds connections.
+        DeltaUnionError: If they inject different modules, or if ``first`` holds a whole weight and ``second`` some of
+            its connections.
     """
     check_same_base(first, second)
     names = dict.fromkeys((*first.values, *second.values))
@@ -43,8 +39,8 @@ def union(first: Delta, second: Delta) -> Delta:
     lost = [name for name in second.values if first.prefix + name in first.tensors]
     if lost:
         raise DeltaUnionError(
-            f'the first delta holds all numbers of {listed(lost)} and the second, which wins, some: give them in the '
-            'other order, or merge the first into the base'
+            f'the first delta holds all numbers of {listed(lost)} and the second, which wins, only some: give them in '
+            'the other order, or merge the first into the base'
         )
     joined = {name: _joined(name, first, second) for name in names if name not in covered}
     connections = {name: chosen for name, (chosen, _) in joined.items()}
@@ -53,10 +49,10 @@ def union(first: Delta, second: Delta) -> Delta:
     method, settings = _method(first, second)
     selection = Selection(method, connections, whole, first.selection.architecture, settings)
     values = {name: numbers for name, (_, numbers) in joined.items()}
-    base = replace(first.base, rests={})
-    tensors = {**first.tensors, **second.tensors}
     origin = Origin(config=second.origin.config, dataset_meta=second.origin.dataset_meta)
-    return Delta(selection, values, tensors, base, first.target, origin)
+    return Delta(
+        selection, values, {**first.tensors, **second.tensors}, replace(first.base, rests={}), first.target, origin
+    )
 
 
 def check_same_base(first: Delta, second: Delta) -> None:
@@ -81,7 +77,7 @@ def _joined(name: str, first: Delta, second: Delta) -> tuple[Connections, Tensor
 
 
 def _method(first: Delta, second: Delta) -> tuple[str, Mapping[str, Any]]:
-    """The method of the union: that of the delta with injected modules, so that they can be injected again."""
+    """The method and settings of the delta with injected modules, so that they can be injected again; else a union."""
     own = [(d.selection.method, dict(d.selection.settings), d.injected()) for d in (first, second)]
     adding = [(method, settings) for method, settings, injected in own if injected]
     if len(adding) == 2 and own[0] != own[1]:

@@ -46,8 +46,8 @@ def diff(first: Delta, second: Delta) -> list[Difference]:
     """The differences tensor by tensor, in the order of the first delta.
 
     If one delta holds a weight in full and the other in part, the chosen connections are shared and the rest belongs to
-    the first. Deltas do not say whether a convolution is transposed: one with equal input and output widths counts as
-    an ordinary convolution.
+    the first alone. Deltas do not record whether a convolution is transposed: one with equal input and output widths
+    counts as an ordinary convolution.
 
     Raises:
         DeltaMismatchError: If they belong to different bases.
@@ -64,7 +64,7 @@ def total(name: str, parts: Iterable[Difference]) -> Difference:
     """The sum of ``parts``, under ``name``."""
     rows = list(parts)
     sums = {key: sum(getattr(row, key) for row in rows) for key in ('only_first', 'only_second', 'shared', 'differing')}
-    # torch's maximum is NaN wherever one is, Python's depends on the order
+    # torch's maximum is NaN if any number is, Python's depends on the order
     largest = torch.tensor([0.0, *(row.largest for row in rows)], dtype=torch.double).max()
     return Difference(name, **sums, largest=float(largest))
 

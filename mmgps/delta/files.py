@@ -93,11 +93,11 @@ def unpack_delta(state: Any) -> Delta:
     except DeltaFileError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DeltaFileError(f'its description is not that of a delta: {error!r}') from error
+        raise DeltaFileError(f'its description does not describe a delta: {error!r}') from error
 
 
 def _assemble(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Delta:
-    # the digest has no shapes in it
+    # the digest does not cover shapes
     shapes = content['shapes']
     wrong = [name for name, value in tensors.items() if list(value.shape) != shapes.get(name)]
     if shapes.keys() - tensors.keys():
@@ -161,7 +161,7 @@ def _check_in_base(name: str, shape: list[int], base: BaseFingerprint) -> None:
     numel = math.prod(int(size) for size in digest[1].split(',') if size)
     if shape[0] * shape[1] != numel:
         raise DeltaFileError(
-            f'{name!r} has {shape[0]} neurons of fan-in {shape[1]}, and {numel} numbers in the base: expected as many'
+            f'{name!r} has {shape[0]} neurons of fan-in {shape[1]}, but {numel} numbers in the base: expected as many'
         )
 
 
@@ -198,7 +198,7 @@ def unpack_columns(columns: Tensor, counts: Tensor | None, neurons: int, fan_in:
     if counts is None and (columns.dim() != 2 or len(columns) != neurons):
         rows = len(columns) if columns.dim() == 2 else columns.numel()
         raise ColumnsError(f'{rows} columns for {neurons} neurons: expected as many, in two dimensions')
-    if counts is None and not columns.numel():  # whatever number of neurons: none of them takes memory
+    if counts is None and not columns.numel():  # any number of neurons, none of which takes memory
         return Connections(torch.empty(0, dtype=torch.int64), neurons, fan_in)
     counts = torch.full((neurons,), columns.shape[1]) if counts is None else counts.long()
     flat = columns.reshape(-1).long()

@@ -1,4 +1,4 @@
-"""The gate of a network: one owner, one thread and one task at a time may apply deltas."""
+"""The gate of a network: one owner and one thread at a time may apply deltas."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class Visit:
 class Gate:
     """The lock of one network.
 
-    Threads wait until no other thread has an open context. Contexts of one task may overlap freely within a thread. A
-    context of another task opens only inside the code that opened the others: not in another coroutine or generator,
-    after which they would continue with wrong numbers.
+    Threads wait until no other thread has an open context. Contexts of one delta may overlap freely within a thread. A
+    context of another delta opens only inside the code that opened the others, not in another coroutine or generator,
+    since that code would continue with wrong numbers.
     """
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ class Gate:
         """
         other = None if self._owner is None else self._owner()
         if other is not None and other is not owner:
-            raise DeltaInUseError(f'{self._what} is on this network; remove it before you apply another one')
+            raise DeltaInUseError(f'{self._what} is applied to this network; remove it before you apply another one')
 
     def release(self, owner: object) -> None:
         """Let other owners apply deltas."""
@@ -135,7 +135,7 @@ class Gate:
         """Make sure that a context of ``name`` may open here.
 
         Raises:
-            DeltaInUseError: If a context of another task is open in code that does not surround the caller, or if the
+            DeltaInUseError: If a context of another delta is open in code that does not surround the caller, or if the
                 caller may be suspended while that code continues.
         """
         if all(visit.name == name for visit in self.visits):
@@ -148,8 +148,8 @@ class Gate:
             frame = None if frame.f_code.co_flags & SUSPENDED else frame.f_back
         raise DeltaInUseError(
             f'a context of {self.visits[-1].name!r} is open in this thread, and one of {name!r} would change the '
-            'numbers under it; leave the first before, open the second in the same function or in a plain function '
-            'that it calls, or give each coroutine a network and a bank of its own'
+            'numbers under it; leave it first, open the second in the same function or in a plain '
+            'function that it calls, or give each coroutine its own network and bank'
         )
 
     def _alone(self, work: Callable[[], T]) -> T:
@@ -162,7 +162,7 @@ class Gate:
             self._changing = None
 
     def _is_changing(self) -> bool:
-        """Whether :meth:`_alone` runs further up the stack. A mark left by an interrupt matches no running frame."""
+        """True if :meth:`_alone` runs further up the stack; a mark left by an interrupt matches no running frame."""
         frame = sys._getframe(2) if self._changing else None
         while frame is not None and mark(frame) != self._changing:
             frame = frame.f_back
@@ -187,7 +187,7 @@ def mark(frame: FrameType) -> Mark:
 
 
 def caller() -> Mark:
-    """The mark of the frame that called the caller, frames of :mod:`contextlib` aside."""
+    """The mark of the frame that called the caller, without frames of :mod:`contextlib`."""
     frame = sys._getframe(2)
     while frame.f_code.co_filename == contextlib.__file__ and frame.f_back is not None:
         frame = frame.f_back

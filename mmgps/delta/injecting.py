@@ -1,4 +1,4 @@
-"""Inject the modules that a run had beside the base."""
+"""Inject the modules that a run added to the base."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mmgps.utils.text import listed
 from .base import DeltaMismatchError, injected_names, tensors_of
 
 MOST = 2**24
-"""Maximum of injected numbers that a file without their shapes may ask for beside a small base."""
+"""Numbers that a file without their shapes may inject into a base with fewer numbers."""
 
 
 def inject_missing(
     backbone: nn.Module, selection: Selection, wanted: set[str], method: TuningMethod | None = None
 ) -> bool:
-    """Inject the modules that a run had beside the base, if they are missing.
+    """Inject the modules that a run added to the base, if they are missing.
 
-    Methods skip layers that the user froze, and a network for inference may be frozen entirely. So the method runs with
-    the present flags first. If the result differs from ``wanted``, it runs as if nothing were frozen, and then with
-    those layers frozen that got modules they should not have.
+    Methods skip layers that the user froze, and a network for inference may be frozen entirely. So the method first
+    runs with the present flags. If the result differs from ``wanted``, it runs as if nothing were frozen, and then with
+    those layers frozen that got surplus modules.
 
     Args:
         backbone: The tuned part of the model.
@@ -46,7 +46,7 @@ def inject_missing(
         return False
     if injected_names(backbone):
         raise DeltaMismatchError(
-            f'the {type(backbone).__name__} has modules of another method in place; build it without one'
+            f'the {type(backbone).__name__} has injected modules of another method; build it without one'
         )
     chosen = method or _rebuilt(selection)
     before = Structure(backbone)
@@ -68,15 +68,14 @@ def inject_missing(
 
 
 def check_injection(backbone: nn.Module, selection: Selection, wanted: Mapping[str, Tensor | None]) -> None:
-    """Make sure that :func:`inject_missing` would make tensors of the shapes of ``wanted``, without making any.
+    """Make sure that :func:`inject_missing` would create tensors of the shapes of ``wanted``, without memory for them.
 
     The settings in a file may ask for any number of gigabytes.
 
     Args:
         backbone: The tuned part of the model; it is not changed.
         selection: The selection of the run.
-        wanted: All tensors of injected modules, by their names in ``backbone``; None if a file does not give their
-            shape.
+        wanted: All tensors of injected modules, by their names in ``backbone``; None if a file does not give the shape.
 
     Raises:
         DeltaMismatchError: If the method would inject other tensors or shapes, or, for unknown shapes, more numbers
@@ -91,24 +90,23 @@ def check_injection(backbone: nn.Module, selection: Selection, wanted: Mapping[s
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         if isinstance(error, DeltaMismatchError | torch.OutOfMemoryError):
             raise
-        raise DeltaMismatchError(
-            f'{selection.method} with {str(selection.settings)[:200]} has no place: {error}'
-        ) from error
+        raise DeltaMismatchError(f'{_shown(selection)} has no place: {error}') from error
     made = tensors_of(twin)
     wrong = [
-        f'{name} {tuple(value.shape)}, {selection.method} with {str(dict(selection.settings))[:200]} makes '
-        f'{tuple(made[name].shape)}'
+        f'{name} {tuple(value.shape)}, {_shown(selection)} makes {tuple(made[name].shape)}'
         for name, value in wanted.items()
         if value is not None and value.shape != made[name].shape
     ]
     size = sum(made[name].numel() for name, value in wanted.items() if value is None)
     if size > max(MOST, sum(value.numel() for value in tensors_of(backbone).values())):
-        raise DeltaMismatchError(
-            f'{selection.method} with {str(dict(selection.settings))[:200]} injects {size:,} numbers, more than the '
-            'base has'
-        )
+        raise DeltaMismatchError(f'{_shown(selection)} injects {size:,} numbers, more than the base has')
     if wrong:
         raise DeltaMismatchError(f'the delta holds tensors of another shape than its method says: {listed(wrong)}')
+
+
+def _shown(selection: Selection) -> str:
+    """Method and settings, for messages; a file may hold settings of any length."""
+    return f'{selection.method} with {str(dict(selection.settings))[:200]}'
 
 
 def _without_memory(value: Tensor) -> Tensor:
@@ -120,10 +118,7 @@ def _rebuilt(selection: Selection) -> TuningMethod:
     try:
         return rebuild_method(selection)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DeltaMismatchError(
-            f'the method {selection.method!r} cannot be injected with the settings '
-            f'{str(dict(selection.settings))[:200]}: {error}'
-        ) from error
+        raise DeltaMismatchError(f'{_shown(selection)} cannot be injected: {error}') from error
 
 
 def _attempt(backbone: nn.Module, selection: Selection, wanted: set[str], method: TuningMethod) -> set[str]:

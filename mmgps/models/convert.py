@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmgps.engine.safe_loading import load_plain, write_plain
 from mmgps.utils.atomic_file import check_apart
-from mmgps.utils.names import nearest
+from mmgps.utils.text import nearest
 
 RENAMED = {
     '.attn.attn.in_proj_weight': '.attn.qkv.weight',

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmgps.utils.names import nearest
+from mmgps.utils.text import nearest
 
 from .fingerprint import architecture_fingerprint
 from .roles import NeuronLayout, Parameter, describe

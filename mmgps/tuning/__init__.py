@@ -1,33 +1,32 @@
 """The fine-tuning methods: which numbers are trained. Needs only torch."""
 
 from .adapter import Adapter
-from .base import TuningMethod, WholeParameters, check_candidates, check_chosen, trainable
+from .base import (
+    InjectionMethod,
+    TuningMethod,
+    WholeParameters,
+    beside,
+    check_candidates,
+    check_chosen,
+    check_trainable,
+    freeze_unselected,
+    injected_by,
+    trainable,
+)
 from .base_weights import LoadingWatch, RandomBaseError
 from .bias import BiasTuning
 from .first_iteration import FirstIteration
 from .full import FullTuning
 from .gps import GPS
-from .injection import InjectionMethod, beside, injected_by
+from .injected import merge_operations, rebuild_method, unload
 from .linear import LinearProbe
 from .lora import LoRA
 from .operations import neutralize_unused
-from .rebuild import rebuild_method
 from .report import Count, count_parts, count_roles, format_report
 from .sites import InjectionError, LayerPart
 from .spt import SPTAdapter, SPTLoRA
 from .ssf import SSF
-from .trained import (
-    Trained,
-    UntrainedError,
-    check_held,
-    check_trainable,
-    freeze_unselected,
-    held_by,
-    kept_elsewhere,
-    resting,
-    trained_tensors,
-)
-from .unloading import merge_operations, unload
+from .trained import Trained, UntrainedError, check_held, held_by, kept_elsewhere, resting, trained_tensors
 from .vpt import VPTDeep, VPTShallow
 
 __all__ = [
@@ -65,7 +64,6 @@ __all__ = [
     'held_by',
     'injected_by',
     'kept_elsewhere',
-    'listed',
     'merge_operations',
     'neutralize_unused',
     'rebuild_method',

@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .injection import InjectionMethod, generator_for
-from .lora import offered, positive
+from .base import InjectionMethod, generator_for, positive
 from .operations import Operation, place
 from .sites import LayerPart, Site, as_parts, find_sites, pick_sites
 
-OFFERED = (LayerPart.QKV, LayerPart.PROJ, LayerPart.FC1, LayerPart.FC2, LayerPart.LINEAR, LayerPart.BLOCK)
+SUPPORTED = (LayerPart.QKV, LayerPart.PROJ, LayerPart.FC1, LayerPart.FC2, LayerPart.LINEAR, LayerPart.BLOCK)
 
 
 class Adapter(InjectionMethod):
@@ -23,8 +22,8 @@ class Adapter(InjectionMethod):
     Args:
         bottleneck: Width between the two maps.
         parts: Layers that get an adapter. ``('fc2',)``, Pfeiffer's form, is the default; ``('proj', 'fc2')`` is
-            Houlsby's, with one behind each attention too. In a network of convolutions the default is ``('block',)``:
-            behind the last norm of each residual block.
+            Houlsby's, with one behind each attention too. In a network of convolutions the default is ``('block',)``,
+            the last norm of each residual block.
 
     Raises:
         ValueError: For a bottleneck below 1 or an unknown part.
@@ -34,11 +33,10 @@ class Adapter(InjectionMethod):
 
     def __init__(self, bottleneck: int = 8, parts: str | Sequence[str] | None = None) -> None:
         self.bottleneck = positive('bottleneck', bottleneck)
-        self.parts = None if parts is None else offered('adapter', as_parts(parts), OFFERED)
+        self.parts = as_parts(parts, self.name, SUPPORTED)
 
     def settings(self) -> dict[str, object]:
-        parts = None if self.parts is None else [part.value for part in self.parts]
-        return {'bottleneck': self.bottleneck, 'parts': parts}
+        return {'bottleneck': self.bottleneck, 'parts': self.parts and [part.value for part in self.parts]}
 
     def put_in_place(self, backbone: nn.Module) -> None:
         here = {site.part for site in find_sites(backbone)}
@@ -53,7 +51,7 @@ class Bottleneck(Operation):
     Starts as the identity: ``up`` and the biases are zero, ``down`` is uniform in +-1/sqrt(outputs).
 
     Args:
-        site: The map behind which it stands.
+        site: The map to follow.
         width: Width of the bottleneck.
     """
 
@@ -68,7 +66,7 @@ class Bottleneck(Operation):
         self.up_bias = nn.Parameter(torch.zeros(site.outputs))
 
     def forward(self, x: Tensor, y: Tensor, rows: slice, dim: int) -> Tensor:
-        # permute and not movedim, which torch's older ONNX exporter gets wrong
+        # permute, since torch's older ONNX exporter gets movedim wrong
         others = range(2, y.dim())
         features = y if dim == -1 else y.permute(0, *others, 1)
         low = F.gelu(F.linear(features, self.down[:, rows], self.down_bias))

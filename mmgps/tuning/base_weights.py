@@ -1,4 +1,4 @@
-"""Check that a backbone was loaded from files and not left at random numbers."""
+"""Check that a backbone was loaded from files, not left at random numbers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmgps.rewiring import base_parameters, no_hook
-from mmgps.utils.names import nearest
-from mmgps.utils.text import listed
+from mmgps.utils.text import listed, nearest
 
 ENOUGH = 0.9
 """Minimum share of the backbone's numbers that must come from loaded files."""
 
 
 class RandomBaseError(ValueError):
-    """A loaded file did not fit the backbone, which would be tuned from random numbers."""
+    """A loaded file did not fit the backbone, which would start from random numbers."""
 
 
 class LoadingWatch:
     """Watches ``load_state_dict`` of a backbone, from construction to :meth:`close`.
 
-    A tensor counts if it arrives at its module in the right shape, also if the backbone renames or resizes it on the
-    way.
+    A tensor counts if it arrives at its module in the right shape, even if the backbone renames or resizes it first.
 
     Args:
         backbone: The network that will be tuned.
@@ -60,7 +58,7 @@ class LoadingWatch:
     def check(self, origin: str, instead: str) -> None:
         """Make sure that each loaded file filled most of the backbone.
 
-        A file without any tensor for the backbone, such as that of a head, is allowed beside one that filled it.
+        A file without tensors for the backbone, such as that of a head, is allowed if another file filled it.
 
         Args:
             origin: Origin of the files, for the error message.
@@ -80,8 +78,8 @@ class LoadingWatch:
         offered = sorted(load.offered, key=lambda name: name != near)  # stable: the others stay in order
         held = listed(offered) if offered else f'nothing whose name begins with {load.prefix!r}'
         return (
-            f'gave {self.share(load.loaded):.1%} of the numbers of {self._kind}, which would be tuned from random '
-            f'ones: {len(missing)} of its {len(self._sizes)} parameters are missing or of another shape: '
+            f'gave {self.share(load.loaded):.1%} of the numbers of {self._kind}, which would start from random '
+            f'ones: {len(missing)} of its {len(self._sizes)} parameters are missing or have another shape: '
             f'{listed(missing)}; the file holds {held}. Give a file for this architecture with the names of its '
             'library (tools/extract_backbone.py takes a backbone out of a whole network, tools/convert_vit.py renames '
             'a ViT of mmseg for mmpretrain)'
@@ -102,10 +100,8 @@ class LoadingWatch:
 class _Load:
     """One state dict that was loaded into the backbone.
 
-    Args:
-        prefix: Prefix of the backbone's names in it.
-        offered: Its names.
-        loaded: Ids of the parameters that it filled.
+    ``offered`` are the names in it, ``prefix`` is what the backbone's names in it begin with, and ``loaded`` are the
+    ids of the parameters that it filled.
     """
 
     prefix: str

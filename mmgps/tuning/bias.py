@@ -6,7 +6,7 @@ from .base import WholeParameters
 
 
 class BiasTuning(WholeParameters):
-    """Train every bias of the backbone, those of the norms included: 102,656 numbers in SAM ViT-B."""
+    """Train every bias of the backbone, including those of norms: 102,656 numbers in SAM ViT-B."""
 
     name = 'bias'
 

@@ -1,9 +1,8 @@
 """Find trained numbers that get no gradient in the first iteration.
 
 Some are harmless, such as a branch that the network does not run in training. Others are cut off: by a reentrant
-checkpoint whose input needs no gradient, by ``torch.no_grad`` or ``detach`` on the way to the loss, by a module that
-reads the weight of a layer without calling it. :class:`ReadWatcher` tells them apart. All
-hooks are removed afterwards.
+checkpoint whose input needs no gradient, by ``torch.no_grad`` or ``detach`` on the way to the loss, or by a module that
+reads the weight of a layer without calling it. :class:`ReadWatcher` tells them apart. All hooks are removed afterwards.
 """
 
 from __future__ import annotations
@@ -21,13 +20,12 @@ from mmgps.rewiring import Call
 from mmgps.sparse import registered_in
 from mmgps.utils.text import listed
 
-from .read_watcher import ReadWatcher
-from .trained import Trained, UntrainedError, held_by
+from .trained import ReadWatcher, Trained, UntrainedError, held_by
 
 PATIENCE = 100
 """Steps of other optimizers after which an optimizer without a step is an error."""
 UNKNOWN = -1
-"""Stands for an optimizer that :meth:`FirstIteration.add` was not told of yet."""
+"""Index of an optimizer that was not given to :meth:`FirstIteration.add` yet."""
 FLAGS = ('reached', 'recorded', 'layer_recorded', 'unrecorded', 'detached', 'read_directly', 'layer_reached')
 
 CAUSES: Sequence[tuple[Callable[[Trained], bool], str]] = (
@@ -55,13 +53,13 @@ CAUSES: Sequence[tuple[Callable[[Trained], bool], str]] = (
 class FirstIteration:
     """Watches the first training iteration of a model.
 
-    Build it when everything is in place, run an iteration, and call :meth:`finish`. Repeat until it says that all is
-    known: optimizers may take their first steps at different times.
+    Build it when everything is in place, run an iteration, and call :meth:`finish`. Repeat this until it returns True:
+    optimizers may take their first steps at different times.
 
     Args:
         model: The network, without a wrapper.
         trained: See :func:`trained_tensors`.
-        optimizers: The optimizers that hold them, as far as they are known.
+        optimizers: The optimizers that hold them and are already known.
         target: Path of the backbone, which must get some gradient if any of it is trained.
     """
 
@@ -88,7 +86,7 @@ class FirstIteration:
             self.add(optimizer)
 
     def add(self, optimizer: Optimizer) -> None:
-        """Know of one more optimizer, from before its first step on."""
+        """Watch one more optimizer, which has not stepped yet."""
         at = len(self._names)
         self._owner |= {id(value): at for value in held_by(optimizer) if id(value) in self._counted}
         self._names.append(type(optimizer).__name__)
@@ -99,8 +97,8 @@ class FirstIteration:
         """Judge the tensors after an iteration; all processes of a distributed run must call it.
 
         Returns:
-            Whether all tensors are judged, after which nothing is watched any more; and the names of tensors that the
-            network does not use in this mode.
+            Whether all tensors are judged, after which nothing is watched; and the names of tensors that the network
+            does not use in this mode.
 
         Raises:
             UntrainedError: Names the tensors that are cut off, and the cause.
@@ -108,17 +106,18 @@ class FirstIteration:
         self._reads.find_detached()
         _share(self._trained, self._steps)
         self._check_counted_once()
-        active = {self._owner.get(id(entry.value), UNKNOWN) for entry in self._trained if entry.reached} - {UNKNOWN}
+        owners = [self._owner.get(id(entry.value), UNKNOWN) for entry in self._trained]
+        active = {at for at, entry in zip(owners, self._trained, strict=True) if entry.reached} - {UNKNOWN}
         active |= {at for at, steps in enumerate(self._steps) if steps}
-        fresh = [e for e in self._trained if self._owner.get(id(e.value), UNKNOWN) in active - self._judged]
+        fresh = [entry for at, entry in zip(owners, self._trained, strict=True) if at in active - self._judged]
         self._judged |= active
         unused = self._judge(fresh)
-        known = all(id(entry.value) in self._owner for entry in self._trained)
+        known = UNKNOWN not in owners
         if known and self._judged >= set(self._owner.values()):
             self._stop_watching()
         idle = [at for at in set(self._owner.values()) if not self._steps[at]]
         if idle and max(self._steps) >= PATIENCE:
-            names = [entry.name for entry in self._trained if self._owner.get(id(entry.value)) in idle]
+            names = [entry.name for at, entry in zip(owners, self._trained, strict=True) if at in idle]
             raise UntrainedError(
                 f'{self._names[idle[0]]} has not stepped once while another optimizer made {max(self._steps)} steps, '
                 f'and {len(names)} tensors that it holds are counted as trained: {listed(names)}; call update_params '
@@ -165,14 +164,13 @@ class FirstIteration:
         return [entry.name for entry in lost]
 
     def _check_counted_once(self) -> None:
-        """Refuse a loss that reads weights and their registered connections: these would get both gradients."""
+        """Refuse a loss that reads weights and their registered connections, which would get both gradients."""
         twice = [e.name for e in self._registered if e.layer_reached and (e.read_directly or not e.layer_recorded)]
         if twice:
             raise UntrainedError(
-                f'the loss reads {len(twice)} weights of which connections are trained outside of their layers: '
-                f'{listed(twice)}; as a penalty over model.parameters() it would count those twice: take '
-                'tuned.parameters() instead. Is it no penalty, read them within forward of the model, or train by '
-                'mmgps.MaskedTraining'
+                f'the loss reads {len(twice)} weights outside their layers, and some of their connections are trained: '
+                f'{listed(twice)}; a penalty over model.parameters() would count those twice: take tuned.parameters() '
+                'instead. If it is no penalty, read them within forward of the model, or train by mmgps.MaskedTraining'
             )
 
     def _watch(self, root: nn.Module) -> Iterator[Any]:
@@ -180,7 +178,7 @@ class FirstIteration:
         yield root.register_forward_hook(Call(self._leave), always_call=True)
 
     def _enter(self) -> None:
-        if (self._depth or torch.is_grad_enabled()) and not _compiling():  # a picture drawn meanwhile is not training
+        if (self._depth or torch.is_grad_enabled()) and not _compiling():  # drawing a picture is not training
             self._depth += 1
             if self._depth == 1:
                 self._watch_layers()
@@ -193,7 +191,7 @@ class FirstIteration:
                 self._reads.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def _watch_layers(self) -> None:
-        """Mark weights that get a gradient of their own, which they require from the first forward pass on."""
+        """Mark weights that get a gradient of their own; they require one from the first forward pass on."""
         for entry in self._registered if not self._layers_watched else ():
             layer = entry.layer
             if layer is not None and layer.requires_grad:

@@ -24,12 +24,12 @@ from .base import trainable
 
 
 class GPS:
-    """Train, of every neuron, the ``k`` input connections with the largest gradient (CVPR 2024, section 3).
+    """Train the ``k`` input connections with the largest gradient of every neuron (CVPR 2024, section 3).
 
     Args:
         k: Connections per neuron, at least 1; clamped to the fan-in of a neuron.
-        score: What makes a connection worth training.
-        choice: Among which connections the scores compete.
+        score: Rates the connections.
+        choice: Decides which connections compete with each other.
         full_roles: Roles of the parameters that are trained in full, one or several. The paper's code trains biases,
             layer scales and relative-position bias tables, and freezes norms, tokens and position embeddings.
 
@@ -69,7 +69,7 @@ class GPS:
         return self.score.accumulation
 
     def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
-        return {name: entry for name, entry in trainable(backbone).items() if entry.role is Role.CONNECTION}
+        return trainable(backbone, (Role.CONNECTION,))
 
     def select(self, backbone: nn.Module, gradients: Mapping[str, Tensor] | None = None) -> Selection:
         candidates = self.candidates(backbone)
@@ -79,7 +79,7 @@ class GPS:
             name: Connections(chosen[name].cpu(), entry.neurons.neurons, entry.neurons.fan_in)
             for name, entry in candidates.items()
         }
-        whole = tuple(name for name, entry in trainable(backbone).items() if entry.role in self.full_roles)
+        whole = tuple(trainable(backbone, self.full_roles))
         return Selection(self.name, connections, whole, architecture_fingerprint(backbone), self.settings())
 
     def inject_selected(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
@@ -105,13 +105,13 @@ class GPS:
 
 
 def _described(component: Score | ConnectionChoice) -> str:
-    """The class and the arguments of a component, as ``RandomScore(seed=0)``."""
+    """The class and the arguments of a component, such as ``RandomScore(seed=0)``."""
     arguments = ', '.join(f'{name}={value!r}' for name, value in vars(component).items())
     return type(component).__name__ + (f'({arguments})' if arguments else '')
 
 
 class _Rows(Mapping[str, Tensor]):
-    """Scores ``[neurons, fan_in]`` by layer, made when asked for and not kept."""
+    """Scores ``[neurons, fan_in]`` by layer, computed on access and not kept."""
 
     def __init__(
         self, candidates: Mapping[str, Parameter], score: Score, gradients: Mapping[str, Tensor] | None

@@ -6,7 +6,7 @@ from .base import WholeParameters
 
 
 class LinearProbe(WholeParameters):
-    """Train nothing of the backbone: only what lies outside it, the head or decoder."""
+    """Train only the head or decoder, and nothing of the backbone."""
 
     name = 'linear'
 

@@ -12,18 +12,20 @@ from torch import Tensor, nn
 
 from mmgps.sparse.linear import dense_linear
 
-from .injection import InjectionMethod, generator_for
+from .base import InjectionMethod, generator_for, positive
 from .operations import Operation, place
-from .sites import InjectionError, LayerPart, Site, as_parts, find_sites, pick_sites
+from .sites import LayerPart, Site, as_parts, find_sites, pick_sites
 
+SUPPORTED = (LayerPart.QKV, LayerPart.PROJ, LayerPart.FC1, LayerPart.FC2, LayerPart.LINEAR, LayerPart.CONV)
+"""Parts that have a low-rank form."""
 CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 
 
 class LowRank(Operation):
     """``y + scale * b (a x)`` behind a linear map.
 
-    Starts as the identity: ``b`` is zero, ``a`` uniform in +-1/sqrt(inputs), Kaiming's rule with a = sqrt(5) as peft
-    and the authors have it.
+    Starts as the identity: ``b`` is zero, ``a`` is uniform in +-1/sqrt(inputs). This is Kaiming's rule with
+    a = sqrt(5), which peft and the authors use.
 
     Args:
         shape: Shape of the weight, ``[outputs, inputs, *kernel]``.
@@ -49,7 +51,7 @@ class LowRank(Operation):
 
 
 class LowRankConv(LowRank):
-    """The same behind a convolution: ``a`` is one with ``rank`` outputs, ``b`` one of kernel size 1.
+    """The same behind a convolution: ``a`` is a convolution to ``rank`` channels, ``b`` has kernel size 1.
 
     Args:
         owner: The convolution, not grouped, padded by zeros.
@@ -76,16 +78,13 @@ def low_rank(site: Site, rank: int, scale: float) -> LowRank:
     return LowRank(site.weight.shape, rank, scale, generator)
 
 
-OFFERED = (LayerPart.QKV, LayerPart.PROJ, LayerPart.FC1, LayerPart.FC2, LayerPart.LINEAR, LayerPart.CONV)
-
-
 class LoRA(InjectionMethod):
     """``y += alpha / rank * B A x`` behind linear layers and convolutions.
 
     Args:
         rank: Rank of the factors, at least 1.
         alpha: Numerator of the factor ``alpha / rank``; by default equal to ``rank``, so that the factor is 1.
-        parts: Which layers get factors, see :class:`LayerPart`. By default the query, key and value projections; in a
+        parts: Layers that get factors, see :class:`LayerPart`. By default the query, key and value projections; in a
             backbone without attention every linear layer and every convolution that is not grouped.
 
     Raises:
@@ -97,43 +96,13 @@ class LoRA(InjectionMethod):
     def __init__(self, rank: int = 8, alpha: float | None = None, parts: str | Sequence[str] | None = None) -> None:
         self.rank = positive('rank', rank)
         self.alpha = float(rank if alpha is None else alpha)
-        self.parts = None if parts is None else offered('lora', as_parts(parts), OFFERED)
+        self.parts = as_parts(parts, self.name, SUPPORTED)
 
     def settings(self) -> dict[str, object]:
-        parts = None if self.parts is None else [part.value for part in self.parts]
-        return {'rank': self.rank, 'alpha': self.alpha, 'parts': parts}
+        return {'rank': self.rank, 'alpha': self.alpha, 'parts': self.parts and [part.value for part in self.parts]}
 
     def put_in_place(self, backbone: nn.Module) -> None:
-        for site in pick_sites(backbone, self.parts or default_parts(backbone), self.name):
+        attends = any(site.part is LayerPart.QKV for site in find_sites(backbone))
+        parts = self.parts or ((LayerPart.QKV,) if attends else SUPPORTED)
+        for site in pick_sites(backbone, parts, self.name):
             place(site, low_rank(site, self.rank, self.alpha / self.rank))
-
-
-def default_parts(backbone: nn.Module) -> tuple[LayerPart, ...]:
-    """The query, key and value projections if the network has attention, else all parts that :class:`LoRA` supports."""
-    attends = any(site.part is LayerPart.QKV for site in find_sites(backbone))
-    return (LayerPart.QKV,) if attends else OFFERED
-
-
-def positive(name: str, value: int) -> int:
-    """``value`` if it is an integer of at least 1.
-
-    Raises:
-        ValueError: Otherwise.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f'{name} must be an integer of at least 1, got {value!r}')
-    return value
-
-
-def offered(method: str, parts: tuple[LayerPart, ...], allowed: Sequence[LayerPart]) -> tuple[LayerPart, ...]:
-    """``parts`` if the method supports all of them.
-
-    Raises:
-        InjectionError: Otherwise.
-    """
-    wrong = [part.value for part in parts if part not in allowed]
-    if wrong:
-        raise InjectionError(
-            f'{method} does not support {wrong}; it supports {", ".join(part.value for part in allowed)}'
-        )
-    return parts

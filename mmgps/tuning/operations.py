@@ -1,7 +1,7 @@
-"""Operations, which methods place behind linear maps and norms: input and output of the map to a new output.
+"""Operations, which methods place behind linear maps and norms, compute a new output from the input and the output.
 
-An operation is a child of the module that owns the map. One stateless hook runs the operations of the module it is
-called on. So a copied or pickled network keeps its operations, names of the base stay, and autocast, gradient
+An operation is a child of the module that owns the map. One stateless hook runs the operations of the module on which
+it is called. So a copied or pickled network keeps its operations, names of the base stay, and autocast, gradient
 checkpointing and DDP see ordinary modules.
 """
 
@@ -19,16 +19,18 @@ from mmgps.sparse.attention import ProjectingForward
 
 from .sites import LAYOUTS, InjectionError, Site, channel_dim
 
+MERGE = 'merge first (mmgps.tuning.merge_operations, or `delta merge`)'
+
 
 class Operation(Injected, ABC):
     """Changes the output of one map."""
 
     key: ClassVar[str]
-    """Its name within the owner of the map."""
+    """Name of the operation within the owner of the map."""
     dim: int
-    """The channel dimension of the output, 1 or -1, unless the call of the owner names another."""
+    """The channel dimension of the output, 1 or -1; the call of the owner may name another."""
     biased: bool
-    """Whether the map has a bias."""
+    """True if the map has a bias."""
 
     @abstractmethod
     def forward(self, x: Tensor, y: Tensor, rows: slice, dim: int) -> Tensor:
@@ -47,7 +49,7 @@ class Operation(Injected, ABC):
         Raises:
             InjectionError: If that is not possible.
         """
-        raise InjectionError(f'{type(self).__name__} is no linear map of the output and cannot be merged')
+        raise InjectionError(f'{type(self).__name__} is not a linear map of the output and cannot be merged')
 
     def neutralize(self) -> None:
         """Set the numbers so that the output does not change. Most operations start this way."""
@@ -76,7 +78,7 @@ def run_operations(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Tens
     Args:
         module: The owner.
         args: Positional arguments of its call.
-        rest: Keyword arguments and output. The keyword arguments may be missing if something, such as quantization,
+        rest: Keyword arguments and output. The keyword arguments are missing if something, such as quantization,
             replaced the owner and kept the hook.
 
     Raises:
@@ -85,8 +87,8 @@ def run_operations(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Tens
     operations = operations_of(module)
     if not operations:
         raise InjectionError(
-            f'a {type(module).__name__} replaced a layer with injected modules and lost them; merge first '
-            '(mmgps.tuning.merge_operations, or `delta merge`), then convert the network'
+            f'a {type(module).__name__} replaced a layer with injected modules and lost them; {MERGE}, then convert '
+            'the network'
         )
     kwargs: dict[str, Any] = rest[0] if len(rest) == 2 else {}
     output: Tensor = rest[-1]
@@ -95,8 +97,7 @@ def run_operations(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Tens
         if operation.biased != (getattr(module, 'bias', None) is not None):
             raise InjectionError(
                 f'a {type(module).__name__} had {"a" if operation.biased else "no"} bias when {operation.key!r} was '
-                'put behind it: something fused a norm into it; merge first (mmgps.tuning.merge_operations, or '
-                '`delta merge`), then convert the network'
+                f'put behind it: something fused a norm into it; {MERGE}, then convert the network'
             )
         output = operation(x, output, slice(None), LAYOUTS.get(kwargs.get('data_format', ''), operation.dim))
     return output
@@ -105,7 +106,7 @@ def run_operations(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Tens
 def run_within(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     """Forward hook of every ``nn.MultiheadAttention`` with operations, which run within its forward.
 
-    ``nn.TransformerEncoderLayer`` computes without calling its attention, unless this has a hook.
+    ``nn.TransformerEncoderLayer`` calls its attention only if that has a hook.
 
     Raises:
         InjectionError: If the attention does not run them.
@@ -113,7 +114,7 @@ def run_within(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     if 'forward' not in vars(module):
         raise InjectionError(
             f'a {type(module).__name__} lost the forward that runs its injected modules; build the network anew '
-            'with its method, or merge first (mmgps.tuning.merge_operations, or `delta merge`)'
+            f'with its method, or {MERGE}'
         )
 
 
@@ -139,7 +140,7 @@ def place(site: Site, operation: Operation) -> None:
 
 
 def check_connected(backbone: nn.Module) -> None:
-    """Make sure that every operation runs: code that rebuilds modules may copy children and lose hooks.
+    """Make sure that every operation runs, since code that rebuilds modules may copy children and lose hooks.
 
     Raises:
         InjectionError: Names the module.
@@ -154,7 +155,7 @@ def check_connected(backbone: nn.Module) -> None:
         hooked = run_operations in module._forward_hooks.values()
         if operations_of(module) and not hooked and id(module) not in served:
             raise InjectionError(
-                f'{path!r} ({type(module).__name__}) holds {operations_of(module)[0].key!r} and does not run it: '
+                f'{path!r} ({type(module).__name__}) holds {operations_of(module)[0].key!r} but does not run it: '
                 'something, such as a conversion to SyncBN, rebuilt the module after the injection'
             )
 
@@ -162,7 +163,7 @@ def check_connected(backbone: nn.Module) -> None:
 class TunedAttention(ProjectingForward):
     """The forward of one ``nn.MultiheadAttention`` that has operations behind its projections.
 
-    A copy of the module gets one of its own.
+    A copy of the module gets its own.
 
     Args:
         owner: The module, with one packed input projection.
@@ -171,7 +172,7 @@ class TunedAttention(ProjectingForward):
     injected = True
 
     def __init__(self, owner: nn.MultiheadAttention) -> None:
-        # the fast inference path, which knows nothing of operations, asks this
+        # stops the fast inference path, which ignores operations
         super().__init__(owner, _check_arg_device=lambda _: False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -181,7 +182,7 @@ class TunedAttention(ProjectingForward):
         if query.is_nested:
             raise InjectionError(
                 "nn.TransformerEncoder hands a padded batch to its attention as a nested tensor, which only torch's "
-                'unchanged attention takes; build the encoder with enable_nested_tensor=False, or merge first'
+                'unchanged attention accepts; build the encoder with enable_nested_tensor=False, or merge first'
             )
         return super().__call__(query, *args, **kwargs)
 

@@ -27,10 +27,9 @@ class Count:
 
 
 def count_parts(model: nn.Module, target: str, selection: Selection) -> list[Count]:
-    """Count each direct child of ``model``, the backbone with its selection.
+    """Count each direct child of ``model``; of the backbone, the numbers that its selection trains.
 
-    A parameter that several parts share counts in the first. A child that holds the backbone further down counts as
-    one part.
+    A parameter that several parts share counts in the first one. A child that contains the backbone counts as one part.
 
     Args:
         model: The whole model, after :func:`freeze_unselected`.
@@ -69,7 +68,7 @@ def count_whole(counts: Sequence[Count]) -> Count:
 
 
 def count_backbone(model: nn.Module, target: str, selection: Selection) -> Count:
-    """The count of the backbone, wherever it lies in the model."""
+    """The count of the backbone, at any depth of the model."""
     inner = model.get_submodule(target)
     trained = sum(count_roles(inner, selection).values())
     return Count(target, trained, sum(value.numel() for value in {*inner.parameters()} - {*registered_in(inner)}))
@@ -77,17 +76,15 @@ def count_backbone(model: nn.Module, target: str, selection: Selection) -> Count
 
 def format_report(model: nn.Module, target: str, selection: Selection) -> str:
     """The table that is logged when training starts."""
-    counts = count_parts(model, target, selection)
+    inner, counts = model.get_submodule(target), count_parts(model, target, selection)
     whole, base = count_whole(counts), count_backbone(model, target, selection)
-    inner = model.get_submodule(target)
-    roles = count_roles(inner, selection)
     rows = [[c.part, f'{c.trained:,}', f'{c.total:,}', f'{c.density:.3%}'] for c in [*counts, whole]]
     lines = [text_table(['part', 'trained', 'total', 'density'], rows)]
-    detail = ', '.join(f'{role.replace("_", " ")} {count:,}' for role, count in roles.items()) or 'nothing'
+    roles = count_roles(inner, selection).items()
+    detail = ', '.join(f'{role.replace("_", " ")} {count:,}' for role, count in roles) or 'nothing'
     neurons = sum(item.neurons for item in selection.connections.values())
-    lines += [
-        f'trained of {target}: {detail}; density {base.density:.3%} without the head, {whole.density:.3%} with it',
-    ]
+    density = f'density {base.density:.3%} without the head, {whole.density:.3%} with it'
+    lines.append(f'trained of {target}: {detail}; {density}')
     if neurons:
         k = f', K={selection.settings["k"]}' if 'k' in selection.settings else ''
         lines.append(f'{len(selection):,} connections chosen for {neurons:,} neurons{k}')

@@ -1,8 +1,8 @@
 """Sites: the linear maps and norms of a network, the part that each plays, and its channel dimension.
 
 The type of the owner decides, and for the parts of a transformer its structure: two linear layers that widen and narrow
-again form an MLP; one that triples its input and one that keeps it form an attention, as do two or three that together
-do the same, in a module with heads. The names of layers are not read.
+again form an MLP. One layer that triples its input and one that keeps its width form an attention; so do two or three
+that together triple it, in a module with heads. The names of layers are not read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LayerPart(StrEnum):
     """Any other linear layer."""
     CONV = 'conv'
     GROUPED = 'grouped'
-    """A convolution that is grouped, depthwise included, or pads by other numbers than zeros."""
+    """A convolution that is grouped or depthwise, or pads with numbers other than zero."""
     NORM = 'norm'
     BLOCK = 'block'
     """The last norm of a residual block of convolutions."""
@@ -46,17 +46,28 @@ class LayerPart(StrEnum):
 HEAD_SIZES = ('head_dim', 'head_size', 'attention_head_size')
 
 
-def as_parts(given: str | Iterable[str]) -> tuple[LayerPart, ...]:
-    """Parts by name.
+class InjectionError(ValueError):
+    """A network does not support what a method was asked to do."""
+
+
+def as_parts(
+    given: str | Iterable[str] | None, method: str, supported: Sequence[LayerPart]
+) -> tuple[LayerPart, ...] | None:
+    """Parts by name; None, which stands for the default of ``method``, stays None.
 
     Raises:
         ValueError: If a name is unknown; lists the allowed names.
+        InjectionError: If ``method`` does not support one of the parts.
     """
+    if given is None:
+        return None
     names = [given] if isinstance(given, str) else list(given)
     allowed = [part.value for part in LayerPart]
-    wrong = [name for name in names if name not in allowed]
-    if wrong or not names:
+    if not names or any(name not in allowed for name in names):
         raise ValueError(f'parts names one or more of {", ".join(allowed)}; got {names}')
+    wrong = [str(name) for name in names if name not in supported]
+    if wrong:
+        raise InjectionError(f'{method} does not support {wrong}; it supports {", ".join(supported)}')
     return tuple(LayerPart(name) for name in names)
 
 
@@ -66,7 +77,7 @@ def structural_parts(backbone: nn.Module) -> dict[int, LayerPart]:
 
 
 def own_part(owner: nn.Module) -> LayerPart | None:
-    """The part of a layer by its type alone; None unless it is a plain linear layer or convolution."""
+    """The part of a layer by its type alone; None if it is no plain linear layer or convolution."""
     if not computes_natively(owner):
         return None
     if isinstance(owner, nn.Linear):
@@ -99,9 +110,9 @@ def _transformer_parts(backbone: nn.Module) -> Iterator[tuple[int, LayerPart]]:
 def _attention_layers(module: nn.Module, layers: list[nn.Linear]) -> list[nn.Linear]:
     """The projections of an attention with separate query, key and value maps, the output last; else none.
 
-    The inputs are three maps of which two are alike, two maps of which one is twice as wide, or one map with three
-    times the width of the output map, twice if the query comes from elsewhere. Maps to one number per head, as in CaiT
-    and ConViT, are ignored.
+    The inputs are three maps, two of them alike; two maps, one twice as wide as the other; or one map three times as
+    wide as the output map, or twice if the query comes from elsewhere. Maps to one number per head, as in CaiT and
+    ConViT, are ignored.
     """
     if not 2 <= len(layers) <= 6:
         return []
@@ -128,10 +139,6 @@ def _last_norms(backbone: nn.Module) -> Iterator[tuple[int, LayerPart]]:
             yield id(getattr(module, LAST_NORMS[name])), LayerPart.BLOCK
 
 
-class InjectionError(ValueError):
-    """A network does not support what a method was asked to do."""
-
-
 @dataclass(frozen=True)
 class Site:
     """One map ``x -> y`` of a network.
@@ -140,11 +147,11 @@ class Site:
         path: Path of the owner in the network.
         owner: The module that owns the weight, and receives injected modules.
         name: Name of the weight in the network.
-        weight: ``[outputs, inputs, *kernel]``, of a norm ``[outputs]``.
+        weight: ``[outputs, inputs, *kernel]``; ``[outputs]`` for a norm.
         bias: ``[outputs]``.
-        part: The part that it plays.
+        part: The part that the map plays.
         attention: The ``nn.MultiheadAttention`` that computes the map itself, if there is one.
-        reader: The type of the module that reads the weight without calling its owner.
+        reader: The type of the module that reads the weight without calling its owner, if there is one.
     """
 
     path: str
@@ -167,8 +174,7 @@ class Site:
 
 def find_sites(backbone: nn.Module) -> list[Site]:
     """All sites of ``backbone``, in the order of its modules; a shared map appears once."""
-    known = {id(entry.value): name for name, entry in describe(backbone).items()}
-    roles = {id(entry.value): entry.role for entry in describe(backbone).values()}
+    known = {id(entry.value): entry for entry in describe(backbone).values()}
     attentions = {
         id(module.out_proj): module
         for module in backbone.modules()
@@ -183,16 +189,18 @@ def find_sites(backbone: nn.Module) -> list[Site]:
         if isinstance(owner, nn.MultiheadAttention) and id(owner.out_proj) in attentions:
             host, attribute, part = owner, 'in_proj_weight', LayerPart.QKV
         weight = getattr(owner, attribute, None)
-        if not isinstance(weight, nn.Parameter) or (part is None and roles[id(weight)] is not Role.NORM):
+        if not isinstance(weight, nn.Parameter) or (part is None and known[id(weight)].role is not Role.NORM):
             continue
         bias = getattr(owner, attribute.replace('weight', 'bias'), None)
-        site = Site(path, owner, known[id(weight)], weight, bias, part or LayerPart.NORM, host, readers.get(id(owner)))
+        site = Site(
+            path, owner, known[id(weight)].name, weight, bias, part or LayerPart.NORM, host, readers.get(id(owner))
+        )
         found.setdefault(id(weight), site)
     return list(found.values())
 
 
 def attends(module: nn.MultiheadAttention) -> bool:
-    """Whether ``module`` computes as torch wrote it, apart from injected modules."""
+    """Return True if ``module`` computes by torch's own code, apart from injected modules."""
     own = vars(module).get('forward')
     return runs_natively(module) or getattr(own, 'injected', False)
 
@@ -208,8 +216,8 @@ def pick_sites(backbone: nn.Module, parts: Sequence[LayerPart], method: str) -> 
     if not picked:
         here = ', '.join(sorted({site.part.value for site in sites if site.weight.requires_grad})) or 'nothing at all'
         raise InjectionError(
-            f'{method} goes to {", ".join(part.value for part in parts)}, and {type(backbone).__name__} has no such '
-            f'part that is not frozen; it has {here}'
+            f'{method} goes to {", ".join(parts)}, and {type(backbone).__name__} has no such part that is not frozen; '
+            f'it has {here}'
         )
     for site in picked:
         check_called(site, method)
@@ -217,10 +225,10 @@ def pick_sites(backbone: nn.Module, parts: Sequence[LayerPart], method: str) -> 
 
 
 def check_called(site: Site, method: str) -> None:
-    """Refuse a site whose weight is read without calling its owner.
+    """Make sure that no module reads the weight of ``site`` without calling its owner.
 
     Raises:
-        InjectionError: Names the site.
+        InjectionError: If one does.
     """
     if site.reader is not None:
         raise InjectionError(
@@ -230,9 +238,9 @@ def check_called(site: Site, method: str) -> None:
 
 
 def _read(backbone: nn.Module) -> Iterator[tuple[int, str]]:
-    """Layers, by id, whose weight a module reads instead of calling the layer, with the type of that module.
+    """Id of each layer whose weight a module reads instead of calling the layer, and the type of that module.
 
-    A module with code for both reads the weight if it composes a bias from vectors of its own, as BEiT does.
+    A module with code for both reads the weight if it composes a bias from its own vectors, as BEiT does.
     """
     for module in backbone.modules():
         composes = any(value.dim() == 1 for value in module.parameters(recurse=False))
@@ -253,9 +261,8 @@ LAYER_NORMS = (nn.LayerNorm, *([nn.RMSNorm] if hasattr(nn, 'RMSNorm') else []))
 def channel_dim(site: Site) -> int:
     """The channel dimension of the output of a layer or norm, 1 or -1.
 
-    The ``data_format`` of a norm decides, else its type: descendants of ``nn.LayerNorm`` have channels last,
-    unless their forward moves dimensions. So does a norm whose code takes statistics over the last dimension and no
-    other.
+    The ``data_format`` of a norm decides, else its type: descendants of ``nn.LayerNorm`` have channels last, unless their
+    forward reorders dimensions. So do norms whose code takes statistics over the last dimension alone.
 
     Raises:
         InjectionError: For a norm whose channel dimension is unknown.
@@ -273,12 +280,12 @@ def channel_dim(site: Site) -> int:
     if site.weight.dim() == 1 and (type_names(owner) & LINE_NORMS or statistic_dims(owner) == {-1}):
         return -1
     raise InjectionError(
-        f'it is not known which dimension of {site.path!r} ({type(owner).__name__}) holds its channels; set its '
-        "data_format to 'channels_first' or 'channels_last', or choose a method that puts nothing behind norms"
+        f'the channel dimension of {site.path!r} ({type(owner).__name__}) is unknown; set its data_format to '
+        "'channels_first' or 'channels_last', or choose a method that puts nothing behind norms"
     )
 
 
 def _moves_dimensions(owner: nn.Module) -> bool:
-    """Whether the forward of ``owner`` brings its input into another order of dimensions."""
+    """Whether the forward of ``owner`` reorders the dimensions of its input."""
     code = getattr(unwrap(type(owner).forward), '__code__', None)
     return code is not None and bool(MOVING & {*code.co_names})

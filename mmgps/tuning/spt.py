@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -20,9 +20,8 @@ from mmgps.selection import (
 )
 
 from .adapter import Bottleneck
-from .base import trainable
-from .injection import beside
-from .lora import OFFERED, low_rank, positive
+from .base import beside, positive, trainable
+from .lora import SUPPORTED, low_rank
 from .operations import Operation, check_connected, place
 from .sites import Site, check_called, find_sites
 
@@ -30,8 +29,8 @@ from .sites import Site, check_called, find_sites
 class SPT(ABC):
     """Spend a budget on the most sensitive connections of the whole network.
 
-    A weight with at least as many sensitive connections as a module behind it would have parameters gets that module.
-    Of any other weight the sensitive connections are trained. So the trained numbers never exceed the budget.
+    A weight gets a module if it has at least as many sensitive connections as that module has parameters. Otherwise
+    its sensitive connections are trained. So the trained numbers never exceed the budget.
 
     Args:
         budget: Numbers to train: a count, or below 1 a share of the connections of the backbone.
@@ -47,14 +46,14 @@ class SPT(ABC):
 
     def __init__(self, budget: float = 0.005, rank: int = 8) -> None:
         if not budget > 0:
-            raise ValueError(f'budget is a count of numbers or a share below 1, and above 0; got {budget!r}')
+            raise ValueError(f'budget must be above 0, a count of numbers or a share below 1; got {budget!r}')
         self.budget, self.rank = budget, positive('rank', rank)
 
     def settings(self) -> dict[str, object]:
         return {'budget': self.budget, 'rank': self.rank}
 
     def candidates(self, backbone: nn.Module) -> dict[str, Parameter]:
-        return {name: entry for name, entry in trainable(backbone).items() if entry.role is Role.CONNECTION}
+        return trainable(backbone, (Role.CONNECTION,))
 
     def select(self, backbone: nn.Module, gradients: Mapping[str, Tensor] | None) -> Selection:
         assert gradients is not None
@@ -64,24 +63,31 @@ class SPT(ABC):
         rows = {name: entry.neurons.to_rows(gradients[name]) for name, entry in candidates.items()}
         chosen = {name: found for name, found in top_of_network(rows, budget).items() if len(found)}
         whole: list[str] = []
-        for site in _offered(backbone):
-            module = self.module(site)
+        for site, module, names in self._modules(backbone):
             size = sum(value.numel() for value in module.parameters())
             if site.name in chosen and len(chosen[site.name]) >= size:
                 check_called(site, self.name)
                 del chosen[site.name]
-                whole += _names(site, module)
-        layouts = {name: candidates[name].neurons for name in chosen}
+                whole += names
         connections = {
-            name: Connections(places.cpu(), layouts[name].neurons, layouts[name].fan_in)
+            name: Connections(places.cpu(), candidates[name].neurons.neurons, candidates[name].neurons.fan_in)
             for name, places in chosen.items()
         }
         return Selection(self.name, connections, tuple(whole), architecture_fingerprint(backbone), self.settings())
 
     def inject_selected(self, backbone: nn.Module, selection: Selection) -> dict[nn.Parameter, list[nn.Parameter]]:
         before = Structure(backbone)
+        missing = set(selection.whole) - dict(backbone.named_parameters()).keys()
         try:
-            self._put_in_place(backbone, selection)
+            for site, module, names in self._modules(backbone):
+                if missing.issuperset(names):
+                    place(site, module)
+                    missing.difference_update(names)
+            if missing:
+                raise SelectionMismatchError(
+                    f'the selection trains {min(missing)!r}, for which {type(backbone).__name__} has no layer; it was '
+                    'made for another architecture'
+                )
             check_connected(backbone)
             drop_compiled()
         except BaseException:
@@ -89,20 +95,12 @@ class SPT(ABC):
             raise
         return beside(backbone)
 
-    def _put_in_place(self, backbone: nn.Module, selection: Selection) -> None:
-        there = dict(backbone.named_parameters())
-        missing = set(selection.whole) - there.keys()
-        for site in _offered(backbone):
-            module = self.module(site)
-            names = _names(site, module)
-            if missing.issuperset(names):
-                place(site, module)
-                missing -= set(names)
-        if missing:
-            raise SelectionMismatchError(
-                f'the selection trains {sorted(missing)[0]!r}, for which {type(backbone).__name__} has no layer; it '
-                'was made for another architecture'
-            )
+    def _modules(self, backbone: nn.Module) -> Iterator[tuple[Site, Operation, list[str]]]:
+        """Each site that supports a module, a new module for it, and the names of its parameters."""
+        for site in find_sites(backbone):
+            if site.part in SUPPORTED:
+                module = self.module(site)
+                yield site, module, [site.parameter_name(module.key, name) for name, _ in module.named_parameters()]
 
     @abstractmethod
     def module(self, site: Site) -> Operation:
@@ -125,11 +123,3 @@ class SPTAdapter(SPT):
 
     def module(self, site: Site) -> Operation:
         return Bottleneck(site, self.rank)
-
-
-def _offered(backbone: nn.Module) -> list[Site]:
-    return [site for site in find_sites(backbone) if site.part in OFFERED]
-
-
-def _names(site: Site, module: Operation) -> list[str]:
-    return [site.parameter_name(module.key, name) for name, _ in module.named_parameters()]

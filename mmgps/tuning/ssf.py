@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from .injection import InjectionMethod, generator_for
+from .base import InjectionMethod, generator_for
 from .operations import Operation, place
 from .sites import LayerPart, Site, pick_sites
 
@@ -33,7 +33,7 @@ class SSF(InjectionMethod):
 
     def __init__(self, std: float = 0.02) -> None:
         if std < 0:
-            raise ValueError(f'std is the deviation of the first scales and shifts and at least 0, got {std}')
+            raise ValueError(f'std, the deviation of the initial scales and shifts, must be at least 0, got {std}')
         self.std = float(std)
 
     def settings(self) -> dict[str, object]:
@@ -47,10 +47,10 @@ class SSF(InjectionMethod):
 
 
 class ScaleShift(Operation):
-    """``y * scale + shift``, both ``[outputs]``; without the shift where the map has no bias.
+    """``y * scale + shift``, both ``[outputs]``; without the shift if the map has no bias.
 
     Args:
-        site: The map behind which it is placed.
+        site: The map to follow.
         std: Standard deviation of the initial numbers.
     """
 

@@ -1,17 +1,18 @@
-"""The tensors that count as trained: freeze all others, and check that one optimizer holds each."""
+"""The tensors that count as trained: the optimizers that hold them, and the operations that read them."""
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
 
-from mmgps.selection import Selection, SelectionMismatchError
-from mmgps.sparse import guard
 from mmgps.utils.text import listed
 
 
@@ -26,8 +27,8 @@ class Trained:
     Args:
         name: Name in the model.
         value: The tensor that the optimizer steps.
-        layer: The weight that its layer computes with, if that is another tensor: the frozen weight whose chosen
-            numbers ``value`` holds, or the weight of the layer that ``value`` was added to.
+        layer: The weight with which its layer computes, if that is another tensor: the frozen weight whose chosen
+            numbers ``value`` holds, or the weight of the layer to which ``value`` was added.
         chosen: Whether ``value`` holds chosen numbers of ``layer``.
     """
 
@@ -40,11 +41,11 @@ class Trained:
     recorded: bool = False
     """An operation read ``value`` where gradients are recorded."""
     layer_recorded: bool = False
-    """An operation read ``layer`` there."""
+    """An operation read ``layer`` where gradients are recorded."""
     unrecorded: bool = False
-    """An operation read one of both where none are recorded."""
+    """An operation read ``value`` or ``layer`` where no gradients are recorded."""
     layer_reached: bool = False
-    """A gradient arrived at ``layer`` from outside of its layer."""
+    """A gradient arrived at ``layer`` from outside its layer."""
     read_directly: bool = False
     """An operation other than those of compact training read ``value``."""
     detached: bool = False
@@ -82,7 +83,7 @@ def check_held(trained: Sequence[Trained], optimizers: Sequence[Optimizer]) -> N
     """
     if not trained:
         raise UntrainedError(
-            'nothing is trained: the method trains nothing of the backbone, and everything outside of it is frozen; '
+            'nothing is trained: the method trains nothing of the backbone, and everything outside it is frozen; '
             'let requires_grad of the head be True, or choose another method'
         )
     held = Counter(id(value) for optimizer in optimizers for value in set(held_by(optimizer)))
@@ -122,6 +123,7 @@ def kept_elsewhere(optimizer: Optimizer) -> str | None:
 
 
 def held_by(optimizer: Optimizer) -> list[nn.Parameter]:
+    """The parameters in all groups of ``optimizer``."""
     return [value for group in optimizer.param_groups for value in group['params']]
 
 
@@ -137,39 +139,114 @@ def _parameters_in(kept: Any, seen: set[int]) -> Iterator[nn.Parameter]:
             yield from _parameters_in(part, seen)
 
 
-def freeze_unselected(backbone: nn.Module, selection: Selection) -> list[nn.Parameter]:
-    """Freeze every parameter of ``backbone`` of which the selection trains nothing, and unfreeze the others.
+DETACHING = {'detach', 'detach_', 'data'}
 
-    Until a :class:`SparseTraining` starts, an optimizer that steps a weight with selected connections raises an error.
 
-    Returns:
-        The frozen parameters.
+class ReadWatcher(TorchFunctionMode):
+    """Note which operations read the trained tensors, and which results are detached on the way to the loss."""
 
-    Raises:
-        SelectionMismatchError: If the selection was made for another architecture; nothing is changed then.
+    def __init__(self, trained: Sequence[Trained]) -> None:
+        super().__init__()
+        self._values = {id(entry.value): entry for entry in trained}
+        self._layers: dict[int, list[Trained]] = {}
+        for entry in trained:
+            if entry.layer is not None:
+                self._layers.setdefault(id(entry.layer), []).append(entry)
+        self._detached: dict[int, Detached] = {}
+        self._cuts: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        inputs, name = [*_tensors((*args, *(kwargs or {}).values()))], _name_of(func)
+        cuts = name in DETACHING or not torch.is_grad_enabled()
+        cut = [value.grad_fn or value for value in inputs if value.requires_grad] if cuts else []  # detach_ drops it
+        output = func(*args, **(kwargs or {}))
+        outputs = [*_tensors((output,))]
+        if outputs or name == 'requires_grad':  # compact layers read it before their autograd functions run
+            self._note_reads(inputs, bool(outputs) and name not in DETACHING, bool(outputs))
+        if outputs and not name.startswith('new_') and not name.endswith('_like'):
+            self._follow(inputs, outputs, cut)
+        return output
+
+    def _note_reads(self, inputs: Sequence[Tensor], computes: bool, gives: bool) -> None:
+        """Note which trained tensors are among ``inputs`` of an operation.
+
+        Args:
+            inputs: Inputs of the operation.
+            computes: Whether it does more than detach them, which the layers of compact training do.
+            gives: Whether it returns a tensor.
+        """
+        recording = torch.is_grad_enabled()
+        for value in inputs:
+            entry = self._values.get(id(value))
+            if entry is not None and (gives or entry.chosen):
+                entry.recorded |= recording
+                entry.unrecorded |= not recording
+                entry.read_directly |= recording and gives and computes
+            for entry in self._layers.get(id(value), ()) if computes else ():
+                entry.layer_recorded |= recording
+                entry.recorded |= recording and entry.chosen  # a read of the weight itself sends its gradient back
+                entry.unrecorded |= not recording
+
+    def _follow(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], cut: Sequence[Any]) -> None:
+        """Note that ``outputs`` depend on detached tensors, and where those meet recorded operations.
+
+        ``cut`` are the nodes and leaves from which the operation cuts its outputs off.
+        """
+        before = [found for value in inputs if (found := self._detached.get(id(value))) and found.tensor() is value]
+        if not before and not cut:
+            return
+        inherited = [node for found in before for node in found.inherited]
+        for found in before:  # a tensor that needs a gradient by now is the result of an autograd Function
+            value = found.tensor()
+            inherited += [] if value is None or value.requires_grad else found.direct
+        inherited = list(dict.fromkeys(inherited))
+        if any(value.requires_grad for value in outputs):
+            self._cuts += inherited
+        for value in outputs:
+            if value.is_floating_point() and not value.requires_grad:
+                self._detached[id(value)] = Detached(weakref.ref(value), cut, inherited)
+
+    def find_detached(self) -> None:
+        """Mark the trained tensors with a result that was detached on the way to the loss."""
+        seen: set[Any] = set()
+        waiting, self._cuts, self._detached = self._cuts, [], {}
+        while waiting:
+            node = waiting.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            leaf = node if isinstance(node, Tensor) else getattr(node, 'variable', None)
+            if (entry := self._values.get(id(leaf))) is not None:
+                entry.detached = True
+            for entry in self._layers.get(id(leaf), ()):  # compact training detaches too, but computes nothing
+                entry.detached |= entry.layer_recorded
+            waiting += [before for before, _ in getattr(node, 'next_functions', ()) if before is not None]
+
+
+@dataclass(frozen=True)
+class Detached:
+    """The origins, with gradients, of a tensor without a gradient: nodes of the graph, and leaves.
+
+    Args:
+        tensor: The tensor.
+        direct: Inputs of the operation that made it.
+        inherited: Origins of these inputs, from earlier operations.
     """
-    partly = {parameter.name: parameter.value for parameter, _ in selection.resolve(backbone)}
-    trained = {*partly, *selection.whole}
-    guard(partly.values())
-    frozen = []
-    for name, value in backbone.named_parameters():
-        value.requires_grad_(name in trained)
-        if name not in trained:
-            frozen.append(value)
-    return frozen
+
+    tensor: weakref.ref[Tensor]
+    direct: Sequence[Any]
+    inherited: Sequence[Any]
 
 
-def check_trainable(backbone: nn.Module, selection: Selection) -> None:
-    """Make sure that ``selection`` trains nothing of ``backbone`` that the user froze.
+def _name_of(func: Any) -> str:
+    """``detach`` of ``Tensor.detach``, ``data`` of the property ``Tensor.data``."""
+    name = getattr(func, '__name__', '')
+    return getattr(getattr(func, '__self__', None), '__name__', '') if name == '__get__' else name
 
-    Raises:
-        SelectionMismatchError: Names the frozen parameters.
-    """
-    trained = {*selection.connections, *selection.whole}
-    frozen = [name for name, value in backbone.named_parameters() if name in trained and not value.requires_grad]
-    if frozen:
-        raise SelectionMismatchError(
-            f'the selection trains {len(frozen)} parameters that {type(backbone).__name__} was built with frozen: '
-            f'{", ".join(frozen)}; select anew, or build the backbone as it was when the selection was made '
-            '(frozen_stages and the like)'
-        )
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)

@@ -13,49 +13,14 @@ from mmgps.architectures import PROMPTED_BLOCKS, PROMPTED_LAYERS, PROMPTED_WINDO
 from mmgps.rewiring import Injected, OwnForward, type_name
 from mmgps.selection import Role, describe
 
-from .injection import InjectionMethod, generator_for
-from .lora import positive
+from .base import InjectionMethod, generator_for, positive
 from .sites import InjectionError
 
 PROMPT_KEY = 'prompt'
 
 
-class VPTDeep(InjectionMethod):
-    """New prompt tokens in every layer, after the class token; in Swin, in every window of every block.
-
-    A layer contains only its own prompts; those of the layer before are removed. Its output has the tokens of the base
-    alone, so heads and taps see what they expect.
-
-    Args:
-        tokens: Number of prompts per layer.
-
-    Raises:
-        ValueError: For fewer than one.
-    """
-
-    name = 'vpt-deep'
-
-    def __init__(self, tokens: int = 10) -> None:
-        self.tokens = positive('tokens', tokens)
-
-    def settings(self) -> dict[str, object]:
-        return {'tokens': self.tokens}
-
-    def put_in_place(self, backbone: nn.Module) -> None:
-        layers, blocks = find(backbone, PROMPTED_LAYERS), find(backbone, PROMPTED_BLOCKS)
-        known = all(type_name(block.attn.w_msa) in PROMPTED_WINDOWS for block in blocks.values())
-        if not layers and not (blocks and known):
-            raise refused(self.name, backbone, 'a plain ViT or Swin of mmseg or MMPretrain')
-        for path, layer in layers.items():
-            first = first_tokens(backbone, f'{path}.{PROMPT_KEY}', self.tokens, layer.norm1)
-            attach_prompts(layer, Prompts(first, class_tokens(backbone)))
-        for path, block in blocks.items():
-            first = first_tokens(backbone, f'{path}.attn.w_msa.{PROMPT_KEY}', self.tokens, block.norm1)
-            attach_window_prompts(block, Prompts(first))
-
-
-class VPTShallow(InjectionMethod):
-    """Prompt tokens after the class token of the first layer, which go on through all layers of a plain ViT.
+class VPT(InjectionMethod):
+    """Base class of the methods that add prompt tokens.
 
     Args:
         tokens: Number of prompts.
@@ -64,23 +29,50 @@ class VPTShallow(InjectionMethod):
         ValueError: For fewer than one.
     """
 
-    name = 'vpt-shallow'
-
     def __init__(self, tokens: int = 10) -> None:
         self.tokens = positive('tokens', tokens)
 
     def settings(self) -> dict[str, object]:
         return {'tokens': self.tokens}
 
+
+class VPTDeep(VPT):
+    """New prompt tokens in every layer, after the class token; in Swin, in every window of every block.
+
+    A layer contains only its own prompts; those of the layer before are removed. Its output has the tokens of the base
+    alone, so heads and taps see what they expect. ``tokens`` counts the prompts of one layer.
+    """
+
+    name = 'vpt-deep'
+
+    def put_in_place(self, backbone: nn.Module) -> None:
+        layers, blocks = find(backbone, PROMPTED_LAYERS), find(backbone, PROMPTED_BLOCKS)
+        known = all(type_name(block.attn.w_msa) in PROMPTED_WINDOWS for block in blocks.values())
+        if not layers and not (blocks and known):
+            raise refused(self.name, backbone, 'a plain ViT or Swin of mmseg or MMPretrain')
+        for path, layer in layers.items():
+            first = first_tokens(backbone, f'{path}.{PROMPT_KEY}', self.tokens, layer.norm1)
+            attach_prompts(layer, Prompts(first, self.tokens, class_tokens(backbone)))
+        for path, block in blocks.items():
+            first = first_tokens(backbone, f'{path}.attn.w_msa.{PROMPT_KEY}', self.tokens, block.norm1)
+            block.attn.w_msa.add_module(PROMPT_KEY, Prompts(first, self.tokens))
+            PromptedWindows(block.attn.w_msa, block.norm1)
+
+
+class VPTShallow(VPT):
+    """Prompt tokens after the class token of the first layer, which go on through all layers of a plain ViT."""
+
+    name = 'vpt-shallow'
+
     def put_in_place(self, backbone: nn.Module) -> None:
         layers = find(backbone, PROMPTED_LAYERS)
         if not layers:
             raise refused(self.name, backbone, 'a plain ViT of mmseg or MMPretrain; Swin merges tokens, use vpt-deep')
-        (path, layer), *others = layers.items()
-        first = first_tokens(backbone, f'{path}.{PROMPT_KEY}', self.tokens, layer.norm1)
-        attach_prompts(layer, Prompts(first, class_tokens(backbone), carried=True))
-        for _, layer in others:
-            attach_prompts(layer, CarriedPrompts(self.tokens, class_tokens(backbone)))
+        path, layer = next(iter(layers.items()))
+        tokens: Tensor | None = first_tokens(backbone, f'{path}.{PROMPT_KEY}', self.tokens, layer.norm1)
+        for layer in layers.values():
+            attach_prompts(layer, Prompts(tokens, self.tokens, class_tokens(backbone), carried=True))
+            tokens = None
 
 
 def find(backbone: nn.Module, kinds: set[str]) -> dict[str, Any]:
@@ -93,7 +85,7 @@ def find(backbone: nn.Module, kinds: set[str]) -> dict[str, Any]:
 
 
 def class_tokens(backbone: Any) -> int:
-    """Number of tokens of a plain ViT before those of the image."""
+    """Number of tokens that a plain ViT puts before those of the image."""
     if not getattr(backbone, 'with_cls_token', True) or backbone.cls_token is None:
         return 0
     return int(getattr(backbone, 'num_extra_tokens', 1))
@@ -121,90 +113,60 @@ class Prompts(Injected):
     """Prompt tokens of one layer, between the class tokens and those of the image.
 
     Args:
-        tokens: Their initial numbers, ``[1, prompts, width]``.
+        tokens: Their initial numbers, ``[1, prompts, width]``; None if the layer takes over those of the layer before.
+        count: Number of prompts.
         after: Number of class tokens before them.
         carried: Whether they continue into the next layer.
     """
 
-    def __init__(self, tokens: Tensor, after: int = 0, carried: bool = False) -> None:
+    def __init__(self, tokens: Tensor | None, count: int, after: int = 0, carried: bool = False) -> None:
         super().__init__()
-        self.tokens = nn.Parameter(tokens)
-        self.after, self.carried = after, carried
+        self.tokens = None if tokens is None else nn.Parameter(tokens)
+        self.count, self.after, self.carried = count, after, carried
 
     def enter(self, x: Tensor) -> Tensor:
         """``x`` ``[batch, tokens, width]`` with the prompts inserted."""
-        return _inserted(x, self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), self.after)
-
-    def leave(self, y: Tensor) -> Tensor:
-        """``y`` without the prompts: later layers see only the tokens of the base."""
-        return _taken(y, self.after, self.tokens.shape[1], self.carried)
-
-
-class CarriedPrompts(Injected):
-    """Carries the prompts of an earlier layer through this one. Has no numbers of its own.
-
-    Args:
-        count: Number of prompts.
-        after: Number of class tokens before them.
-    """
-
-    def __init__(self, count: int, after: int) -> None:
-        super().__init__()
-        self.count, self.after = count, after
-
-    def enter(self, x: Tensor) -> Tensor:
-        prompts = getattr(x, PROMPT_KEY, None)
-        if prompts is None:
+        prompts: Tensor | None
+        if self.tokens is not None:
+            prompts = self.tokens.to(x.dtype).expand(x.shape[0], -1, -1)
+        elif (prompts := getattr(x, PROMPT_KEY, None)) is None:
             raise RuntimeError(
                 'the prompts did not reach this layer: something stands between it and the layer before; use vpt-deep'
             )
-        return _inserted(x, prompts, self.after)
+        return torch.cat([x[:, : self.after], prompts, x[:, self.after :]], 1)
 
     def leave(self, y: Tensor) -> Tensor:
-        return _taken(y, self.after, self.count, True)
+        """``y`` without the prompts: later layers see only the tokens of the base."""
+        end = self.after + self.count
+        rest = torch.cat([y[:, : self.after], y[:, end:]], 1)
+        if self.carried:
+            setattr(rest, PROMPT_KEY, y[:, self.after : end])
+        return rest
 
 
-def attach_prompts(layer: nn.Module, prompts: Prompts | CarriedPrompts) -> None:
+def attach_prompts(layer: nn.Module, prompts: Prompts) -> None:
     """Insert ``prompts`` into ``layer``, whose first argument and result are tokens."""
     layer.register_forward_pre_hook(enter_prompts)
     layer.register_forward_hook(leave_prompts)
     layer.add_module(PROMPT_KEY, prompts)
 
 
-def prompts_of(layer: nn.Module) -> Prompts | CarriedPrompts:
-    """The prompts of ``layer``."""
-    found = layer.get_submodule(PROMPT_KEY)
-    assert isinstance(found, Prompts | CarriedPrompts)
-    return found
-
-
-def _inserted(x: Tensor, prompts: Tensor, after: int) -> Tensor:
-    return torch.cat([x[:, :after], prompts, x[:, after:]], 1)
-
-
-def _taken(y: Tensor, after: int, count: int, carried: bool) -> Tensor:
-    rest = torch.cat([y[:, :after], y[:, after + count :]], 1)
-    if carried:
-        setattr(rest, PROMPT_KEY, y[:, after : after + count])
-    return rest
-
-
-def enter_prompts(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def enter_prompts(layer: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Forward pre-hook of every layer with prompts."""
-    return (prompts_of(layer).enter(args[0]), *args[1:])
+    return (layer.get_submodule(PROMPT_KEY).enter(args[0]), *args[1:])
 
 
-def leave_prompts(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+def leave_prompts(layer: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
     """Forward hook of every layer with prompts."""
-    return prompts_of(layer).leave(output)
+    rest: Tensor = layer.get_submodule(PROMPT_KEY).leave(output)
+    return rest
 
 
 class PromptedWindows(OwnForward):
     """The forward of a window attention that also attends to the prompts of its block.
 
-    The prompts precede the tokens of every window and pass the first norm of the block as these do. They have no
-    relative position and no shift: bias and mask are zero for them. Each block has its own prompts, so their outputs
-    are not computed.
+    The prompts precede the tokens of every window and pass the first norm of the block. They have no relative position
+    and no shift: bias and mask are zero for them. Each block has its own prompts, so their outputs are not computed.
 
     Args:
         owner: The window attention of mmseg or MMPretrain.
@@ -219,14 +181,13 @@ class PromptedWindows(OwnForward):
         return (type(self), (self._owner, self._norm))
 
     def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``[windows, tokens, width]`` to the same, as the owner does; ``mask`` is ``[kinds, tokens, tokens]``."""
+        """Map ``[windows, tokens, width]`` to the same shape; ``mask`` is ``[kinds, tokens, tokens]``."""
         owner: Any = self._owner
         prompts = self._norm(owner.get_submodule(PROMPT_KEY).tokens).to(x.dtype)
         count, (windows, tokens, width) = prompts.shape[1], x.shape
         packed = owner.qkv(torch.cat([prompts.expand(windows, -1, -1), x], 1))
-        query, key, value = packed.view(windows, -1, 3, owner.num_heads, width // owner.num_heads).permute(
-            2, 0, 3, 1, 4
-        )
+        split = packed.view(windows, -1, 3, owner.num_heads, width // owner.num_heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4)
         scores = query[:, :, count:] * owner.scale @ key.transpose(-2, -1)
         scores = scores + F.pad(self._bias(tokens), (count, 0))
         if mask is not None:
@@ -241,10 +202,3 @@ class PromptedWindows(OwnForward):
         owner: Any = self._owner
         bias: Tensor = owner.relative_position_bias_table[owner.relative_position_index.view(-1)]
         return bias.view(tokens, tokens, -1).permute(2, 0, 1)
-
-
-def attach_window_prompts(block: Any, prompts: Prompts) -> None:
-    """Let the window attention of a Swin block attend to ``prompts``."""
-    attention = block.attn.w_msa
-    attention.add_module(PROMPT_KEY, prompts)
-    PromptedWindows(attention, block.norm1)

@@ -1,1 +1,1 @@
-"""Helpers without a subject of their own: files, downloads, locks, progress, text and required packages."""
+"""General helpers: files, downloads, locks, progress, text and required packages."""

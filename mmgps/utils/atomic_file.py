@@ -24,8 +24,8 @@ def atomic_file(path: str | os.PathLike[str], alone: bool = False) -> Iterator[P
 
     Args:
         path: Where the file appears.
-        alone: Whether no other process writes the file at the same time. The next write then overwrites what a killed
-            process left of a large file, even if another process has its number by then.
+        alone: True if no other process writes the file. The next write then overwrites the leftovers of a killed
+            process, even if another process has its number by then.
 
     Raises:
         OSError: If the file cannot be written, for example to a full disk; names ``path``, which stays as it was.
@@ -35,13 +35,15 @@ def atomic_file(path: str | os.PathLike[str], alone: bool = False) -> Iterator[P
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target.parent)
         partial = target.with_name(f'.{target.name}.part' if alone else f'.{target.name}.{os.getpid()}.part')
-        mode = _mode_of_new(partial)
         try:
+            partial.touch()
+            mode = partial.stat().st_mode & 0o777  # of a new file, by the umask and the folder
+            partial.unlink()
             yield partial
             partial.chmod(mode)
             _flush(partial)
             os.replace(partial, target)
-            with suppress(OSError):  # some file systems of a network flush no folders
+            with suppress(OSError):  # some network file systems cannot flush folders
                 _flush(target.parent)
         finally:
             partial.unlink(missing_ok=True)
@@ -59,7 +61,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 @contextmanager
 def skipped_if_unwritable(warn: Callable[[str], object]) -> Iterator[None]:
-    """Continue if the block cannot write its file, for example a picture, and report it through ``warn``."""
+    """Report through ``warn`` if the block cannot write its file, for example a picture, and continue."""
     try:
         yield
     except OSError as error:
@@ -71,12 +73,12 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob('.*.part'):
         found = PARTIAL.fullmatch(path.name)
         if found and not _runs(int(found[1])):
-            with suppress(OSError):  # another process may be removing it, or may own it
+            with suppress(OSError):  # another process may remove it now, or may own it
                 path.unlink()
 
 
 def check_apart(out: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
-    """Make sure that a tool does not overwrite its input, also under another name, by links.
+    """Make sure that a tool does not overwrite its input, not even through a link.
 
     Raises:
         ValueError: If ``out`` is one of ``inputs``.
@@ -87,14 +89,6 @@ def check_apart(out: str | os.PathLike[str], *inputs: str | os.PathLike[str]) ->
             raise ValueError(
                 f'{os.fspath(out)} would overwrite {os.fspath(path)}, from which it is made; name another file to write'
             )
-
-
-def _mode_of_new(path: Path) -> int:
-    """The mode that a file made at ``path`` has by the umask and the folder."""
-    path.touch()
-    mode = path.stat().st_mode & 0o777
-    path.unlink()
-    return mode
 
 
 def _runs(process: int) -> bool:
@@ -116,7 +110,7 @@ def _flush(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON; NaN and infinity, which JSON does not know, become ``null``."""
+    """Write JSON; NaN and infinity, which JSON lacks, become ``null``."""
     write_atomically(path, (json.dumps(_finite_json(content), indent=2, allow_nan=False) + '\n').encode())
 
 

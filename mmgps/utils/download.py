@@ -20,7 +20,7 @@ from typing import Any
 from .lock import one_at_a_time
 
 CHUNK = 1 << 16
-USER_AGENT = 'mmgps'  # some hosts turn urllib's own name away
+USER_AGENT = 'mmgps'  # some hosts refuse urllib's own name
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 NETWORK_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError, HTTPException)
 
@@ -53,7 +53,7 @@ class TruncatedError(DownloadError):
 
 
 class _BrokenOffError(Exception):
-    """The server answered and one attempt ended early; another may get further."""
+    """One attempt ended early after the server had answered; another may get further."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Checksum:
     """The digest that a file must have.
 
     Args:
-        algorithm: A name that ``hashlib.new`` knows; ``'sha256'`` where there is a choice.
+        algorithm: Name of a hash function of ``hashlib``, preferably ``'sha256'``.
         digest: The digest in lower-case hexadecimal.
     """
 
@@ -97,31 +97,31 @@ def download(
     """Download ``url`` to the file ``target``, which appears only when it is complete and checked.
 
     The bytes gather in ``target`` + ``.part``. A later call resumes from there if the server supports it and still has
-    the same version (``Range`` with ``If-Range``), and starts over if not. A broken transfer is retried, unless the
-    server has never answered in this call. A ``target`` that exists is checked and kept. If several processes or
-    threads want one ``target``, one downloads it and the others wait.
+    the same version (``Range`` with ``If-Range``); otherwise it starts over. A broken transfer is retried if the server
+    has answered once in this call. An existing ``target`` is checked and kept. If several processes or threads want one
+    ``target``, one downloads it and the others wait.
 
     Args:
         url: An ``http`` or ``https`` address.
-        target: The file to make. Its folder is made where missing.
-        checksum: What the file must hash to, or ``None`` to take it as it comes.
-        attempts: Attempts in a row that may bring no new byte before giving up.
-        timeout: Seconds without a sign of life from the server that end one attempt.
+        target: The file to create, with its folder.
+        checksum: Expected digest; None accepts any content.
+        attempts: Consecutive attempts without a new byte before giving up.
+        timeout: Seconds without data from the server after which an attempt ends.
         wait: Seconds before the second attempt; doubled before each later one.
-        limit: Seconds that all attempts may take together. What was received stays for the next call.
-        progress: Called after each block with the bytes so far and the total, ``None`` if not announced.
+        limit: Seconds for all attempts together. The received bytes stay for the next call.
+        progress: Called after each block.
 
     Returns:
         ``target`` as a path.
 
     Raises:
-        ValueError: If ``url`` is of another scheme.
+        ValueError: If ``url`` has another scheme.
         UnreachableError: If the server never answered.
         CertificateError: If its certificate could not be verified.
-        RefusedError: If it answered with an error status, or leads from https to another scheme.
-        TimeLimitError: If it takes longer than ``limit``.
+        RefusedError: If it answered with an error status, or redirects from https to another scheme.
+        TimeLimitError: If the download takes longer than ``limit``.
         TruncatedError: If the transfer broke off ``attempts`` times in a row at the same place.
-        ChecksumError: If the whole file, fetched or found, does not match ``checksum``.
+        ChecksumError: If the whole file, downloaded or existing, does not match ``checksum``.
     """
     if not re.match('https?://', url):
         raise ValueError(f'cannot download {url!r}: expected an address that begins with http:// or https://')
@@ -146,14 +146,14 @@ def _is_there(target: Path, checksum: Checksum | None) -> bool:
 def _fetch_whole(
     url: str, part: PartialFile, attempts: int, timeout: float, wait: float, limit: float, progress: Progress
 ) -> None:
-    """Make attempts until the part is whole; an attempt that brings new bytes starts the count anew."""
+    """Make attempts until the part is whole; an attempt that brings new bytes resets the count."""
     furthest, failures, answered, start = part.size(), 0, False, time.monotonic()
 
     def in_time(done: int, total: int | None) -> None:
         if time.monotonic() - start > limit:
             raise TimeLimitError(
                 f'{url} brought {done} bytes of {total or "an unknown number"} in {limit:g} s and was given up; they '
-                f'are kept in {part.path}, and the next call goes on from there if the server supports it'
+                f'are kept in {part.path}, and the next call continues from there if the server supports it'
             )
 
     def proceed(done: int, total: int | None) -> None:
@@ -172,13 +172,15 @@ def _fetch_whole(
         furthest = max(furthest, part.size())
         in_time(furthest, None)
         if failures >= attempts:
-            raise TruncatedError(f'{url}: stopped at {furthest} bytes after {failures} vain attempts ({reason})')
+            raise TruncatedError(
+                f'{url}: stopped at {furthest} bytes after {failures} attempts without a new byte ({reason})'
+            )
         time.sleep(wait * 2 ** (failures - 1))
 
 
 def _attempt(url: str, part: PartialFile, timeout: float, left: float, progress: Progress) -> None:
     headers = {'User-Agent': USER_AGENT, 'Accept-Encoding': 'identity', **part.headers()}
-    # An opener of our own reads the proxy settings now; urlopen keeps those of its first call in the process.
+    # A new opener reads the current proxy settings; urlopen keeps those of its first call in the process.
     opener = urllib.request.build_opener(_NoDowngrade)
     try:
         with _answer(opener, urllib.request.Request(url, headers=headers), timeout, left) as response:
@@ -194,7 +196,7 @@ def _attempt(url: str, part: PartialFile, timeout: float, left: float, progress:
 
 
 def _answer(opener: Any, request: urllib.request.Request, timeout: float, left: float) -> Any:
-    """The response with its headers, within ``left`` seconds: a server may send headers byte by byte for days."""
+    """The response with its headers, within ``left`` seconds, since a server may send headers byte by byte for days."""
     found: queue.Queue[Any] = queue.Queue()
 
     def ask() -> None:
@@ -220,7 +222,7 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
         allowed = ('https',) if req.type == 'https' else ('http', 'https')
         if newurl.partition(':')[0].lower() not in allowed:
             raise RefusedError(
-                f'{req.full_url} leads to {newurl}, and was not followed: expected {" or ".join(allowed)}'
+                f'{req.full_url} redirects to {newurl}, which was not followed: expected {" or ".join(allowed)}'
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -230,14 +232,14 @@ def _raise_if_final(url: str, error: Exception, answered: bool) -> None:
     if isinstance(cause, ssl.SSLCertVerificationError):
         raise CertificateError(
             f'the certificate of {url} could not be verified ({cause.verify_message}). Some servers leave out an '
-            'intermediate certificate that browsers find by themselves: a browser may fetch the file all the same'
+            'intermediate certificate that browsers find by themselves: try to download the file with a browser'
         ) from error
     if not answered:
         raise UnreachableError(f'{url} could not be reached: {cause}') from error
 
 
 def _receive(response: HTTPResponse, part: PartialFile, progress: Progress) -> None:
-    """Append the body to the part, or start the part over where the server sends the file from its beginning."""
+    """Append the body to the part, or start the part over if the server sends the whole file."""
     done, total = _span(response, part)
     part.remember(response)
     with open(part.path, 'ab' if done else 'wb') as file:
@@ -250,7 +252,7 @@ def _receive(response: HTTPResponse, part: PartialFile, progress: Progress) -> N
 
 
 def _span(response: HTTPResponse, part: PartialFile) -> tuple[int, int | None]:
-    """First byte of the body within the file, and the file's size where announced."""
+    """First byte of the body within the file, and the size of the file if announced."""
     if response.status != 206:
         length = response.headers.get('Content-Length')
         return 0, int(length) if length else None
@@ -263,7 +265,7 @@ def _span(response: HTTPResponse, part: PartialFile) -> tuple[int, int | None]:
 
 
 def _read(response: HTTPResponse) -> bytes:
-    # read1, not read: a slow server's bytes are kept as they come, and the timeout counts from the last of them.
+    # read1, not read: it returns the bytes of a slow server as they come, and the timeout counts from the last one.
     try:
         return response.read1(CHUNK)
     except (OSError, HTTPException) as error:
@@ -282,7 +284,7 @@ class PartialFile:
         self.tag = target.with_name(f'{target.name}.part.tag')
 
     def size(self) -> int:
-        """Bytes received so far."""
+        """Number of bytes received."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def headers(self) -> dict[str, str]:
@@ -294,7 +296,7 @@ class PartialFile:
     def remember(self, response: HTTPResponse) -> None:
         """Store the validator of the version in ``response``."""
         etag = response.headers.get('ETag', '')
-        # A weak tag does not promise equal bytes, and RFC 9110 forbids it in If-Range.
+        # RFC 9110 forbids weak tags in If-Range, since they do not promise equal bytes.
         validator = etag if etag.startswith('"') else response.headers.get('Last-Modified', '')
         if validator:
             self.tag.write_text(validator)

@@ -14,18 +14,7 @@ ASK_AGAIN_S = 0.1
 
 @contextmanager
 def file_lock(file: Path, patience_s: float | None = None) -> Iterator[int]:
-    """Hold the lock that ``file`` stands for; yields the file descriptor that holds it.
-
-    The file stays: removing it would let two processes hold two locks. The system frees the lock when the process,
-    and every process that inherited the descriptor, has ended in whatever way.
-
-    Args:
-        file: Created with its folder if missing.
-        patience_s: Seconds to wait for others; None waits without limit.
-
-    Raises:
-        TimeoutError: If another process still holds it then.
-    """
+    """Hold the lock on ``file`` within the block; yields the file descriptor that holds it. See :func:`take`."""
     descriptor = take(file, patience_s)
     try:
         yield descriptor
@@ -34,13 +23,18 @@ def file_lock(file: Path, patience_s: float | None = None) -> Iterator[int]:
 
 
 def take(file: Path, patience_s: float | None = None) -> int:
-    """Take the lock that ``file`` stands for; returns the file descriptor that holds it until it is closed.
+    """Lock ``file``; returns the file descriptor that holds the lock until it is closed.
 
-    Args and errors are those of :func:`file_lock`.
+    The file stays: removing it would let two processes hold two locks. The system frees the lock when the process,
+    and every process that inherited the descriptor, has ended for whatever reason.
+
+    Args:
+        file: Created with its folder if missing.
+        patience_s: Seconds to wait for other processes; None waits without limit.
 
     Raises:
-        TimeoutError: If another process still holds it then.
-        OSError: If the file cannot be made, or the file system has no locks.
+        TimeoutError: If another process still holds the lock after ``patience_s``.
+        OSError: If the file cannot be created, or the file system has no locks.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
@@ -59,12 +53,12 @@ def take(file: Path, patience_s: float | None = None) -> int:
 def one_at_a_time(path: Path) -> Iterator[None]:
     """Let this process alone work on ``path`` within the block; others wait.
 
-    The lock is a hidden file beside ``path``, which the last one removes.
+    The lock is a hidden file beside ``path``, which each holder removes.
     """
     file = path.with_name(f'.{path.name}.lock')
     while True:
         with file_lock(file) as descriptor:
-            if not _is_at(descriptor, file):  # removed by the one before, so that others lock a new one
+            if not _is_at(descriptor, file):  # the previous holder removed it, and others lock a new one
                 continue
             try:
                 yield

@@ -15,8 +15,8 @@ class ProgressLine:
     Args:
         label: The activity, for example ``'downloading kvasir-seg.zip'``.
         unit: Name of the counted unit.
-        scale: How many counted things make one ``unit``, for example ``1e6`` for bytes shown as MB.
-        stream: Where to write; standard error by default.
+        scale: Counted things per ``unit``, for example ``1e6`` for bytes shown as MB.
+        stream: The stream to write to; standard error by default.
     """
 
     def __init__(self, label: str, unit: str, scale: float = 1.0, stream: TextIO | None = None) -> None:

@@ -48,7 +48,7 @@ def test_on_and_off_again() -> None:
 
 
 def test_what_was_there_is_kept_and_not_computed() -> None:
-    """Numbers of which a difference loses the bits: infinite ones, negative zeros, and those that are far smaller."""
+    """Infinite numbers, negative zeros and tiny numbers, which a computed difference would not restore."""
     base = Small()
     with torch.no_grad():
         base.backbone[4].weight.fill_(1e-30)
@@ -69,7 +69,7 @@ def test_an_error_within_the_context_restores_the_base() -> None:
 
 
 def test_a_delta_goes_where_the_numbers_lie() -> None:
-    """Also into weights that are channels-last, and after parameters became other tensors."""
+    """This includes channels-last weights, and parameters that were replaced by other tensors."""
     network, delta = trained()
     model = Small().to(memory_format=torch.channels_last)
     with AppliedDelta(model, delta):
@@ -135,7 +135,7 @@ def test_adding_and_discarding_while_one_is_on(tmp_path: Path) -> None:
 def test_names_that_are_wrong_change_nothing() -> None:
     bank, networks = bank_of_two()
     bank.switch('one')
-    with pytest.raises(KeyError, match=r"no delta 'tow' at hand; nearest: two"):
+    with pytest.raises(KeyError, match=r"the bank has no delta 'tow'; nearest: two"):
         bank.switch('tow')
     with pytest.raises(ValueError, match="already has a delta 'one'"):
         bank.add('one', trained(3)[1])
@@ -157,7 +157,7 @@ def test_another_base_is_refused_with_what_differs() -> None:
 
 def test_a_base_with_another_delta_on_it_is_refused() -> None:
     model = Small()
-    with AppliedDelta(model, trained(1)[1]), pytest.raises(DeltaMismatchError, match='take off any other delta'):
+    with AppliedDelta(model, trained(1)[1]), pytest.raises(DeltaMismatchError, match='remove any other delta'):
         AppliedDelta(model, trained(2)[1])
 
 
@@ -182,7 +182,7 @@ class OtherHead(Small):
 def test_a_bank_refuses_a_head_of_another_form() -> None:
     bank, networks = bank_of_two()
     bank.switch('one')
-    with pytest.raises(DeltaMismatchError, match=r'head\.weight \(3, 5\).*found \(2, 5\).*take a network each'):
+    with pytest.raises(DeltaMismatchError, match=r'head\.weight \(3, 5\).*found \(2, 5\).*needs its own network'):
         bank.add('wide', trained(3, model=OtherHead())[1])
     assert (bank.names, bank.active) == (['one', 'two'], 'one')
     assert_same_state(bank.model, networks['one'])
@@ -210,10 +210,10 @@ class NoBackbone(nn.Module):
     ('kind', 'message'),
     [
         (Wider, "differs in '0.weight: float32[4,3,3,3], found float32[4,3,5,5]'"),
-        (Deeper, "lacks nothing and has '7.weight', '7.bias' besides"),
+        (Deeper, "lacks nothing and also has '7.weight', '7.bias'"),
         (OtherHead, 'head.weight (2, 5) torch.float32, found (3, 5) torch.float32'),
-        (MoreHead, "the network has 'second.weight', 'second.bias', of which the delta says nothing"),
-        (NoHead, "the delta holds 'head.weight', 'head.bias', for which the network has no place"),
+        (MoreHead, "the network has 'second.weight', 'second.bias', which the delta does not hold"),
+        (NoHead, "the delta holds 'head.weight', 'head.bias', which the network does not have"),
         (NoBackbone, "tunes 'backbone', and NoBackbone has only trunk"),
     ],
 )

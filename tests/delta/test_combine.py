@@ -33,7 +33,7 @@ def state_under(delta: Delta) -> dict[str, Tensor]:
 
 
 def disjoint() -> tuple[Delta, Delta]:
-    """Deltas of which no connection is the same, and no bias: the first trains none."""
+    """Two deltas without a common connection or bias: the first trains no bias."""
     gps, bias = GPS(1, score=RandomScore(1), full_roles=()), BiasTuning()
     return trained(1, gps)[1], trained(2, bias)[1]
 
@@ -54,7 +54,7 @@ def test_the_union_of_disjoint_deltas_holds_all_of_both() -> None:
 
 
 def test_where_they_overlap_the_second_wins() -> None:
-    """As if it were written over the base with the first on it."""
+    """The union equals the second delta written over the first."""
     first, second = (trained(seed, GPS(3, score=RandomScore(seed)))[1] for seed in (1, 2))
     rows = {row.name: row for row in diff(first, second)}
     assert rows['backbone.4.weight'].shared > 0

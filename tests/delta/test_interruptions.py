@@ -1,4 +1,4 @@
-"""Whatever stops a change, and wherever: the network is as it was before."""
+"""An exception at any point of a change leaves the network as it was."""
 
 import copy
 import inspect
@@ -17,7 +17,7 @@ from mmgps.tuning import SSF, InjectionError, LoRA, merge_operations, unload
 LINES, OPERATIONS = AtLine, AtOperation
 OPCODES = partial(AtLine, event='opcode')
 every = pytest.mark.parametrize('most', [40, pytest.param(1000, marks=pytest.mark.slow)])
-"""Interruptions per test, at most: some, or about all places."""
+"""Maximum number of interruptions per test: a sample, or nearly all places."""
 
 
 def lora_bank() -> DeltaBank:
@@ -39,7 +39,7 @@ def assert_same(model: nn.Module, before: dict[str, torch.Tensor], flags: list[b
 
 
 class Watched:
-    """What the network of ``bank`` gives and holds now, to be compared with after each interruption."""
+    """The present output and content of the network of ``bank``, to compare with after each interruption."""
 
     def __init__(self, bank: DeltaBank) -> None:
         self.bank, self.active = bank, bank.active
@@ -169,7 +169,7 @@ def test_injecting_merging_and_ejecting_that_is_stopped_anywhere_changes_nothing
 
 
 def test_a_method_that_fails_half_way_leaves_no_modules() -> None:
-    """The norm without known channels is the last layer: all before it had their modules already."""
+    """The norm with unknown channels is the last layer, so all layers before it already have modules."""
 
     class Strange(nn.LayerNorm):
         data_format = 'none'
@@ -178,7 +178,7 @@ def test_a_method_that_fails_half_way_leaves_no_modules() -> None:
             super().__init__((5, 1))
 
     backbone = nn.Sequential(nn.Linear(5, 5), Strange())
-    with pytest.raises(InjectionError, match='not known which dimension'):
+    with pytest.raises(InjectionError, match='the channel dimension of'):
         SSF().inject(backbone)
     assert [name for name, _ in backbone.named_modules()] == ['', '0', '1']
     assert not backbone[0]._forward_hooks
@@ -256,12 +256,15 @@ def test_another_owner_of_the_same_network_is_refused() -> None:
         each.add('x', delta)
         each.add('y', trained(2)[1])
     bank.switch('x')
-    with pytest.raises(DeltaInUseError, match="the delta 'x' of a bank is on this network"):
+    with pytest.raises(DeltaInUseError, match="the delta 'x' of a bank is applied to this network"):
         other.switch('y')
     with pytest.raises(DeltaInUseError, match='remove it before you apply'):
         other.add('z', trained(3)[1])
     bank.switch(None)
-    with AppliedDelta(model, delta), pytest.raises(DeltaInUseError, match='an applied delta is on this network'):
+    with (
+        AppliedDelta(model, delta),
+        pytest.raises(DeltaInUseError, match='a delta is applied to this network'),
+    ):
         bank.switch('y')
     other.switch('y')
     other.switch(None)

@@ -1,4 +1,4 @@
-"""Files from outside: refused with the error of their kind, or read as they were written, and never at any price."""
+"""Untrusted files are refused with the error of their kind or read as written, in little memory."""
 
 import ast
 import io
@@ -72,7 +72,7 @@ WRONG = {
 
 @pytest.mark.parametrize('positions', WRONG.values(), ids=WRONG)
 def test_positions_that_no_weight_has_are_refused(positions: list, selection: Selection, tmp_path: Path) -> None:
-    """By whoever reads the file, and by whoever makes them in memory."""
+    """Both in a file and in a selection made in memory."""
     name, item = next(iter(selection.connections.items()))
     wrong = replace(item, positions=torch.tensor(positions))
     made = replace(selection, connections={**selection.connections, name: wrong})
@@ -128,7 +128,7 @@ def test_what_is_no_packed_state_is_refused(state: Any) -> None:
 
 
 def test_a_tensor_that_repeats_a_byte_without_end_is_refused(selection: Selection) -> None:
-    """A pickled checkpoint may hold views, which a digest would have to spread out."""
+    """A pickled checkpoint may hold views, which a digest would have to expand."""
     state = pack_selection(selection)
     state['positions'] = dict(state['positions'], many=torch.zeros(1, dtype=torch.int32).expand(2**40))
     with pytest.raises(SelectionFileError, match='contiguous'):
@@ -149,7 +149,7 @@ def test_neurons_that_a_delta_claims_take_no_memory() -> None:
         content['connections'][name] = [neurons, 1]
         content['shapes'] = {key: list(value.shape) for key, value in tensors.items()}
 
-    with pytest.raises(DeltaFileError, match=f'{neurons} neurons of fan-in 1, and 270 numbers in the base'):
+    with pytest.raises(DeltaFileError, match=f'{neurons} neurons of fan-in 1, but 270 numbers in the base'):
         unpack_delta(resealed(claimed, claim))
 
     def claim_the_base_too(content: dict) -> None:
@@ -206,7 +206,7 @@ def test_what_may_not_be_read_is_called_that(
 
 
 def test_files_of_older_releases_are_read(selection: Selection) -> None:
-    """Which did not say the shapes of the positions."""
+    """They did not record the shapes of the positions."""
     state = resealed(pack_selection(selection), lambda content: content.pop('positions'))
     assert unpack_selection(state).equals(selection)
 
@@ -219,7 +219,7 @@ def test_positions_beyond_32_bits_keep_their_size() -> None:
 
 
 def test_settings_of_a_selection_take_no_memory_either() -> None:
-    """It holds no tensors to hold them against."""
+    """A selection holds no tensors against which to check them."""
     backbone, selection = Small().backbone, trained(method=LoRA(2))[1].selection
     beside = dict.fromkeys(selection.whole)
     check_injection(backbone, selection, beside)

@@ -21,7 +21,7 @@ TASKS = (None, 'one', 'two', 'lora')
 
 
 def bank_of_three() -> tuple[DeltaBank, dict[str | None, torch.Tensor]]:
-    """The bank, and what the network answers under each task."""
+    """The bank, and the output of the network under each delta."""
     bank = DeltaBank(Small())
     for seed, name in ((1, 'one'), (2, 'two')):
         bank.add(name, trained(seed)[1])
@@ -45,7 +45,7 @@ def assert_base(bank: DeltaBank) -> None:
 
 
 def in_threads(*works: Callable[[], object]) -> list[object]:
-    """The results of ``works``, each run in a thread of its own, at once."""
+    """The results of ``works``, which run at the same time in threads of their own."""
     with ThreadPoolExecutor(len(works)) as pool:
         return [future.result(60) for future in [pool.submit(work) for work in works]]
 
@@ -177,7 +177,7 @@ def test_coroutines_of_two_tasks_are_refused_and_of_one_are_not() -> None:
 
 
 def test_a_coroutine_may_not_change_what_the_code_around_its_loop_uses() -> None:
-    """It is suspended with its task on, and another coroutine would go on under it."""
+    """It is suspended with its delta applied, and another coroutine would continue with that."""
     bank, _ = bank_of_three()
 
     async def other() -> None:
@@ -279,8 +279,9 @@ def test_a_copied_bank_has_a_network_and_a_lock_of_its_own(copied: Callable) -> 
         copy.copy(bank)
 
 
-def test_a_bank_in_use_elsewhere_is_not_copied() -> None:
-    bank, _ = bank_of_three()
+@contextlib.contextmanager
+def used_elsewhere(bank: DeltaBank) -> Iterator[None]:
+    """Another thread computes with the delta ``one`` within the context."""
     inside, end = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -291,10 +292,17 @@ def test_a_bank_in_use_elsewhere_is_not_copied() -> None:
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(hold)
         inside.wait(60)
-        with pytest.raises(DeltaInUseError, match="computes with 'one'; copy the bank afterwards"):
-            copy.deepcopy(bank)
-        end.set()
+        try:
+            yield
+        finally:
+            end.set()
         held.result(60)
+
+
+def test_a_bank_in_use_elsewhere_is_not_copied() -> None:
+    bank, _ = bank_of_three()
+    with used_elsewhere(bank), pytest.raises(DeltaInUseError, match="computes with 'one'; copy the bank afterwards"):
+        copy.deepcopy(bank)
 
 
 def test_a_context_ends_right_after_the_network_changed_its_type() -> None:
@@ -307,22 +315,10 @@ def test_a_context_ends_right_after_the_network_changed_its_type() -> None:
 
 def test_a_thread_that_waits_can_be_interrupted() -> None:
     bank, _ = bank_of_three()
-    inside, end = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with bank.using('one'):
-            inside.set()
-            end.wait(60)
-
-    with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(hold)
-        inside.wait(60)
-        timer = threading.Timer(0.2, lambda: __import__('_thread').interrupt_main())
-        timer.start()
+    with used_elsewhere(bank):
+        threading.Timer(0.2, lambda: __import__('_thread').interrupt_main()).start()
         started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             bank.switch('two')
         assert time.monotonic() - started < 10
-        end.set()
-        held.result(60)
     assert_base(bank)

@@ -7,7 +7,7 @@ from pathlib import Path
 sys.modules['mmgps'] = None  # an import of it is an error
 
 # One file, not the package: where torchvision was built for another torch, mmseg cannot be imported without it.
-spec = importlib.util.spec_from_file_location('operators', Path(__file__).parents[2] / 'mmgps/utils/torchvision_ops.py')
+spec = importlib.util.spec_from_file_location('operators', Path(__file__).parents[2] / 'mmgps/utils/requirements.py')
 operators = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(operators)
 operators.declare_missing_operators()

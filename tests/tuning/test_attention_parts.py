@@ -1,4 +1,4 @@
-"""Parts of attentions whose query, key and value are several maps, and maps that are read and not called."""
+"""Attentions with separate query, key and value maps, and maps that are read without being called."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from mmgps.tuning.sites import InjectionError, channel_dim, find_sites, structur
 
 
 class Attention(nn.Module):
-    """Of ``widths``, in the order of the layers; with a count of heads unless it is None."""
+    """Layers of ``widths``, in order; with a count of heads unless ``heads`` is None."""
 
     def __init__(self, *widths: tuple[int, int], heads: int | None = 2) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Attention(nn.Module):
 
 
 class Grouped(nn.Module):
-    """As BERT and its kin: the projection out is a module beside the attention."""
+    """Like BERT: the output projection is a module next to the attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def test_the_structure_tells_an_attention(module: nn.Module, expected: str) -> N
 
 
 class Composing(nn.Module):
-    """As BEiT: reads the weight where it has biases of its own, else calls the layer."""
+    """Like BEiT: reads the weight if it has its own biases, else calls the layer."""
 
     def __init__(self, bias: bool) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Composing(nn.Module):
 
 
 class Handing(Composing):
-    """As torchvision's Swin: hands the weights on to a function."""
+    """Like torchvision's Swin: passes the weights to a function."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self._compute(x)
@@ -116,7 +116,7 @@ def test_networks_of_mmpretrain_that_read_weights_are_known() -> None:
 
 
 class RootMeanSquare(nn.Module):
-    """As two hundred classes of transformers."""
+    """Like two hundred classes of transformers."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ def test_the_channels_of_a_norm_are_where_its_code_takes_statistics() -> None:
     scaled = norm(x) - norm[0].forward(x)
     assert scaled.shape == x.shape
     assert scaled.abs().max() > 0
-    with pytest.raises(InjectionError, match=r"which dimension of '0' \(OfAnyDimension\) holds its channels"):
+    with pytest.raises(InjectionError, match=r"the channel dimension of '0' \(OfAnyDimension\) is unknown"):
         channel_dim(*find_sites(nn.Sequential(OfAnyDimension(-1))))
 
 

@@ -1,4 +1,4 @@
-"""What GPS trains of the paper's three architectures, counted by hand, beside what its tables state."""
+"""Numbers that GPS trains in the paper's three architectures: counted by hand, and compared with its tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmgps.selection import Role, describe
 from mmgps.tuning import GPS
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-#: Neurons; then biases, layer scales and tables of position biases, which are trained whole.
+#: Neurons; then biases, layer scales and tables of position biases, which are trained in full.
 EXPECTED = {
     # 12 blocks of width 768: query, key, value 3, output 1, MLP 4 + 1; and the patches.
     'vit-b16': (12 * 9 * 768 + 768, 12 * 9 * 768 + 768, 0, 0),
@@ -32,7 +32,7 @@ WIDTH = {'vit-b16': 768, 'swin-b': 1024, 'convnext-b': 1024}
 
 
 def counts(architecture: str, k: int) -> tuple[int, int, int, int]:
-    """Connections chosen of the backbone at ``k``, and the numbers of the roles that are trained whole."""
+    """Connections of the backbone chosen at ``k``, and the numbers of the roles that are trained in full."""
     cfg = Config.fromfile(CONFIGS / f'_base_/models/{architecture}_in21k.py')
     init_default_scope('mmpretrain')
     with without_memory():

@@ -1,4 +1,4 @@
-"""What other front ends of torch make of a changed network: the same numbers, or an error."""
+"""torch's other front ends give the same numbers for a changed network, or raise an error."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def picture(batch: int = 1) -> Tensor:
 
 
 class Maps(nn.Module):
-    """The feature maps of a backbone, in a tuple as every front end takes it."""
+    """The feature maps of a backbone as a tuple, which every front end accepts."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ WAYS: dict[str, Callable[[nn.Module, Tensor, Path], tuple[Tensor, ...]]] = {
     'onnx-trace': lambda net, x, folder: onnx(net, x, folder, dynamo=False),
     'compile': lambda net, x, _: torch.compile(net, backend='aot_eager')(x),
 }
-#: What runs in the default suite too.
+#: Cases that also run in the default suite.
 QUICK = {
     *[('trace', method, kind) for method in ('gps', 'lora', 'spt-lora') for kind in ('vit', 'swin', 'resnet')],
     *[('trace', method, 'vit') for method in METHODS],
@@ -87,7 +87,7 @@ CASES = [(way, method, kind) for way in WAYS for method in METHODS for kind in K
 
 
 def trained_here(method: str, kind: str) -> nn.Module:
-    """A network in the process that trains it: whatever makes the gradients is still in place."""
+    """A network within the process that trains it, with everything that makes the gradients."""
     run = tuned(method, kind)
     run.model.train()
     run.training.start()
@@ -146,7 +146,7 @@ def test_a_trace_takes_other_batches(method: str) -> None:
 
 
 def shaken(net: nn.Module) -> nn.Module:
-    """``net`` with random numbers in what was put beside its base."""
+    """``net`` with random numbers in its injected modules."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, value in net.named_parameters():
@@ -156,7 +156,7 @@ def shaken(net: nn.Module) -> nn.Module:
 
 
 class Attends(nn.Module):
-    """Torch's attention, once with the same and once with other keys and values."""
+    """torch's attention, once with the same and once with other keys and values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ def tokens() -> Tensor:
 @pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize('method', [LoRA(2, parts=('qkv', 'proj')), SSF(0.3)])
 def test_attention_under_every_mode_for_functions_of_torch(method: LoRA | SSF, training: bool) -> None:
-    """Torch hands the whole attention over to such a mode: ``with torch.device(...)`` is one, and every export."""
+    """torch hands the whole attention to such a mode; ``with torch.device(...)`` and every export set one."""
     net, base = Attends(), Attends().train(training)
     method.inject(net)
     expected = shaken(net).train(training)(tokens())
@@ -186,7 +186,7 @@ def test_attention_under_every_mode_for_functions_of_torch(method: LoRA | SSF, t
 
 
 def attention_only(net: nn.Module) -> CompactTraining:
-    """Compact training of the attention of ``net``, of which all else is frozen."""
+    """Compact training of the attention of ``net``, with everything else frozen."""
     net.requires_grad_(False)
     for module in net.modules():
         if isinstance(module, nn.MultiheadAttention):
@@ -256,7 +256,7 @@ def test_compact_training_of_an_encoder_in_eval_mode() -> None:
 
 
 def test_two_threads_in_one_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each reads the packed weight from its first row, whatever the other does meanwhile."""
+    """Each reads the packed weight from its first row, independently of the other."""
     from mmgps.tuning.operations import TunedAttention
 
     net, barrier, real = Attends(), threading.Barrier(2), TunedAttention.project
@@ -282,7 +282,7 @@ def test_a_quantized_layer_that_lost_its_modules_says_so() -> None:
 
 
 def test_a_convolution_with_a_norm_fused_into_it_says_so() -> None:
-    """The norm would scale the weight and not what LoRA adds."""
+    """The norm would scale the weight, but not the term that LoRA adds."""
     fuse_conv_bn = pytest.importorskip('mmcv.cnn').fuse_conv_bn
     net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4))
     LoRA(2, parts='conv').inject(net)
@@ -312,7 +312,7 @@ def test_symbolic_traces_are_right_and_scripts_are_refused(net: nn.Module) -> No
 
 
 def test_a_compiled_network_follows_a_bank() -> None:
-    """Torch does not look for hooks that came since it compiled a network."""
+    """torch does not look for hooks that were added after it compiled a network."""
     bank, answers = DeltaBank(Small().eval()), {}
     for seed, (name, method) in enumerate({'lora': LoRA(2), 'ssf': SSF(0.3), 'gps': None}.items()):
         source = Small()

@@ -1,4 +1,4 @@
-"""What is counted as trained and gets no gradient is cut off, or not used: the first iteration tells."""
+"""The first iteration tells whether a trained tensor without a gradient is cut off or unused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WIDTH = 8
 
 
 class Backbone(nn.Module):
-    """Three layers and a spare one that no path runs; ``path`` says how the middle one is run."""
+    """Three layers and a spare one that no path runs; ``path`` runs the middle one."""
 
     def __init__(self, path: Callable[[Backbone, Tensor], Tensor]) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ def stacked(net: Backbone, x: Tensor) -> Tensor:
 
 
 def counted(net: Backbone, x: Tensor) -> Tensor:
-    """Reads where the largest number is, which has no gradient anyway."""
+    """Reads the position of the largest number, which never has a gradient."""
     return x * F.one_hot(net.middle(x).detach().argmax(-1), WIDTH)
 
 
@@ -87,7 +87,7 @@ def read(net: Backbone, x: Tensor) -> Tensor:
 
 
 def dropped(net: Backbone, x: Tensor) -> Tensor:
-    """The layer runs and nothing reads it, but what asks for its shape and its size."""
+    """The layer runs, and nothing but its shape and its mean is read."""
     y = net.middle(x)
     y * y.new_empty(y.shape[:1]).bernoulli_().unsqueeze(-1)
     y.detach().abs().mean().item()
@@ -95,7 +95,7 @@ def dropped(net: Backbone, x: Tensor) -> Tensor:
 
 
 def also_looked_at(path: Callable[[Backbone, Tensor], Tensor]) -> Callable[[Backbone, Tensor], Tensor]:
-    """A pass without gradients before that of ``path``."""
+    """A pass without gradients before the pass of ``path``."""
 
     def run(net: Backbone, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -106,7 +106,7 @@ def also_looked_at(path: Callable[[Backbone, Tensor], Tensor]) -> Callable[[Back
 
 
 class Standardised(nn.Linear):
-    """Computes by its weight in a way of its own."""
+    """Computes by its weight in its own way."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight - self.weight.mean(1, keepdim=True), self.bias)
@@ -176,7 +176,7 @@ def test_what_the_network_does_not_use_is_named(method: str, path: Callable) -> 
 
 
 def frozen_at_first(path: Callable[[Backbone, Tensor], Tensor]) -> Network:
-    """As ``frozen_stages`` leaves it: what comes in needs no gradient."""
+    """A model as ``frozen_stages`` leaves it: the input of the middle layer needs no gradient."""
     model = Network(path)
     model.backbone.first.requires_grad_(False)
     return model
@@ -185,7 +185,7 @@ def frozen_at_first(path: Callable[[Backbone, Tensor], Tensor]) -> Network:
 @pytest.mark.parametrize('path', [recomputed, without_gradient])
 @pytest.mark.parametrize('method', METHODS)
 def test_a_layer_that_records_no_gradients(method: str, path: Callable) -> None:
-    """Some of what is lost has another cause, which is not named as this one."""
+    """Some tensors are lost for another cause, and the error does not name them."""
     run = Run(frozen_at_first(path), METHODS[method]())
     with pytest.raises(UntrainedError, match=r' of \d+ trained tensors got no gradient .*; .*reentrant') as raised:
         run.iterate(0)
@@ -222,7 +222,7 @@ def test_whole_numbers_have_no_gradient_to_lose() -> None:
 @pytest.mark.parametrize('path', [dropped, also_looked_at(dropped)], ids=['dropped', 'also-looked-at'])
 @pytest.mark.parametrize('method', METHODS)
 def test_a_result_that_nothing_uses_is_not_cut_off(method: str, path: Callable, middle: type[nn.Linear]) -> None:
-    """However often its size, its shape or its mean is asked for."""
+    """This holds even if its size, shape or mean is read."""
     if method == 'lora':
         middle = nn.Linear
     done, unused = Run(Network(path, middle), METHODS[method]()).iterate(0)
@@ -261,7 +261,7 @@ class ReadsAttention(nn.Module):
 
 
 def test_chosen_numbers_that_are_read_past_their_layer() -> None:
-    """They are trained all the same, or refused."""
+    """They are trained or refused."""
     model = Network()
     model.backbone = ReadsAttention()
     run = Run(model, METHODS['gps']())
@@ -314,7 +314,7 @@ def test_nothing_watches_afterwards() -> None:
 
 
 def test_parts_that_are_called_by_themselves_are_watched() -> None:
-    """As a ``train_step`` of a model may do."""
+    """A ``train_step`` may call them."""
     model = Network(detached)
     with pytest.raises(UntrainedError, match=r" 'backbone\.first\.bias', 'backbone\.middle\.bias'; .*are detached"):
         Run(model, BiasTuning()).iterate(0, loss=lambda x: model.head(model.backbone(x)).square().mean())
@@ -329,7 +329,7 @@ def test_a_forward_pass_that_fails_is_left() -> None:
 
 
 class GivesNone(torch.autograd.Function):
-    """Adds ``bias`` and has no gradient for it."""
+    """Adds ``bias`` without a gradient for it."""
 
     @staticmethod
     def forward(ctx, x: Tensor, bias: Tensor) -> Tensor:
@@ -357,7 +357,7 @@ def test_an_accumulation_is_judged_by_its_first_backward_pass() -> None:
 
 
 def test_a_forward_pass_of_somebody_else_counts_for_nothing() -> None:
-    """A picture drawn before training, by a path that training does not take."""
+    """A picture is drawn before training, by a path that training does not use."""
     run = Run(Network(), BiasTuning())
     with torch.no_grad():
         run.model(pictures())
@@ -372,7 +372,7 @@ def through_the_spare_one(net: Backbone, x: Tensor) -> Tensor:
 
 
 class Teaching(Network):
-    """Runs the backbone once more, without gradients and in the midst of its own pass."""
+    """Runs the backbone again within its own pass, without gradients."""
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -390,7 +390,7 @@ def in_two(values: list[nn.Parameter]) -> list[torch.optim.Optimizer]:
 
 
 def test_an_optimizer_that_has_its_turn_later_is_judged_then() -> None:
-    """The first iterations train the head alone, and compute the backbone without gradients."""
+    """The first iterations train the head alone and run the backbone without gradients."""
     run = Run(Network(), BiasTuning(), in_two)
 
     def of_the_head(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def randomise(net: nn.Module) -> None:
 
 
 def test_cross_attention_and_its_parts() -> None:
-    """Query, key and value from three places: each gets its rows of the packed factors."""
+    """Query, key and value have three inputs, and each uses its rows of the packed factors."""
     net = nn.ModuleDict(dict(attention=nn.MultiheadAttention(8, 2, batch_first=True))).double()
     LoRA(rank=3, parts=('qkv', 'proj')).inject(net)
     randomise(net)
@@ -34,7 +34,7 @@ def test_cross_attention_and_its_parts() -> None:
 
 
 def test_under_a_default_device() -> None:
-    """Which is a mode of torch that would have its own function called in place of the one with the factors."""
+    """A default device is a mode of torch that would call torch's function instead of the one with the factors."""
     net = nn.ModuleDict(dict(attention=nn.MultiheadAttention(8, 2, batch_first=True)))
     LoRA(rank=3, parts=('qkv', 'proj')).inject(net)
     randomise(net)
@@ -46,7 +46,7 @@ def test_under_a_default_device() -> None:
 
 @pytest.mark.parametrize('grad', [True, False])
 def test_an_attention_of_torch_alone_equals_one_with_merged_weights(grad: bool) -> None:
-    """Batch first, in evaluation: the case in which torch would take its fast path and skip the factors."""
+    """Batch first in evaluation, where torch would use its fast path and skip the factors."""
     tuned = nn.Sequential(nn.MultiheadAttention(16, 2, batch_first=True))
     LoRA(rank=4, parts=('qkv', 'proj')).inject(tuned)
     randomise(tuned)

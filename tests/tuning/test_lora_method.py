@@ -1,4 +1,4 @@
-"""LoRA merges, starts from the seed, and its refusals."""
+"""LoRA: merging, initial numbers by the seed, and refused arguments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALL = ('qkv', 'proj', 'fc1', 'fc2', 'linear', 'conv')
 
 
 def randomise(net: nn.Module) -> None:
-    """Give the factors numbers that matter."""
+    """Give the factors numbers that change the output."""
     for name, value in net.named_parameters():
         if 'lora.' in name:
             nn.init.normal_(value, std=0.3)

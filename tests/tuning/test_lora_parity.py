@@ -20,7 +20,7 @@ ALL = ('qkv', 'proj', 'fc1', 'fc2', 'linear', 'conv')
 
 
 def randomise(backbone: nn.Module) -> dict[str, torch.Tensor]:
-    """Give the factors numbers that matter; returns them by name."""
+    """Give the factors numbers that change the output, and return them by name."""
     found = {n: p for n, p in backbone.named_parameters() if '.lora.' in n}
     for value in found.values():
         nn.init.normal_(value, std=0.3)

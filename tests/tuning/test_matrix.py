@@ -1,4 +1,4 @@
-"""Every method on every architecture that it is claimed for keeps the same promises."""
+"""Every method keeps the same promises on every architecture that it supports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmgps.selection import architecture_fingerprint, bits, describe
 from mmgps.tuning import InjectionError, count_parts, merge_operations
 
 EVERY = tuple(BUILDERS)
-#: Method, the architectures that it is claimed for, and whether it starts as the base.
+#: Method to the architectures that it supports, and whether it starts as the base.
 CLAIMS: dict[str, tuple[tuple[str, ...], bool]] = {
     'gps': (EVERY, True),
     'gps-k20': (EVERY, True),
@@ -44,7 +44,7 @@ CLAIMS: dict[str, tuple[tuple[str, ...], bool]] = {
     'spt-lora': (EVERY, True),
     'spt-adapter': (EVERY, True),
 }
-#: Rows that are no name of their own, and options that make a method fit networks this small.
+#: Variants of methods, and options that fit a method to small networks.
 NAMES = {'gps-k20': 'gps'}
 OPTIONS: dict[str, dict] = {
     'gps-k20': dict(k=20),
@@ -57,7 +57,7 @@ OPTIONS: dict[str, dict] = {
 }
 MERGEABLE = ('lora', 'ssf')
 NOT_MERGEABLE = ('adapter', 'vpt-shallow', 'vpt-deep', 'spt-adapter')
-#: Where a variant of GPS, which differs from it in the choice alone, runs in the default suite too.
+#: Architectures on which variants of GPS, which differ in the choice alone, run in the default suite too.
 QUICK = ('vit', 'swin', 'resnet')
 CASES = [(method, kind) for method, (kinds, _) in CLAIMS.items() for kind in kinds]
 REFUSED = [(method, kind) for method, (kinds, _) in CLAIMS.items() for kind in EVERY if kind not in kinds]

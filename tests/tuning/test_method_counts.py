@@ -1,4 +1,4 @@
-"""Trained numbers of ViT-B/16, beside those that the paper's tables give."""
+"""Trained numbers of ViT-B/16, compared with the paper's tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from mmgps.engine import METHOD_NAMES, build_method
 from mmgps.selection import Role, describe
 
-#: Name and options, and the number that they train of ViT-B/16 with 12 blocks of width 768.
+#: Name and options to the count of trained numbers in ViT-B/16 with 12 blocks of width 768.
 COUNTS = [
     ('lora', dict(rank=8), 12 * 8 * (768 + 2304)),
     ('lora', dict(rank=16), 12 * 16 * (768 + 2304)),
@@ -27,7 +27,7 @@ COUNTS = [
 
 
 def vit_b() -> nn.Module:
-    """Without memory for its numbers."""
+    """A ViT without memory for its numbers."""
     init_default_scope('mmpretrain')
     with torch.device('meta'):
         return MODELS.build(dict(type='VisionTransformer', arch='base', img_size=224, patch_size=16))

@@ -1,4 +1,4 @@
-"""SSF and adapters against formulas written out."""
+"""SSF and adapters, compared with explicit formulas."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_ssf_without_deviation_starts_as_the_base(kind: str) -> None:
 
 
 def test_ssf_scales_channels_in_either_layout() -> None:
-    """MMPretrain's norm is told by its caller where the channels are, also where both sizes are equal."""
+    """The caller of MMPretrain's norm names the channel dimension, even if both sizes are equal."""
     from mmpretrain.models.utils.norm import LayerNorm2d
 
     net = nn.Sequential(LayerNorm2d(4), nn.Conv2d(4, 4, 1))
@@ -56,14 +56,14 @@ def test_ssf_scales_channels_in_either_layout() -> None:
 
 
 class FloatLayerNorm(nn.LayerNorm):
-    """Computes in single precision whatever it gets, as CLIP's does."""
+    """Computes in single precision for any input, like that of CLIP."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.float()).to(x.dtype)
 
 
 class PairNorm(nn.Module):
-    """What shows by its shapes that it is a norm, and nowhere where its channels are."""
+    """Its shapes show that it is a norm, but nothing shows its channel dimension."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def test_ssf_finds_the_channels_of_a_norm_and_merges(make, dim: int, sides: tupl
 @pytest.mark.parametrize('norm', [PairNorm(4), nn.LayerNorm((4, 2, 2))], ids=['pair', 'whole-maps'])
 def test_ssf_refuses_a_norm_of_unknown_layout(norm: nn.Module) -> None:
     kind = type(norm).__name__
-    with pytest.raises(InjectionError, match=rf"dimension of '1' \({kind}\) holds its channels; set its data_format"):
+    with pytest.raises(InjectionError, match=rf"dimension of '1' \({kind}\) is unknown; set its data_format"):
         SSF().inject(nn.Sequential(nn.Conv2d(3, 4, 1), norm))
 
 
@@ -179,7 +179,7 @@ def test_an_adapter_cannot_be_merged_and_nothing_changes() -> None:
     tuned = build('vit')
     Adapter().inject(tuned)
     before = {name: value.clone() for name, value in tuned.state_dict().items()}
-    with pytest.raises(InjectionError, match='Bottleneck is no linear map of the output and cannot be merged'):
+    with pytest.raises(InjectionError, match='Bottleneck is not a linear map of the output and cannot be merged'):
         merge_operations(tuned)
     assert all(torch.equal(value, before[name]) for name, value in tuned.state_dict().items())
 

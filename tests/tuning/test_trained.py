@@ -1,4 +1,4 @@
-"""What is counted as trained is held by one optimizer, which steps what is in its groups, at a rate above zero."""
+"""Each trained tensor belongs to one optimizer, which steps the parameters in its groups at a rate above zero."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_what_is_frozen_or_empty_is_not_counted() -> None:
 
 
 def test_rates_of_zero() -> None:
-    """A schedule that starts at zero is none; it has written down where it goes."""
+    """A schedule that starts at zero does not count, since it records its initial rate."""
     trained = trained_tensors(net(), {}, {})
     first, second = [entry.value for entry in trained][:2]
     groups = [dict(params=[first], lr=0.0), dict(params=[second], lr=0.0, initial_lr=0.1)]
@@ -65,7 +65,7 @@ def test_rates_of_zero() -> None:
 
 
 class Kept(torch.optim.SGD):
-    """Steps what it was built with, whatever becomes of its groups."""
+    """Steps the parameters it was built with, even if its groups change."""
 
     def __init__(self, values: list[nn.Parameter], lr: float) -> None:
         super().__init__(values, lr)
@@ -73,7 +73,7 @@ class Kept(torch.optim.SGD):
 
 
 class Around(torch.optim.SGD):
-    """Hands its groups on to another optimizer, as SAM and Lookahead do."""
+    """Passes its groups to another optimizer, like SAM and Lookahead."""
 
     def __init__(self, values: list[nn.Parameter], lr: float) -> None:
         super().__init__(values, lr, momentum=0.9)
@@ -85,7 +85,7 @@ class Around(torch.optim.SGD):
 
 
 def test_parameters_that_are_kept_outside_of_the_groups() -> None:
-    """Which the state of an optimizer is not, though it has the parameters as its keys."""
+    """The state of an optimizer does not count, although its keys are parameters."""
     values = list(net().parameters())
     for value in values:
         value.grad = torch.ones_like(value)
@@ -97,7 +97,7 @@ def test_parameters_that_are_kept_outside_of_the_groups() -> None:
 
 
 def test_what_never_ran_is_not_folded_in() -> None:
-    """A module of which some numbers ran is left as it is."""
+    """A module with some used numbers stays as it is."""
     model = nn.ModuleDict(dict(used=nn.Linear(3, 3), spare=nn.Linear(3, 3)))
     spare, used = model['spare'].weight.clone(), model['used'].weight.clone()
     SSF().inject(model)

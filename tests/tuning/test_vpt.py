@@ -1,4 +1,4 @@
-"""Prompt tokens against forwards written out."""
+"""Prompt tokens, compared with explicit forwards."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def loud(tuned: nn.Module) -> None:
-    """Prompts large enough to matter."""
+    """Prompts large enough to change the output."""
     for name, value in tuned.named_parameters():
         if name.endswith('prompt.tokens'):
             nn.init.normal_(value, std=2)
@@ -73,7 +73,7 @@ def test_deep_prompts_are_replaced_at_every_layer(kind: str) -> None:
 
 @pytest.mark.parametrize('kind', ['swin', 'mmpretrain-swin'])
 def test_in_swin_every_window_attends_to_the_prompts_of_its_block(kind: str) -> None:
-    """Against the whole attention over prompts and tokens, of which the rows of the prompts are then left out."""
+    """Compare with the whole attention over prompts and tokens, without the rows of the prompts."""
     base, tuned = still(kind), still(kind)
     VPTDeep(tokens=3).inject(tuned)
     loud(tuned)

@@ -76,7 +76,7 @@ def test_a_disk_that_is_full_when_flushed_keeps_the_old_file(tmp_path: Path, mon
 
 @pytest.mark.parametrize('umask', [0o022, 0o077, 0o002])
 def test_the_mode_is_that_of_any_new_file(umask: int, tmp_path: Path) -> None:
-    """safetensors gives its files 0600, so that nobody else of a group could read a delta."""
+    """safetensors creates files with mode 0600, so others in the group could not read a delta."""
     before = os.umask(umask)
     try:
         write_atomically(tmp_path / 'file', b'new')

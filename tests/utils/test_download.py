@@ -137,7 +137,9 @@ def test_a_server_that_ignores_range(tmp_path):
 def test_a_server_that_truncates_for_ever(tmp_path):
     target = tmp_path / 'file.bin'
     with FileServer(CONTENT, ranges=False, cut_after=9_000) as server:
-        with pytest.raises(TruncatedError, match=r'stopped at 9000 bytes after 3 vain attempts .*9000 of 50000'):
+        with pytest.raises(
+            TruncatedError, match=r'stopped at 9000 bytes after 3 attempts without a new byte .*9000 of 50000'
+        ):
             fetch(server, target, attempts=3)
         assert len(server.requests) == 3
     assert not target.exists()
@@ -231,7 +233,7 @@ def test_other_schemes_are_refused(tmp_path):
 
 
 def tls_context(folder):
-    """For a server with a certificate of its own, ``cert.pem`` in ``folder``."""
+    """The context of a server with its own certificate, ``cert.pem`` in ``folder``."""
     key, cert = folder / 'key.pem', folder / 'cert.pem'
     command = ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '1', '-subj', '/CN=127.0.0.1']
     command += ['-addext', 'subjectAltName=IP:127.0.0.1']
@@ -290,7 +292,7 @@ def test_redirects_that_are_not_followed(to, secure, tmp_path, monkeypatch):
     tls = tls_context(tmp_path) if secure else None
     monkeypatch.setenv('SSL_CERT_FILE', str(tmp_path / 'cert.pem'))
     with FileServer(CONTENT) as plain, Redirecting(plain.url() if to == 'http' else to, tls).server as server:
-        with pytest.raises(RefusedError, match=r'leads to .*, and was not followed|answered 302'):
+        with pytest.raises(RefusedError, match=r'redirects to .*, which was not followed|answered 302'):
             fetch(server, tmp_path / 'file.bin')
         assert plain.requests == []
     assert not (tmp_path / 'file.bin').exists()

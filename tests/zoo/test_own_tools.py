@@ -10,8 +10,7 @@ import torch
 from mmengine.config import Config
 
 from mmgps.selection import unpack_selection
-from mmgps.utils.requirements import require
-from mmgps.utils.torchvision_ops import declare_missing_operators
+from mmgps.utils.requirements import declare_missing_operators, require
 
 require('mmseg')
 

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from mmgps.utils.download import Checksum, ChecksumError, DownloadError, Progress, download
-from mmgps.utils.names import nearest
+from mmgps.utils.text import nearest
 
 from .errors import SourceUnavailableError
 

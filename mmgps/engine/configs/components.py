@@ -8,7 +8,7 @@ from typing import Any
 
 from mmgps import registry, selection, sparse, tuning
 from mmgps.tuning import TuningMethod
-from mmgps.utils.names import nearest
+from mmgps.utils.text import nearest
 
 METHOD_NAMES: dict[str, dict[str, Any]] = {
     'gps': dict(type='mmgps.GPS'),

@@ -15,7 +15,7 @@ from mmgps.registry import METHODS
 from mmgps.rewiring import Injected
 from mmgps.selection import Selection, unpack_selection
 from mmgps.tuning import TuningMethod, injected_by, unload
-from mmgps.tuning.rebuild import INJECTING, KEYS
+from mmgps.tuning.injected import INJECTING, KEYS
 from mmgps.utils.text import listed
 
 from ..configs.components import METHOD_NAMES

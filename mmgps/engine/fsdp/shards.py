@@ -12,7 +12,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import nn
 
 from mmgps.sparse.weight import is_sharded
-from mmgps.utils.names import nearest
+from mmgps.utils.text import nearest
 
 from .checks import check_parameters
 

@@ -18,8 +18,8 @@ from mmgps.engine import InputMissingError
 from mmgps.engine.safe_loading import load_plain
 from mmgps.registry import INPUTS, WEIGHT_INITIALIZERS
 from mmgps.utils.download import Checksum, ChecksumError, DownloadError, download
-from mmgps.utils.names import nearest
 from mmgps.utils.progress import ProgressLine
+from mmgps.utils.text import nearest
 
 HOST = 'https://dl.fbaipublicfiles.com/segment_anything/'
 

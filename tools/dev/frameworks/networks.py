@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmgps.utils.torchvision_ops import declare_missing_operators
+from mmgps.utils.requirements import declare_missing_operators
 
 declare_missing_operators()  # before torchvision, which timm and transformers import too
 

@@ -1,4 +1,4 @@
-"""A torchvision built for CUDA beside a torch that was not. Each case runs in an interpreter of its own."""
+"""A torchvision built for CUDA beside a CPU build of torch. Each case runs in its own interpreter."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: What torchvision does when it is imported: it describes the shapes of operators that its extension defines.
+#: On import, torchvision describes the shapes of operators that its extension defines.
 LIKE_TORCHVISION = """
 import torch
 
@@ -21,7 +21,7 @@ def nms(dets, scores, iou_threshold):
 def qnms(dets, scores, iou_threshold):
     return dets
 """
-DECLARE = 'from mmgps.utils.torchvision_ops import declare_missing_operators as declare; print(declare(), declare())'
+DECLARE = 'from mmgps.utils.requirements import declare_missing_operators as declare; print(declare(), declare())'
 KNOWN = "import torch; print(hasattr(torch.ops.torchvision, 'nms'))"
 
 

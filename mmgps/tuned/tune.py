@@ -30,7 +30,7 @@ from mmgps.tuning import (
     check_chosen,
     rebuild_method,
 )
-from mmgps.utils.names import nearest
+from mmgps.utils.text import nearest
 
 from .conventions import classifiers, pretrained_part
 from .optimizers import check_unsharded

@@ -261,8 +261,8 @@ LAYER_NORMS = (nn.LayerNorm, *([nn.RMSNorm] if hasattr(nn, 'RMSNorm') else []))
 def channel_dim(site: Site) -> int:
     """The channel dimension of the output of a layer or norm, 1 or -1.
 
-    The ``data_format`` of a norm decides, else its type: descendants of ``nn.LayerNorm`` have channels last, unless their
-    forward reorders dimensions. So do norms whose code takes statistics over the last dimension alone.
+    The ``data_format`` of a norm decides, else its type: descendants of ``nn.LayerNorm`` have channels last, unless
+    their forward reorders dimensions. So do norms whose code takes statistics over the last dimension alone.
 
     Raises:
         InjectionError: For a norm whose channel dimension is unknown.

@@ -22,7 +22,6 @@ SPLINTERS = {
     'mmgps.datasets.prepare.fetch': 'mmgps.datasets.prepare.run',
     'mmgps.datasets.synthetic_polyp': 'only exported',
     'mmgps.datasets.synthetic_shapes': 'only exported',
-    'mmgps.engine.runners': 'tools.train',
     'mmgps.evaluation.score_table': 'mmgps.evaluation.polyp_metric',
     'mmgps.models.sam.input': 'only exported',
     'mmgps.models.sam.windows': 'mmgps.models.sam.image_encoder',

@@ -18,8 +18,7 @@ from torch import nn
 from mmgps.registry import STRATEGIES
 
 from ..optim import SelectiveStep, wrappers_of
-from .checks import ShardingError
-from .shards import gathered_state, held_bytes, shard_frozen
+from .shards import ShardingError, gathered_state, held_bytes, shard_frozen
 
 
 @STRATEGIES.register_module()

@@ -14,8 +14,7 @@ from mmengine.runner import Runner
 
 from mmgps.utils.atomic_file import write_atomically
 
-from .checkpoints import NOTE, remove_other_best, resumed
-from .pending_gradients import gathered_gradients
+from .checkpoints import NOTE, gathered_gradients, remove_other_best, resumed
 
 
 def write_before_removing(runner: Runner) -> None:

@@ -16,21 +16,21 @@ from ..configs.work_dir import WorkDirLock, lock_work_dir
 from ..safe_loading import load_safely
 from .checkpoint_hook import write_before_removing
 from .checkpoints import (
+    GRADIENTS_KEY,
     check_finite,
     check_last_checkpoint,
     check_loss,
     is_training,
+    pack_gradients,
     pack_history,
+    restore_gradients,
     resumed,
     save_atomically,
     unpack_history,
 )
-from .hook_memory import KEY as HOOKS_KEY
-from .hook_memory import HookMemory
+from .hook_memory import HOOKS_KEY, HookMemory
 from .loaders import ResumableIterator, check_batches, check_positions, seeded_loader
-from .pending_gradients import KEY as GRADIENTS_KEY
-from .pending_gradients import pack_gradients, restore_gradients
-from .resumption import KEY, BeforeValidation, plan_resumption, validate_if_due, warn_if_finished
+from .resumption import RUN_KEY, BeforeValidation, plan_resumption, validate_if_due, warn_if_finished
 from .run_settings import RunSettings
 from .schedules import ResumptionPlan, apply_plan
 from .seeding import mixed_seed, run_seed, seed_generators
@@ -131,7 +131,7 @@ class ExactResumeHook(Hook):
         check_finite(runner)
         pack_gradients(runner, checkpoint)
         if self._settings is not None:
-            checkpoint[KEY] = self._settings.pack()
+            checkpoint[RUN_KEY] = self._settings.pack()
             checkpoint[HOOKS_KEY] = self._memory.pack(runner)
             self._before_validation.put_into(checkpoint)
         pack_history(checkpoint)

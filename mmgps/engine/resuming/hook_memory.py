@@ -13,7 +13,7 @@ import torch
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.runner import Runner
 
-KEY = 'mmgps_hooks'
+HOOKS_KEY = 'mmgps_hooks'
 KNOWN = ('mmengine', 'mmgps', 'mmcv', 'mmseg', 'mmpretrain', 'mmdet', 'mmpose', 'mmaction', 'mmrotate', 'mmyolo')
 """Packages whose hooks need no help, except ``EarlyStoppingHook``: they save their state, or derive it from the
 position."""

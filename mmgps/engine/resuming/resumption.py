@@ -3,7 +3,7 @@
 =================================== ==================================================================================
 weights, optimizer, loss scaler     restored by mmengine
 selection, added modules            restored by :class:`mmgps.engine.TuneHook`
-gradients within an accumulation    restored (:mod:`mmgps.engine.resuming.pending_gradients`)
+gradients within an accumulation    restored (:mod:`mmgps.engine.resuming.checkpoints`)
 schedulers, with memory too         restored; under other settings, or at another iteration, drawn anew from the config
                                     up to the position, or refused if they depend on scores
 hooks with memory                   restored, or refused by name (:mod:`mmgps.engine.resuming.hook_memory`)
@@ -32,8 +32,8 @@ from typing import Any
 
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from .checkpoints import GRADIENTS_KEY
 from .hook_memory import needs_validation
-from .pending_gradients import KEY as GRADIENTS
 from .run_settings import (
     RunSettings,
     changed_entries,
@@ -46,7 +46,7 @@ from .run_settings import (
 )
 from .schedules import INSTEAD, ResumeError, ResumptionPlan, plan_schedule
 
-KEY = 'mmgps_run'
+RUN_KEY = 'mmgps_run'
 
 
 def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings) -> ResumptionPlan:
@@ -60,7 +60,7 @@ def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings
     Raises:
         ResumeError: If a changed setting cannot be followed; names both values and the next step.
     """
-    then = RunSettings.unpack(checkpoint.get(KEY))
+    then = RunSettings.unpack(checkpoint.get(RUN_KEY))
     if 'optimizer' not in checkpoint and isinstance(runner, Runner):
         raise ResumeError(
             'the checkpoint holds no state of the optimizer, as with save_optimizer=False of the CheckpointHook; go on '
@@ -80,10 +80,10 @@ def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings
     if then is not None:
         _check_accumulation(then, now, before, meta['iter'])
         said += _counts_of(then, now)
-    elif (GRADIENTS in checkpoint) != any(meta['iter'] % count for count in now.accumulation):
+    elif (GRADIENTS_KEY in checkpoint) != any(meta['iter'] % count for count in now.accumulation):
         raise ResumeError(
             f'the checkpoint at iteration {meta["iter"]} and accumulative_counts={now.accumulation} do not fit: it '
-            f'{"holds" if GRADIENTS in checkpoint else "does not hold"} gradients of an accumulation; set '
+            f'{"holds" if GRADIENTS_KEY in checkpoint else "does not hold"} gradients of an accumulation; set '
             f'accumulative_counts of optim_wrapper to what it was trained with, {INSTEAD}'
         )
     plan, more = plan_schedule(runner, checkpoint, then, now, moved=meta['iter'] != before)

@@ -19,7 +19,7 @@ from fsdp_runs import has_fsdp2, validating
 from tiny import TinyPictures, assert_same_bits, state_of, tiny_config, tiny_model, train  # noqa: F401
 
 from mmgps.engine import ShardingError, build_runner, tune_config
-from mmgps.engine.fsdp import checks
+from mmgps.engine.fsdp import shards
 from mmgps.engine.fsdp.shards import shard_frozen
 
 pytestmark = pytest.mark.skipif(not has_fsdp2(), reason='this torch has no FSDP2')
@@ -77,7 +77,7 @@ def test_validation_by_windows(tmp_path: Path) -> None:
 
 
 def test_validation_of_unequal_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, 'all_gather_object', lambda batches: [batches, batches + 1])
+    monkeypatch.setattr(shards, 'all_gather_object', lambda batches: [batches, batches + 1])
     with pytest.raises(ShardingError, match=r'have \[\d, \d\] batches to validate.*round_up=True'):
         train_any(validating(config(tmp_path)))
 

@@ -10,8 +10,8 @@ pytest.importorskip('mmengine')
 
 from mmengine.optim import OptimWrapper
 
-import mmgps.engine.resuming.pending_gradients as pending
-from mmgps.engine.resuming.pending_gradients import KEY, gathered_gradients, pack_gradients, restore_gradients
+import mmgps.engine.resuming.checkpoints as pending
+from mmgps.engine.resuming.checkpoints import GRADIENTS_KEY, gathered_gradients, pack_gradients, restore_gradients
 
 
 def runner_within_an_accumulation() -> SimpleNamespace:
@@ -41,13 +41,13 @@ def test_a_checkpoint_of_one_process_among_several_warns(
     run, checkpoint = runner_within_an_accumulation(), dict(optimizer={})
     monkeypatch.setattr(pending, 'get_world_size', lambda: 2)
     pack_gradients(run, checkpoint)
-    assert KEY not in checkpoint
+    assert GRADIENTS_KEY not in checkpoint
     assert "let mmengine's CheckpointHook write it" in caplog.text
     monkeypatch.setattr(pending, 'gather_object', lambda own: [own, own])
     with gathered_gradients(run):
         pack_gradients(run, checkpoint)
-    [[first, second], other] = checkpoint[KEY]
+    [[first, second], other] = checkpoint[GRADIENTS_KEY]
     assert first is None
     assert second.tolist() == [1.0, 2.0]  # mmengine divides the loss by the three
     assert other is not None
-    assert not vars(run).get(KEY)
+    assert not vars(run).get(GRADIENTS_KEY)

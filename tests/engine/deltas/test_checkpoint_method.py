@@ -11,7 +11,7 @@ from tiny import INJECTED, tiny_config, tiny_model, train
 
 from mmgps.engine import METHOD_NAMES, build_base, follow_method, init_bank, init_model, tune_config
 from mmgps.engine.deltas.checkpoint_method import agrees
-from mmgps.engine.deltas.delta_checkpoints import extract_from_checkpoint, merged_state, write_checkpoint
+from mmgps.engine.deltas.delta_command import extract_from_checkpoint, merged_state, write_checkpoint
 from mmgps.registry import METHODS
 from mmgps.tuning import BiasTuning, FullTuning, LoRA
 
@@ -112,7 +112,7 @@ def test_a_published_network_is_tested_by_its_own_config(trained: dict, tmp_path
     file = published(checkpoint, tmp_path)
     assert torch.equal(answer(loaded(config(tmp_path / 'a', 'lora'), file).model), expected)
     for at, asked in enumerate(('gps', 'ssf', None)):
-        with pytest.raises(ValueError, match=r'lora\.a.* beside the base and does not say by which method'):
+        with pytest.raises(ValueError, match=r'lora\.a.* beside the base and does not name the method'):
             loaded(config(tmp_path / f'b{at}', asked), file)
 
 
@@ -142,7 +142,7 @@ def test_a_thin_checkpoint_without_the_hook_that_fills_it(tmp_path: Path) -> Non
     expected = answer(train(cfg).model)
     file = tmp_path / 'thin/iter_2.pth'
     cfg = config(tmp_path / 'thin', 'lora', resume=True)
-    with pytest.raises(ValueError, match=r'thin one, .*mmgps\.DeltaHook'):
+    with pytest.raises(ValueError, match=r'is thin, .*mmgps\.DeltaHook'):
         train(cfg)
     torch.testing.assert_close(
         answer(init_model(config(tmp_path / 'model', 'gps', load_from=str(base)), file)), expected, rtol=0, atol=0
@@ -202,7 +202,7 @@ def test_names_with_a_wrapper_in_front(made: str, trained: dict, tmp_path: Path)
     if made == 'lora':
         del whole['mmgps_selection']
         torch.save(whole, tmp_path / 'published.pth')
-        with pytest.raises(ValueError, match=r'lora\.a.* beside the base and does not say by which method'):
+        with pytest.raises(ValueError, match=r'lora\.a.* beside the base and does not name the method'):
             loaded(config(tmp_path / 'published', 'gps'), tmp_path / 'published.pth')
 
 

@@ -13,7 +13,7 @@ from tiny import tiny_config
 from mmgps.benchmark.deltas import made_up_delta
 from mmgps.delta import Delta, Origin
 from mmgps.engine import init_bank, init_model
-from mmgps.engine.deltas.delta_checkpoints import write_checkpoint
+from mmgps.engine.deltas.delta_command import write_checkpoint
 from mmgps.engine.deltas.inference import ModelBank
 from mmgps.tuning import BiasTuning
 

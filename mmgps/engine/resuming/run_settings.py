@@ -1,4 +1,4 @@
-"""Settings of a run that decide how it continues, as plain values for a checkpoint."""
+"""Settings of a run that affect how it continues, as plain values for a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .loaders import number_of_batches
 from .seeding import SeededBatches
 
 LONGEST = 16
-"""Entries up to which a list is kept as it is."""
+"""Length up to which a list is recorded in full."""
 NOT_SETTINGS = {'dataset', 'sampler', 'seed', 'epoch', 'rank', 'world_size', 'num_samples', 'total_size', 'size'}
 """Attributes of samplers that repeat other entries, or record the position in a pass."""
 
@@ -73,7 +73,6 @@ class RunSettings:
         return shared[0]
 
     def pack(self) -> dict[str, Any]:
-        """Convert to plain values."""
         return asdict(self)
 
     @classmethod
@@ -86,7 +85,7 @@ class RunSettings:
 
 
 def data_settings(loader: DataLoader) -> dict[str, Any]:
-    """Settings that decide which samples form a batch, and in which order."""
+    """Settings that affect which samples form a batch, and their order."""
     batches: Any = loader.batch_sampler
     if isinstance(batches, SeededBatches):
         batches = batches.batches
@@ -146,7 +145,7 @@ def settings_of(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def groups_of(runner: Runner) -> list[list[dict[str, Any]]]:
-    """The parameter groups of each optimizer, with mmengine's group of base settings."""
+    """Parameter groups of each optimizer, with mmengine's group of base settings."""
     return [wrapper.param_groups for wrapper in wrappers_of(runner.optim_wrapper)]
 
 
@@ -161,29 +160,28 @@ def described(value: Any) -> Any:
         return value.item()
     if isinstance(value, Mapping):
         return {key if isinstance(key, int | str) else str(key): described(part) for key, part in value.items()}
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        return f'tensor of {list(value.shape)} {_digest(value.reshape(-1).tolist())}'
-    if isinstance(value, np.ndarray):
-        return f'array of {list(value.shape)} {_digest(value.reshape(-1).tolist())}'
+    if isinstance(value, torch.Tensor | np.ndarray):
+        kind = 'tensor' if isinstance(value, torch.Tensor) else 'array'
+        return f'{kind} of {list(value.shape)} {digest(value.reshape(-1).tolist())}'
     if isinstance(value, list | tuple):
         parts = [described(part) for part in value]
-        return parts if len(parts) <= LONGEST else f'{len(parts)} entries {_digest(parts)}'
+        return parts if len(parts) <= LONGEST else f'{len(parts)} entries {digest(parts)}'
     return type(value).__name__
 
 
 def changed_entries(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Texts that name both values of each entry that differs."""
+    """List both values of each entry that differs, as text."""
     names = dict.fromkeys((*then, *now))
     return [f'{name}: {then.get(name)} -> {now.get(name)}' for name in names if then.get(name) != now.get(name)]
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """Short digest of ``value`` by its ``repr``."""
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
 
 def _named(sampler: Any) -> str:
-    """Class and settings of a sampler."""
+    """Describe the class and settings of a sampler."""
     found = {
         name: described(value)
         for name, value in getattr(sampler, '__dict__', {}).items()
@@ -193,7 +191,7 @@ def _named(sampler: Any) -> str:
 
 
 def _data_set(dataset: Any) -> str:
-    """Class and number of samples, also of the parts."""
+    """Describe the class and number of samples, also of the parts of a data set."""
     parts = getattr(dataset, 'datasets', None)
     parts = parts if isinstance(parts, list | tuple) else [getattr(dataset, 'dataset', None)]
     known = [part for part in parts if hasattr(part, '__len__') and hasattr(part, '__getitem__')]

@@ -1,6 +1,6 @@
-"""Schedule and optimizer settings of a resumed run: restored, or followed if the config changed.
+"""Restore the schedule and optimizer settings of a resumed run, or follow the config if it changed.
 
-A scheduler of mmengine computes each rate from the one before. So a scheduler with other settings, or at another
+A scheduler of mmengine computes each rate from the previous one. So a scheduler with other settings, or at another
 iteration, is stepped from its start to the position, which gives the rates of an uninterrupted run.
 """
 
@@ -64,7 +64,7 @@ def apply_plan(runner: Runner, plan: ResumptionPlan, now: RunSettings) -> None:
 def step_to(schedulers: Sequence[Any], epoch: int, iteration: int, now: RunSettings) -> None:
     """Step fresh ``schedulers`` up to a position, as mmengine's hook does in training."""
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # torch's, that no optimizer has stepped between
+        warnings.simplefilter('ignore', UserWarning)  # from torch, since the optimizer does not step
         for by_epoch in _steps(epoch, iteration, now):
             for scheduler in schedulers:
                 if scheduler.by_epoch == by_epoch:
@@ -86,6 +86,7 @@ def _steps(epoch: int, iteration: int, now: RunSettings) -> Iterator[bool]:
 def plan_schedule(
     runner: Runner, checkpoint: dict[str, Any], then: RunSettings | None, now: RunSettings, moved: bool
 ) -> tuple[ResumptionPlan, list[str]]:
+    """Decide whether ``runner`` restores or follows its schedule, and describe the changes for the log."""
     schedulers, groups = schedulers_of(runner), groups_of(runner)
     found = flat(checkpoint.get('param_schedulers') or [])
     former = [] if then is None else [settings['param_name'] for _, settings in then.schedulers]
@@ -122,7 +123,7 @@ def _settings_to_follow(
     scheduled: set[str],
     wanted: list[list[dict[str, Any]]],
 ) -> list[str]:
-    """Put changed settings outside of the schedule into ``wanted``, and return texts on them."""
+    """Add changed settings outside of the schedule to ``wanted``, and describe the changes."""
     said: dict[str, int] = {}
     for former, current, own, part in zip(then.groups, now.groups, groups, wanted, strict=True):
         for before, after, group, settings in zip(former, current, own, part, strict=True):
@@ -135,7 +136,7 @@ def _settings_to_follow(
 
 
 def _differences(then: RunSettings, now: RunSettings, scheduled: set[str]) -> list[str]:
-    """Texts on the differences between the schedules of checkpoint and config."""
+    """Describe the differences between the schedules of checkpoint and config."""
     ignored = {*PLACE, 'base_values'}
     if [name for name, _ in then.schedulers] != [name for name, _ in now.schedulers]:
         kinds = [[name for name, _ in each.schedulers] for each in (then, now)]
@@ -161,7 +162,7 @@ def _is_own(scheduler: Any) -> bool:
 def _only_longer(
     schedulers: Sequence[Any], found: Sequence[dict[str, Any]], then: RunSettings, now: RunSettings
 ) -> bool:
-    """Return True if only the end of schedulers by score changed before it was reached: then all are restored."""
+    """Return True if only ends of schedulers by score changed, and the run has not reached them."""
     if len(found) != len(schedulers) or len(then.schedulers) != len(now.schedulers):
         return False
     for scheduler, state, (name, before), (kind, after) in zip(
@@ -180,7 +181,10 @@ def _check_without_memory(
 ) -> None:
     """Refuse to step schedulers to a position if they remember more than their number of steps.
 
-    An unknown scheduler does if an attribute other than its position has changed since it was built.
+    An unknown scheduler does so if an attribute other than its position has changed since it was built.
+
+    Raises:
+        ResumeError: Names the scheduler and its memory.
     """
     for at, scheduler in enumerate(schedulers):
         memory = ['the scores so far'] if needs_scores(scheduler) else []
@@ -191,14 +195,14 @@ def _check_without_memory(
         if memory:
             why = '; '.join(reasons) or 'an epoch has another number of iterations'
             raise ResumeError(
-                f'{type(scheduler).__name__} remembers {", ".join(memory)}, so it cannot be taken to where the '
-                f'checkpoint is under another schedule: {why}. Set param_scheduler, learning rate and batch size as '
+                f'{type(scheduler).__name__} remembers {", ".join(memory)}, so it cannot be stepped to the position of '
+                f'the checkpoint under another schedule: {why}. Set param_scheduler, learning rate and batch size as '
                 f'they were, {INSTEAD}'
             )
 
 
 def _too_short(schedulers: Sequence[Any], then: RunSettings, now: RunSettings) -> list[str]:
-    """Advise on a run that is longer than before while its schedule, which lasted to the end, is not."""
+    """Advise on a run that was made longer without its schedule, which lasted to the former end."""
     rates = [each for each in schedulers if each.param_name == 'lr' and not needs_scores(each)]
     if now.loop == 'epochs':
         ends = [each.end if each.by_epoch else each.end / now.epoch_length for each in rates]
@@ -208,5 +212,5 @@ def _too_short(schedulers: Sequence[Any], then: RunSettings, now: RunSettings) -
         return []
     return [
         f'the run is longer, {then.length} -> {now.length} {now.loop}, but its schedule ends after {max(ends):g}: the '
-        f'learning rate stays where it is then; set end (and T_max) of param_scheduler to {now.length}'
+        f'learning rate stays constant from there; set end (and T_max) of param_scheduler to {now.length}'
     ]

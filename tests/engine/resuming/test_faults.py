@@ -216,7 +216,7 @@ def test_a_read_only_work_dir() -> None:
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ('', r'last_checkpoint is empty; the newest whole checkpoint beside it is .*: .* --resume .*iter_4.pth'),
+        ('', r'last_checkpoint is empty; the newest complete checkpoint of the folder is .*: .* --resume .*iter_4.pth'),
         ('{}/iter_9.pth', r'names .*iter_9.pth, which is not there; .* --resume .*iter_4.pth'),
         ('{}/iter_6.pth', r'names .*iter_6.pth, which is damaged: its end is missing; .* --resume .*iter_4.pth'),
     ],
@@ -237,7 +237,7 @@ def test_a_corrupt_last_checkpoint(content: str, message: str, tmp_path: Path) -
 
 def test_without_any_checkpoint_a_corrupt_note_says_to_start_anew(tmp_path: Path) -> None:
     (tmp_path / 'last_checkpoint').touch()
-    with pytest.raises(LastCheckpointError, match='no whole checkpoint lies beside it; delete last_checkpoint'):
+    with pytest.raises(LastCheckpointError, match='no complete checkpoint; delete last_checkpoint'):
         check_last_checkpoint(tmp_path)
 
 

@@ -222,7 +222,7 @@ def test_a_checkpoint_without_settings_follows_the_schedule_and_refuses_other_ba
     torch.save(checkpoint, tmp_path / 'old.pth')
     resumed = resume(by_epochs(tmp_path / 'resumed', 5, param_scheduler=in_parts(5)), tmp_path / 'old.pth')
     assert rates(resumed) == rates(train(by_epochs(tmp_path / 'whole', 5, param_scheduler=in_parts(5))))[8:]
-    assert 'does not say under which settings' in log_of(resumed)
+    assert 'does not record its settings' in log_of(resumed)
     smaller = resume(by_epochs(tmp_path / 'smaller', 4, batch=2), tmp_path / 'old.pth')
     assert (len(seen(smaller)), smaller.iter) == (16, 32)
     accumulating = by_epochs(tmp_path / 'accumulating')

@@ -42,7 +42,7 @@ class SelectionBatches:
 def selection_batches(
     loader: DataLoader, num_batches: int | None, seed: int, rank: int = 0, world_size: int = 1
 ) -> SelectionBatches:
-    """Batches for one pass over the training data that leave ``loader`` and its sampler untouched.
+    """Make the batches of one pass over the training data, without touching ``loader`` and its sampler.
 
     The seed determines the order, and seed and sample determine the augmentation, so the pass sees the same images
     for any number of processes or workers.
@@ -83,14 +83,14 @@ def check_length(loader: DataLoader) -> None:
 def padded(
     loader: DataLoader, batches: Sequence[list[list[SeededIndex]]], rank: int, seed: int, **changes: Any
 ) -> SelectionBatches:
-    """Batches of process ``rank``, padded to the largest number of any process.
+    """Make the batches of process ``rank``, padded to the largest number of any process.
 
     Args:
         loader: Training data loader, which stays untouched.
         batches: Indices of the samples of each batch, for each process.
         rank: Rank of this process.
         seed: Seed of the run.
-        changes: Replacements for parts of ``loader``, such as its data set.
+        changes: Replacements for arguments of ``loader``, such as its data set.
     """
     mine, counted = pad_to_equal(batches, rank)
     changes.update(batch_sampler=mine, generator=torch.Generator().manual_seed(seed))
@@ -100,21 +100,20 @@ def padded(
 
 
 def batch_size_of(loader: DataLoader) -> int:
-    """Number of samples in a batch of ``loader``."""
+    """Return the number of samples in a batch of ``loader``."""
     batches: Any = loader.batch_sampler
     return int(getattr(batches, 'batch_size', loader.batch_size) or 1)
 
 
 def distinct(dataset: Any) -> int:
-    """Number of samples of ``dataset``; those of a ``RepeatDataset`` count once and come first."""
+    """Count the samples of ``dataset``; those of a ``RepeatDataset`` count once and come first."""
     return distinct(dataset.dataset) if isinstance(dataset, RepeatDataset) else len(dataset)
 
 
 def pad_to_equal(batches: Sequence[list[list[T]]], rank: int) -> tuple[list[list[T]], int]:
-    """Pad the batches of process ``rank`` to the largest number of any process; also return how many of them count.
+    """Pad the batches of process ``rank`` to the largest number of any process; also return the number that counts.
 
-    A process with fewer batches repeats its first one. A process without samples repeats the first batch of process 0,
-    which has one if there is any sample at all.
+    A process with fewer batches repeats its first one; a process without samples repeats the first of process 0.
     """
     mine = batches[rank]
     repeated = (mine or batches[0])[:1]
@@ -122,7 +121,7 @@ def pad_to_equal(batches: Sequence[list[list[T]]], rank: int) -> tuple[list[list
 
 
 def cut(samples: Sequence[T], size: int) -> list[list[T]]:
-    """Cut into batches of ``size``; a lone last one joins the batch before, for BN and for comparisons."""
+    """Cut ``samples`` into batches of ``size``; a single last sample joins the batch before, for BN and comparisons."""
     batches = [list(samples[at : at + size]) for at in range(0, len(samples), size)]
     if len(batches) > 1 and len(batches[-1]) == 1 < size:
         lone = batches.pop()
@@ -131,7 +130,7 @@ def cut(samples: Sequence[T], size: int) -> list[list[T]]:
 
 
 def samples_of(batch: Any) -> int:
-    """Number of images in ``batch``; inputs of a model that compares views are a list of views, not of images."""
+    """Count the images in ``batch``; inputs of a model that compares views are a list of views, not of images."""
     given = batch if isinstance(batch, Mapping) else {}
     labelled = given.get('data_samples')
     return len(given.get('inputs', batch) if labelled is None else labelled)

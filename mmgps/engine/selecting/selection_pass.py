@@ -43,7 +43,7 @@ class SelectionCost:
     Args:
         seconds: Wall-clock time of pass and choice.
         batches: Batches of this process.
-        gradient_bytes: Size of the summed gradients, which is the memory of the pass beside forward and backward.
+        gradient_bytes: Size of the summed gradients: the memory of the pass in addition to forward and backward.
     """
 
     seconds: float
@@ -172,7 +172,7 @@ def any_rank(happened: bool) -> bool:
 
 
 def on_all_ranks(work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Do ``work`` on every process; if it fails on one, all raise instead of waiting for ever."""
+    """Do ``work`` on every process; if it fails on one, all raise instead of waiting forever."""
     result, failure = None, None
     try:
         result = work()
@@ -189,10 +189,7 @@ def on_all_ranks(work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _seeded(batches: Iterable[Any], seed: int, rank: int) -> Iterator[Any]:
-    """Seed the generators for each batch by its position.
-
-    Otherwise dropout would depend on earlier draws, and these on the device on which a runner initialises the model.
-    """
+    """Seed the generators for each batch by its position, so that dropout does not depend on earlier draws."""
     for number, batch in enumerate(batches):
         seed_generators(mixed_seed(seed, rank, number))
         yield batch
@@ -211,12 +208,9 @@ def _with_progress(batches: Iterable[Any], total: int, logger: MMLogger) -> Iter
 
 
 def check_same_method(method: TuningMethod, selection: Selection, where: str) -> None:
-    """Check that ``method`` made ``selection``.
+    """Check that ``method`` of the config made the earlier ``selection``, whose origin is ``where``.
 
-    Args:
-        method: Method of the config.
-        selection: Earlier selection; settings that it does not record, as in older releases, are not compared.
-        where: Origin of the selection, for the error message.
+    Settings that the selection does not record, as in older releases, are not compared.
 
     Raises:
         ValueError: If another method made it, or other settings; names both.
@@ -230,12 +224,7 @@ def check_same_method(method: TuningMethod, selection: Selection, where: str) ->
 
 
 def check_same_loss(loss: SelectionLoss, selection: Selection, where: str) -> None:
-    """Check that ``selection`` was made by gradients of ``loss``.
-
-    Args:
-        loss: Selection loss of the config.
-        selection: Earlier selection; one that records no loss, as in older releases, is accepted.
-        where: Origin of the selection, for the error message.
+    """Check that the earlier ``selection`` was made by gradients of ``loss``; without a recorded loss it is accepted.
 
     Raises:
         ValueError: If it was made by another loss; names the differences.
@@ -243,7 +232,7 @@ def check_same_loss(loss: SelectionLoss, selection: Selection, where: str) -> No
     wanted, found = loss.settings(), selection.loss
     if found is not None and wanted != found:
         differing = [key for key in (*found, *wanted) if found.get(key) != wanted.get(key)]
-        there, here = ({key: said[key] for key in dict.fromkeys(differing) if key in said} for said in (found, wanted))
+        there, here = ({key: each[key] for key in dict.fromkeys(differing) if key in each} for each in (found, wanted))
         raise ValueError(
             f'the selection of {where} was made by a {found["type"]} with {there}, the config asks for a '
             f'{wanted["type"]} with {here}; set loss of the hook to that of the selection, or select anew in another '
@@ -252,12 +241,9 @@ def check_same_loss(loss: SelectionLoss, selection: Selection, where: str) -> No
 
 
 def check_same_training(training: SparseTraining | None, found: str | None, selection: Selection) -> None:
-    """Check that the optimizer state of a checkpoint belongs to ``training``; without connections any will do.
+    """Check that the optimizer state of a checkpoint belongs to ``training``; without connections any state does.
 
-    Args:
-        training: Sparse training of the config.
-        found: Class name in the checkpoint; None if it records none.
-        selection: Selection of the checkpoint.
+    ``found`` is the class name that the checkpoint records, or None.
 
     Raises:
         ValueError: If another class trained the checkpoint.

@@ -81,8 +81,8 @@ class SupConLoss:
     def in_parts(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any, int], Iterator[Tensor]]:
         """See :class:`mmgps.engine.selecting.micro_batches.DivisibleLoss`.
 
-        The vectors of all parts are computed first, with a graph for the last part only. The gradient of the loss with
-        respect to them then reaches the weights part by part, through the product of the two; for this the vectors of
+        First the vectors of all parts are computed, with a graph for the last part only. Then the gradient of the loss
+        with respect to them reaches the weights part by part, through the product of the two. For this the vectors of
         the other parts are computed again, under the same random numbers.
         """
 
@@ -142,7 +142,7 @@ def _preprocessed(model: Any, batch: Any) -> Any:
 
 @contextmanager
 def _unmixed(preprocessor: Any) -> Iterator[Any]:
-    """Context with the data preprocessor without Mixup and similar augmentations."""
+    """Context in which the data preprocessor applies no Mixup or similar augmentation."""
     augments = getattr(preprocessor, 'batch_augments', None)
     if augments is None:
         yield preprocessor
@@ -188,7 +188,7 @@ class PixelEmbedding:
     """Vectors at single positions of the last feature map, labelled by the annotated pixel there.
 
     Args:
-        per_image: Maximum number of positions per image, spread evenly; the loss compares every pair.
+        per_image: Maximum number of positions per image, evenly spread; the loss compares every pair.
         ignored: Label of pixels to leave out.
 
     Raises:
@@ -210,8 +210,8 @@ def _class_of(sample: Any) -> Tensor:
     label = _required(sample, 'gt_label')
     if label.numel() != 1:
         raise ValueError(
-            f'a contrastive selection needs one class for each image, got {label.tolist()}; select by '
-            "loss=dict(type='mmgps.TaskLoss') on images with several"
+            f'a contrastive selection needs one class for each image, got {label.tolist()}; for images with several '
+            "classes select by loss=dict(type='mmgps.TaskLoss')"
         )
     return label.flatten()[0]
 

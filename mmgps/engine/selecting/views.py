@@ -53,11 +53,7 @@ class TwoViews:
 
 
 class SideBySide:
-    """Collate lists of views as if each view were an image of its own.
-
-    Args:
-        collate: Collate function of the training data loader.
-    """
+    """Collate lists of views as if each view were an image, by ``collate`` of the training data loader."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self._collate = collate
@@ -68,13 +64,7 @@ class SideBySide:
 
 @dataclass(frozen=True)
 class Share:
-    """Share of a process in a pass.
-
-    Args:
-        rank: Rank of the process.
-        world_size: Number of processes that share the batches.
-        most: Maximum number of batches of each process; None for all.
-    """
+    """Share of process ``rank`` in the batches of a pass: at most ``most`` of them, None for all."""
 
     rank: int = 0
     world_size: int = 1
@@ -89,7 +79,7 @@ def view_batches(
     pipeline: Sequence[Any] | None = None,
     size: int | None = None,
 ) -> SelectionBatches:
-    """Batches of views, formed before they are distributed over the processes.
+    """Make batches of views, formed before they are distributed over the processes.
 
     The loss compares the images of a batch, so batches must not depend on the number of processes: each process takes
     every ``world_size``-th batch. Seed and position in the order determine the augmentation of a view.
@@ -119,7 +109,7 @@ def view_batches(
 
 
 class ViewOrder(Protocol):
-    """A sampler that orders the images of a contrastive selection."""
+    """Sampler that orders the images of a contrastive selection."""
 
     def indices(self, dataset: Any, seed: int) -> list[int]:
         """Positions in ``dataset``, in the order in which they are cut into batches."""
@@ -138,8 +128,8 @@ class ShuffledSampler:
 class ClassBalancedSampler:
     """Every class as often as the largest one, several images of a class at a time.
 
-    The images of a class are shuffled again whenever they are used up. So small classes weigh as much as large ones,
-    and a batch holds several images of a class, which is rare otherwise with many classes and small batches.
+    The images of a class are shuffled again whenever all of them were drawn. So small classes weigh as much as large
+    ones, and a batch holds several images of a class, which is rare otherwise with many classes and small batches.
 
     Args:
         images_per_class: Number of consecutive images of a class. Choose a divisor of the batch size.
@@ -166,7 +156,7 @@ class ClassBalancedSampler:
 
 
 def class_of(dataset: Any, at: int) -> int:
-    """Class of image ``at``, without loading it.
+    """Look up the class of image ``at`` without loading the image.
 
     Raises:
         TypeError: For a data set without classes of images.

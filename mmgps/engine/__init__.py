@@ -1,4 +1,4 @@
-"""The mmengine side: hooks, optimizer wrappers, and changes to configs."""
+"""The mmengine side of mmgps: hooks, optimizer wrappers, strategies, and changes to configs."""
 
 from mmgps.utils.requirements import require
 

@@ -1,4 +1,4 @@
-"""Distributed training: wrappers of the model, and a strategy that spreads the frozen base over processes."""
+"""Distributed training: wrappers of the model, and a strategy that shards the frozen base over processes."""
 
 from .shards import ShardingError, check_run
 from .strategy import GPSFSDPStrategy

@@ -20,7 +20,7 @@ UNCALLED = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
 class ShardingError(ValueError):
-    """A run that cannot be spread over processes by FSDP."""
+    """FSDP cannot shard a run over processes."""
 
 
 def check_parameters(model: nn.Module, frozen: Collection[nn.Parameter]) -> None:
@@ -31,7 +31,7 @@ def check_parameters(model: nn.Module, frozen: Collection[nn.Parameter]) -> None
     """
     if not frozen:
         raise ShardingError(
-            'the method trains all of the model, and only what is frozen is sharded; train it by mmengine without '
+            'the method trains the whole model, and only frozen parameters are sharded; train it by mmengine without '
             "mmgps, under strategy=dict(type='FSDPStrategy'), or choose another method"
         )
     wanted = {id(value) for value in frozen}
@@ -44,7 +44,7 @@ def check_parameters(model: nn.Module, frozen: Collection[nn.Parameter]) -> None
                 raise ShardingError(f'{path} is a {type(module).__name__}, which keeps its weights in a list besides')
             if id(value) in names:
                 raise ShardingError(
-                    f'{names[id(value)]} and {attribute} are tied: gathering one of them would leave the other behind; '
+                    f'{names[id(value)]} and {attribute} are tied: gathering one of them would not gather the other; '
                     'train without FSDP'
                 )
             if not value.is_contiguous():
@@ -56,11 +56,7 @@ def check_parameters(model: nn.Module, frozen: Collection[nn.Parameter]) -> None
 
 
 def check_run(runner: Any, sparse: dict[str, Any]) -> None:
-    """Check that nothing in the run needs the full model on one process.
-
-    Args:
-        runner: Runner that is about to train.
-        sparse: Config of the sparse training.
+    """Check that nothing in the run needs the full model on one process; ``sparse`` configures the sparse training.
 
     Raises:
         ShardingError: Names the part of the run and the reason.
@@ -86,13 +82,13 @@ def _check_validation(runner: Any) -> None:
     if any((getattr(part, 'test_cfg', None) or {}).get('mode') == 'slide' for part in runner.model.modules()):
         raise ShardingError(
             "test_cfg.mode='slide' calls the model once per window, and images may have unequal numbers of them: the "
-            "processes would wait for each other for ever; set mode='whole', or set val_cfg, val_dataloader and "
+            "processes would wait for each other forever; set mode='whole', or set val_cfg, val_dataloader and "
             'val_evaluator to None and test the checkpoint by tools/test.py'
         )
     batches = all_gather_object(len(runner.val_dataloader))
     if len(set(batches)) > 1:
         raise ShardingError(
-            f'the processes have {batches} batches to validate, and each has to call the model as often as the others; '
+            f'the processes have {batches} batches to validate, and each must call the model as often as the others; '
             'set round_up=True of the sampler'
         )
 
@@ -139,17 +135,17 @@ def shard_frozen(
 
 
 def even_cut(value: nn.Parameter) -> Any:
-    """Placement along the first dimension that the processes share evenly, else along the first, unevenly."""
+    """Shard along the first dimension that the processes share evenly, else unevenly along dimension 0."""
     from torch.distributed.tensor import Shard
 
     return Shard(next((d for d, size in enumerate(value.shape) if size % get_world_size() == 0), 0))
 
 
 def repeated_layers(model: nn.Module, frozen: Collection[nn.Parameter]) -> list[nn.Module]:
-    """The innermost members of lists and sequences that hold two or more layers with frozen parameters: blocks, mostly.
+    """Find the innermost members of lists and sequences with two or more layers with frozen parameters: mostly blocks.
 
-    Innermost, since another module may call parts of a stage from outside, and then nobody would gather them. FSDP
-    gathers the remaining parameters for the whole forward pass.
+    A module may call parts of a stage from outside, and FSDP would not gather them for it, so only innermost members
+    are units. FSDP gathers the remaining parameters for the whole forward pass.
     """
     wanted = {id(value) for value in frozen}
     members = [child for part in model.modules() if isinstance(part, LISTS) for child in part.children()]
@@ -162,7 +158,7 @@ def _layers_of(module: nn.Module, wanted: Collection[int]) -> int:
 
 
 def named_units(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """The modules of classes ``names``, outer ones first.
+    """Find the modules of classes ``names``, outer modules first.
 
     Raises:
         ValueError: Names the nearest classes for one that matches nothing.
@@ -176,14 +172,14 @@ def named_units(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
 
 
 def held_bytes(model: nn.Module) -> tuple[int, int]:
-    """Bytes of the sharded parameters of ``model``, on this process and on all together."""
+    """Count the bytes of the sharded parameters of ``model``, on this process and on all processes together."""
     sharded: list[Any] = [value for value in model.parameters() if is_sharded(value)]
     here = sum(value.to_local().nbytes for value in sharded)
     return here, sum(value.numel() * value.element_size() for value in sharded)
 
 
 def gathered_state(model: nn.Module, keep: bool) -> dict[str, Any]:
-    """State dict of ``model`` with full tensors on the CPU; all processes must call, those that ``keep`` get it.
+    """Gather the state dict of ``model`` with full tensors on the CPU, on processes that ``keep``; all must call.
 
     The device holds one full tensor at a time.
     """

@@ -177,7 +177,7 @@ def test_what_stands_behind_such_convolutions_is_refused(method: str, tmp_path: 
     wrapper = dict(type='OptimWrapper', optimizer=ADAMW)
     cfg = tiny_config(tmp_path, model=resnet(), optim_wrapper=wrapper, custom_hooks=[])
     cfg.efficient_conv_bn_eval = ['backbone']
-    with pytest.raises(ValueError, match=f'past what {method} puts behind them; leave it out of the config'):
+    with pytest.raises(ValueError, match=f'skips the modules that {method} adds between them; leave it out of the config'):
         train(tune_config(cfg, method))
     cfg = tiny_config(tmp_path / 'head', model=resnet(), optim_wrapper=wrapper, custom_hooks=[], max_iters=1)
     cfg.efficient_conv_bn_eval = ['decode_head']

@@ -195,7 +195,7 @@ def test_files_of_another_run_are_not_overwritten(left: str, tmp_path: Path) -> 
     cfg = tiny_config(tmp_path)
     (tmp_path / left).parent.mkdir(exist_ok=True)
     (tmp_path / left).touch()
-    with pytest.raises(WorkDirError, match=r'holds files of another run .*: go on .* --resume, .* by --overwrite'):
+    with pytest.raises(WorkDirError, match=r'holds files of another run .*: continue .* --resume, .* by --overwrite'):
         enter_work_dir(cfg)
     assert enter_work_dir(cfg, overwrite=True) is not None
     cfg.resume = True

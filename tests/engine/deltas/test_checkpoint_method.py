@@ -123,7 +123,7 @@ def test_an_average_that_was_copied_before(trained: dict, tmp_path: Path) -> Non
     cfg.load_from = str(trained['gps'][0])
     runner = Runner.from_cfg(cfg)
     runner.call_hook('before_run')
-    with pytest.raises(ValueError, match='EMAHook copied the model as the config builds it'):
+    with pytest.raises(ValueError, match='EMAHook copied the model that the config builds'):
         runner.load_or_resume()
 
 

@@ -65,7 +65,7 @@ def test_runs_that_need_the_whole_model(case: str, tmp_path: Path) -> None:
 
 def test_a_method_that_freezes_nothing(tmp_path: Path) -> None:
     cfg = tune_config(config(tmp_path, custom_hooks=[]), 'full')
-    with pytest.raises(ShardingError, match=r"trains all of the model.*type='FSDPStrategy'"):
+    with pytest.raises(ShardingError, match=r"trains the whole model.*type='FSDPStrategy'"):
         train_any(cfg)
 
 
@@ -85,7 +85,7 @@ def test_validation_of_unequal_length(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_wrapper_that_averages_nothing(tmp_path: Path) -> None:
     cfg = config(tmp_path)
     cfg.optim_wrapper.type = 'OptimWrapper'
-    with pytest.raises(TypeError, match=r"OptimWrapper leaves gradients .*'mmgps.GPSOptimWrapper'"):
+    with pytest.raises(TypeError, match=r"OptimWrapper does not average gradients .*'mmgps.GPSOptimWrapper'"):
         train_any(cfg)
 
 

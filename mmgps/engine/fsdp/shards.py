@@ -41,7 +41,7 @@ def check_parameters(model: nn.Module, frozen: Collection[nn.Parameter]) -> None
             if id(value) not in wanted:
                 continue
             if isinstance(module, nn.RNNBase):
-                raise ShardingError(f'{path} is a {type(module).__name__}, which keeps its weights in a list besides')
+                raise ShardingError(f'{path} is a {type(module).__name__}, which keeps its weights in a second list')
             if id(value) in names:
                 raise ShardingError(
                     f'{names[id(value)]} and {attribute} are tied: gathering one of them would not gather the other; '

@@ -30,7 +30,7 @@ class GPSFSDPStrategy(DDPStrategy):
     checkpoints, which equal those of a run without FSDP.
 
     mmengine's ``FSDPStrategy`` flattens the parameters of several layers into one when the model is built, before the
-    trained parameters are known, so it cannot train single connections, nor a bias beside a frozen weight.
+    trained parameters are known, so it cannot train single connections, nor the bias of a frozen weight.
 
     Args:
         units: Names of the classes whose modules are gathered as a whole, such as ``TransformerEncoderLayer``; by

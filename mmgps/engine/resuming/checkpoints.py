@@ -51,14 +51,10 @@ def save_atomically(runner: Runner) -> None:
 
     Strategies of a ``FlexibleRunner`` that save folders, one part per process, are left as they are.
     """
-    if _saves_one_file(runner) and 'save_checkpoint' not in vars(runner):
+    strategy = getattr(runner, 'strategy', None)
+    in_parts = not isinstance(strategy, SingleDeviceStrategy | None) or isinstance(strategy, FSDPStrategy)
+    if not in_parts and 'save_checkpoint' not in vars(runner):
         vars(runner)['save_checkpoint'] = _atomically(runner.save_checkpoint)
-
-
-def _saves_one_file(runner: Any) -> bool:
-    if isinstance(runner, Runner):
-        return True
-    return isinstance(runner.strategy, SingleDeviceStrategy) and not isinstance(runner.strategy, FSDPStrategy)
 
 
 def _atomically(save: Any) -> Any:
@@ -75,7 +71,7 @@ def _atomically(save: Any) -> Any:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f'{error.strerror or error}; the checkpoint before it is untouched, so mend the cause and go on with '
+                f'{error.strerror or error}; the checkpoint before it is untouched, so fix the cause and continue with '
                 '--resume',
             ) from error
 
@@ -110,7 +106,7 @@ def check_finite(runner: Runner, cause: str = '', kind: str = 'checkpoint') -> N
     if bad:
         raise DivergedError(
             f'{cause}{found}, first {bad[0]!r}: training has diverged. No {kind} of it is written; lower the learning '
-            'rate or set clip_grad of optim_wrapper, and go on from the last checkpoint with --resume, or start anew'
+            'rate or set clip_grad of optim_wrapper, and continue from the last checkpoint with --resume, or start anew'
         )
 
 
@@ -210,7 +206,7 @@ def _advice(work_dir: Path) -> str:
     found.sort(key=lambda path: path.stat().st_mtime)
     if not found:
         return f'the folder has no complete checkpoint; delete {NOTE} to start anew'
-    return f'the newest complete checkpoint of the folder is {found[-1]}: go on with --resume {found[-1]}'
+    return f'the newest complete checkpoint of the folder is {found[-1]}: continue with --resume {found[-1]}'
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
 from .checkpoints import GRADIENTS_KEY
 from .hook_memory import needs_validation
@@ -39,6 +39,7 @@ from .run_settings import (
     changed_entries,
     groups_of,
     needs_scores,
+    place_in,
     scheduled_entries,
     schedulers_of,
     settings_of,
@@ -60,8 +61,8 @@ def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings
     then = RunSettings.unpack(checkpoint.get(RUN_KEY))
     if 'optimizer' not in checkpoint and isinstance(runner, Runner):
         raise ResumeError(
-            'the checkpoint holds no state of the optimizer, as with save_optimizer=False of the CheckpointHook; go on '
-            f'from one that does, {INSTEAD}'
+            'the checkpoint holds no state of the optimizer, as with save_optimizer=False of the CheckpointHook; '
+            f'resume from one that does, {INSTEAD}'
         )
     said = []
     if then is None:
@@ -76,7 +77,8 @@ def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings
     said += _move(checkpoint, then, now)
     if then is not None:
         _check_accumulation(then, now, before, meta['iter'])
-        said += _counts_of(then, now)
+        if then.accumulation != now.accumulation:
+            said.append(f'accumulative_counts: {then.accumulation} -> {now.accumulation}; followed')
     elif (GRADIENTS_KEY in checkpoint) != any(meta['iter'] % count for count in now.accumulation):
         raise ResumeError(
             f'the checkpoint at iteration {meta["iter"]} and accumulative_counts={now.accumulation} do not fit: it '
@@ -92,16 +94,14 @@ def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings
 
 def warn_if_finished(runner: Runner) -> None:
     """Warn if a resumed run is at its end, and say how to make it longer."""
-    loop: Any = runner.train_loop
-    by_iteration = isinstance(loop, IterBasedTrainLoop)
-    at, last = (loop.iter, loop.max_iters) if by_iteration else (loop.epoch, loop.max_epochs)
-    unit, key = ('iteration', 'max_iters') if by_iteration else ('epoch', 'max_epochs')
+    unit, at, last = place_in(runner.train_loop)
     if at >= last:
+        key = 'max_iters' if unit == 'iteration' else 'max_epochs'
         runner.logger.warning(
             f'nothing left to do: the checkpoint is that of {unit} {at} of {last}; to train longer, set '
             f'train_cfg.{key} above {at}, and end (and T_max) of param_scheduler where the config names them'
         )
-    elif loop.stop_training:
+    elif runner.train_loop.stop_training:
         runner.logger.warning(f'nothing left to do: the run was stopped early, at {unit} {at} of {last}')
 
 
@@ -146,7 +146,7 @@ def _move(checkpoint: dict[str, Any], then: RunSettings | None, now: RunSettings
     if 0 < within < former:
         raise ResumeError(
             f'the checkpoint is within epoch {epoch + 1}, after {within} of {former} iterations, and this run would '
-            f'see other batches: {"; ".join(changed)}. Set these as they were, or go on from a checkpoint at the end '
+            f'see other batches: {"; ".join(changed)}. Set these as they were, or resume from a checkpoint at the end '
             f'of an epoch, {INSTEAD}'
         )
     meta['iter'] = epoch * length + (length if within else 0)
@@ -173,12 +173,6 @@ def _check_accumulation(then: RunSettings, now: RunSettings, before: int, after:
             )
 
 
-def _counts_of(then: RunSettings, now: RunSettings) -> list[str]:
-    if then.accumulation == now.accumulation:
-        return []
-    return [f'accumulative_counts: {then.accumulation} -> {now.accumulation}; followed']
-
-
 def validate_if_due(runner: Runner) -> None:
     """Validate before the first step if an uninterrupted run validates here and something depends on the scores."""
     loop: Any = runner.train_loop
@@ -187,11 +181,11 @@ def validate_if_due(runner: Runner) -> None:
     if not (needs_validation(runner.hooks) or any(map(needs_scores, schedulers_of(runner)))):
         return
     loop._decide_current_val_interval()
-    at, last = (loop.iter, loop.max_iters) if isinstance(loop, IterBasedTrainLoop) else (loop.epoch, loop.max_epochs)
-    if not isinstance(loop, IterBasedTrainLoop) and loop.iter != loop.epoch * len(loop.dataloader):
+    unit, at, last = place_in(loop)
+    if unit == 'epoch' and loop.iter != loop.epoch * len(loop.dataloader):
         return
     if 0 < at >= loop.val_begin and (at % loop.val_interval == 0 or at == last):
-        runner.logger.info('validating the resumed state, whose scores decide how the run goes on')
+        runner.logger.info('validating the resumed state, whose scores decide how the run continues')
         runner.val_loop.run()
 
 

@@ -55,11 +55,11 @@ class RunSettings:
     def of(cls, runner: Runner) -> RunSettings:
         """Read the settings of ``runner`` before it loads or trains; they are the same on every process."""
         loop: Any = runner.train_loop
-        by_iteration = isinstance(loop, IterBasedTrainLoop)
         wrappers = wrappers_of(runner.optim_wrapper)
+        unit, _, length = place_in(loop)
         own = cls(
-            'iterations' if by_iteration else 'epochs',
-            loop.max_iters if by_iteration else loop.max_epochs,
+            f'{unit}s',
+            length,
             loop.max_iters,
             number_of_batches(loop.dataloader) or 0,
             data_settings(loop.dataloader),
@@ -84,6 +84,13 @@ class RunSettings:
         return cls(**{name: packed[name] for name in names})
 
 
+def place_in(loop: Any) -> tuple[str, int, int]:
+    """Unit that a training loop counts, the units that it has trained, and the units of the full run."""
+    if isinstance(loop, IterBasedTrainLoop):
+        return 'iteration', loop.iter, loop.max_iters
+    return 'epoch', loop.epoch, loop.max_epochs
+
+
 def data_settings(loader: DataLoader) -> dict[str, Any]:
     """Settings that affect which samples form a batch, and their order."""
     batches: Any = loader.batch_sampler
@@ -104,15 +111,13 @@ def data_settings(loader: DataLoader) -> dict[str, Any]:
 
 def schedulers_of(runner: Runner) -> list[_ParamScheduler]:
     """Schedulers of all optimizers, in the order of a checkpoint."""
-    found: Any = runner.param_schedulers
-    return flat(found) if found is not None else []
+    return flat(runner.param_schedulers)
 
 
 def flat(schedulers: Any) -> list[Any]:
-    """Flatten schedulers that are given per optimizer, or for one optimizer."""
-    if isinstance(schedulers, dict):
-        return [each for part in schedulers.values() for each in part]
-    return list(schedulers)
+    """Flatten schedulers that are given per optimizer, or for one optimizer; None is no scheduler."""
+    parts = schedulers.values() if isinstance(schedulers, dict) else [schedulers or []]
+    return [each for part in parts for each in part]
 
 
 def state_of(scheduler: _ParamScheduler) -> dict[str, Any]:

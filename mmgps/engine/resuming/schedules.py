@@ -88,7 +88,7 @@ def plan_schedule(
 ) -> tuple[ResumptionPlan, list[str]]:
     """Decide whether ``runner`` restores or follows its schedule, and describe the changes for the log."""
     schedulers, groups = schedulers_of(runner), groups_of(runner)
-    found = flat(checkpoint.get('param_schedulers') or [])
+    found = flat(checkpoint.get('param_schedulers'))
     former = [] if then is None else [settings['param_name'] for _, settings in then.schedulers]
     names = scheduled_entries([*former, *(each.param_name for each in schedulers)])
     wanted: list[list[dict[str, Any]]] = [[{} for _ in part] for part in groups]

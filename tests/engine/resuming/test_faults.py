@@ -163,9 +163,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(kind: str, tmp_path: Path, mon
 
         return original(save_checkpoint)
 
-    original = whole_checkpoints._whole
+    original = whole_checkpoints._atomically
     with monkeypatch.context() as context:
-        context.setattr(whole_checkpoints, '_whole', then_full)
+        context.setattr(whole_checkpoints, '_atomically', then_full)
         with pytest.raises(OSError, match=r'File too large: .*iter_4.pth was not written; .* with --resume') as caught:
             train(with_best(tmp_path / 'cut'))
     assert caught.value.errno == errno.EFBIG

@@ -135,7 +135,7 @@ def test_the_same_settings_are_nothing_to_say(four_epochs: Path, tmp_path: Path)
     [
         (
             lambda c: setattr(c, 'train_cfg', dict(type='IterBasedTrainLoop', max_iters=12)),
-            'counts epochs, that of train_cfg counts iterations',
+            'counts epochs, train_cfg counts iterations',
         ),
         (
             lambda c: c.optim_wrapper.update(optimizer=dict(type='SGD', lr=0.1)),

@@ -138,8 +138,8 @@ def check_nothing_lost(model: nn.Module, target: str, state: Mapping[str, Any]) 
     lost = injected_in(state, target) - set(find_backbone(model, target).state_dict())
     if lost:
         raise ValueError(
-            f'load_from names a network with {len(lost)} tensors in addition to its base, {listed(sorted(lost))}, which '
-            'the backbone of the config lacks and would lose; write it as a plain network by '
+            f'load_from names a network with {len(lost)} tensors in addition to its base, {listed(sorted(lost))}, '
+            'which the backbone of the config lacks and would lose; write it as a plain network by '
             'python tools/delta.py merge, or continue with its method by --resume'
         )
 

@@ -1,4 +1,4 @@
-"""What cannot be sharded is refused with a reason."""
+"""Runs that cannot be sharded are refused with a reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(not has_fsdp2(), reason='this torch has no FSDP2
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A group of one process: enough to be refused."""
+    """A process group of one process, which is enough to test refusals."""
     for name in ('RANK', 'LOCAL_RANK'):
         monkeypatch.setenv(name, '0')
     dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
@@ -144,7 +144,7 @@ def test_parameters_that_cannot_be_cut(net: nn.Module, message: str) -> None:
 
 
 def test_nothing_is_refused_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even processes without a CUDA device, which the strategy brings together itself."""
+    """The strategy also joins processes without a CUDA device."""
     dist.destroy_process_group()
     with socket.socket() as found:
         found.bind(('127.0.0.1', 0))

@@ -20,7 +20,7 @@ EMA = dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.3)
 
 
 def config(work_dir: Path, method: str, form: str = 'backbone', **changes):
-    """A tiny run under ``method``, put into the config of the backbone or only into a hook."""
+    """Config of a tiny run with ``method`` in the backbone or only in a hook."""
     cfg = tiny_config(work_dir, **changes)
     if form == 'backbone':
         return tune_config(cfg, method, INJECTED[method])
@@ -187,7 +187,7 @@ def test_a_backbone_at_another_place_of_the_config(tmp_path: Path) -> None:
 
 
 def test_a_target_moves_the_method(tmp_path: Path) -> None:
-    """Off the backbone, where the config had it."""
+    """The target removes the method from the backbone of the config."""
     cfg = tiny_config(tmp_path)
     cfg.model.image_encoder = dict(type='ResNet', depth=18)
     plain = cfg.model.to_dict()

@@ -1,4 +1,4 @@
-"""What a checkpoint within an accumulation holds, on another number of processes and out of reach of the others."""
+"""Checkpoints within an accumulation, for another number of processes and without the gradients of the others."""
 
 import logging
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from mmgps.engine.resuming.checkpoints import GRADIENTS_KEY, gathered_gradients,
 
 
 def runner_within_an_accumulation() -> SimpleNamespace:
-    """A run of two parameters, after one of three gradients, of which the first parameter has none."""
+    """Runner of two parameters after one of three accumulated gradients; the first parameter has no gradient."""
     values = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
     wrapper = OptimWrapper(torch.optim.SGD(values, lr=1.0), accumulative_counts=3)
     wrapper.update_params((values[1] * torch.tensor([3.0, 6.0])).sum())

@@ -1,4 +1,4 @@
-"""The selection pass in parts of a batch: the sums of whole batches, with less in memory."""
+"""The selection pass in parts of a batch gives the sums of full batches with less memory."""
 
 import gc
 import weakref
@@ -32,7 +32,7 @@ class Preprocessor(nn.Module):
 
 
 class Model(nn.Module):
-    """A backbone of maps and a head, trained by the mean square of what it says of each image."""
+    """Model of a convolutional backbone and a head, trained by the mean square of its output for each image."""
 
     def __init__(self, dropout: float = 0.0, norm: type[nn.Module] | None = None) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def assert_near(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize('size', [1, 2, 4])
 @pytest.mark.parametrize('name', LOSSES)
 def test_the_sums_are_those_of_whole_batches(name: str, size: int, on_host: bool, accumulation: type) -> None:
-    """Also where each batch's gradient is squared: the parts of a batch are added up before."""
+    """This includes squared gradients, since the parts of a batch are summed before."""
     model, loss, options = Model(), LOSSES[name](), dict(accumulation=accumulation())
     found = summed(model, loss, MicroBatches(size, on_host), **options)
     assert_near(found, summed(model, loss, on_host=False, **options))
@@ -98,7 +98,7 @@ def test_the_sums_are_those_of_whole_batches(name: str, size: int, on_host: bool
 
 @pytest.mark.parametrize('name', LOSSES)
 def test_an_overflow_repeats_all_parts_of_the_batch(name: str) -> None:
-    """Gradients of float64 do not overflow; a hook makes those of the first tries do so."""
+    """Gradients of float64 do not overflow, so a hook makes some of them infinite."""
     model, loss, tries = Model(), LOSSES[name](), []
 
     def overflow(gradient: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ def test_the_host_gets_each_gradient_before_the_next_is_made(monkeypatch: pytest
 
 
 class Gain(nn.Module):
-    """Keeps its input where its weight is trained, and not where it is frozen."""
+    """Layer that saves its input for backward only if its weight is trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ BATCH = 40
 
 @pytest.mark.parametrize(('side', 'on_host'), [(40, False), (8, False), (8, True)])
 def test_a_fitted_part_keeps_less_than_training_does(side: int, on_host: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a part keeps for its backward, and the sums, take less than what training keeps for a batch."""
+    """Saved activations of a part and gradient sums take less memory than the activations of a training batch."""
     said: list[str] = []
     monkeypatch.setattr(micro_batches, 'print_log', lambda message, logger: said.append(message))
     model, loss = Model().train(), SupConLoss()

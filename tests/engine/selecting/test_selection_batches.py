@@ -1,4 +1,4 @@
-"""The batches of a selection pass: as many on every process, and every sample once."""
+"""A selection pass has equally many batches on every process, and every sample once."""
 
 from collections import Counter
 
@@ -39,14 +39,14 @@ def test_every_sample_counts_once_and_all_take_as_many_steps(length: int, size: 
 
 
 class Five(BaseDataset):
-    """Five samples."""
+    """Data set of five samples."""
 
     def load_data_list(self) -> list[dict]:
         return [dict(number=at) for at in range(5)]
 
 
 def test_a_repeated_data_set_is_seen_once() -> None:
-    """mmseg's configs for vessels repeat twenty pictures 40,000 times."""
+    """Configs of mmseg for vessels repeat twenty pictures 40,000 times."""
     data = RepeatDataset(Five(), times=1000)
     found = selection_batches(DataLoader(data, batch_size=2, collate_fn=list), None, 7)
     assert sorted(sample['number'] for samples, _ in found for sample in samples) == list(range(5))

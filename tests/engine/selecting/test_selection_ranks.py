@@ -1,4 +1,4 @@
-"""One selection pass, whatever the number of processes, in step with each other."""
+"""One selection pass for any number of processes, which stay synchronized."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from selection_probe import LENGTHS, WORLDS
 
 @pytest.fixture(scope='module')
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """What each process of each run found: five and three samples, in batches of one, on 1, 2 and 4 processes."""
+    """Results of each process for five and three samples, in batches of one, on 1, 2 and 4 processes."""
     folder = tmp_path_factory.mktemp('ranks')
     run_ranks('selection_probe.py', max(WORLDS), folder)
     return {path.stem: torch.load(path, weights_only=True) for path in folder.glob('*.pth')}

@@ -1,4 +1,4 @@
-"""Contrastive selection on two processes: whole batches are shared out, gradients summed, and no features gathered."""
+"""Contrastive selection on two processes distributes full batches, sums gradients and gathers no features."""
 
 from pathlib import Path
 

@@ -117,7 +117,7 @@ def _enter() -> None:
             _before.update(env=os.environ.get(FORCE), load=vars(CheckpointLoader)['load_checkpoint'])
             os.environ[FORCE] = '1'
             setattr(CheckpointLoader, 'load_checkpoint', staticmethod(_named(CheckpointLoader.load_checkpoint)))  # noqa: B010
-            if hasattr(mm_checkpoint, '_safe_torch_load'):  # the fork's allows getattr, and anything at a second try
+            if hasattr(mm_checkpoint, '_safe_torch_load'):  # which allows getattr, and everything at a second try
                 _before['fork'] = mm_checkpoint._safe_torch_load
                 mm_checkpoint._safe_torch_load = _tensors_of
 
@@ -159,7 +159,7 @@ def _naming(checkpoint: str) -> Iterator[None]:
         yield
     except (ImportError, CheckpointFileError):
         raise
-    except Exception as error:  # torch has a different one for every way in which a file can be wrong
+    except Exception as error:  # torch raises many different errors for bad files
         if isinstance(error, OSError) and (error.filename is not None or type(error) is not OSError):
             raise  # which is clear enough
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

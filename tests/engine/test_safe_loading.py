@@ -207,7 +207,7 @@ def test_nothing_is_executed_and_the_file_is_named(way: Callable[[Scene], Any], 
     assert isinstance(error, SystemExit | CheckpointFileError) or 'cannot resume' in str(error)
     assert FORCE not in os.environ
     assert 'mmgps' not in CheckpointLoader.load_checkpoint.__module__
-    with weights_only():  # still does its work
+    with weights_only():  # still works
         pass
 
 

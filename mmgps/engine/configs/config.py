@@ -245,7 +245,7 @@ def keep_training_config(cfg: Config) -> None:
 
     The two configs differ, and users load a checkpoint with the config in the same folder.
     """
-    object.__setattr__(cfg, '_filename', None)  # as mmengine sets it; the Runner names the file after it
+    object.__setattr__(cfg, '_filename', None)  # mmengine sets it this way, and the Runner names the file by it
 
 
 def _test_set(cfg: Config) -> Any:

@@ -200,7 +200,7 @@ class DeltaHook(Hook):
                 f'save_best={self.save_best!r} is no score of the validation; expected one of {", ".join(scores)}'
             )
         score, before = scores[self.save_best], self.folder.best_score
-        if before is None or math.isnan(before):  # a checkpoint of an older release may say NaN
+        if before is None or math.isnan(before):  # a checkpoint of an older release may hold NaN
             before = self._worst
         if self._better(score, before):
             step = f'epoch_{runner.epoch}' if self.by_epoch else f'iter_{runner.iter}'

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from mmengine.runner import Runner
@@ -53,9 +55,8 @@ class ResumptionPlan:
 
 def apply_plan(runner: Runner, plan: ResumptionPlan, now: RunSettings) -> None:
     """Apply the settings of the config, and step fresh schedulers to the position of the run."""
-    for own, wanted in zip(groups_of(runner), plan.groups, strict=True):
-        for group, settings in zip(own, wanted, strict=True):
-            group.update(copy.deepcopy(settings))
+    for group, settings in zip(chain(*groups_of(runner)), chain(*plan.groups), strict=True):
+        group.update(copy.deepcopy(settings))
     if plan.schedule:
         loop = runner.train_loop
         step_to(schedulers_of(runner), loop.epoch, loop.iter, now)
@@ -109,9 +110,8 @@ def plan_schedule(
         elif follow:
             _check_without_memory(schedulers, found, then, reasons)
     if follow:
-        for part, own in zip(wanted, groups, strict=True):
-            for settings, group in zip(part, own, strict=True):
-                settings.update({name: value for name, value in settings_of(group).items() if name in names})
+        for settings, group in zip(chain(*wanted), chain(*groups), strict=True):
+            settings.update({name: value for name, value in settings_of(group).items() if name in names})
         checkpoint['param_schedulers'] = structured_states(runner)
     return ResumptionPlan(follow, copy.deepcopy(wanted)), said
 
@@ -124,34 +124,32 @@ def _settings_to_follow(
     wanted: list[list[dict[str, Any]]],
 ) -> list[str]:
     """Add changed settings outside of the schedule to ``wanted``, and describe the changes."""
-    said: dict[str, int] = {}
-    for former, current, own, part in zip(then.groups, now.groups, groups, wanted, strict=True):
-        for before, after, group, settings in zip(former, current, own, part, strict=True):
-            for name in after.keys() - scheduled:
-                if name not in before or before[name] != after[name]:
-                    settings[name] = group[name]
-                    change = f'{name} of the optimizer: {before.get(name)} -> {after[name]}'
-                    said[change] = said.get(change, 0) + 1
-    return [f'{change}, in {count} parameter groups; followed' for change, count in sorted(said.items())]
+    changes: Counter[str] = Counter()
+    by_group = (chain(*each) for each in (then.groups, now.groups, groups, wanted))
+    for before, after, group, settings in zip(*by_group, strict=True):
+        for name in after.keys() - scheduled:
+            if name not in before or before[name] != after[name]:
+                settings[name] = group[name]
+                changes[f'{name} of the optimizer: {before.get(name)} -> {after[name]}'] += 1
+    return [f'{change}, in {count} parameter groups; followed' for change, count in sorted(changes.items())]
 
 
 def _differences(then: RunSettings, now: RunSettings, scheduled: set[str]) -> list[str]:
     """Describe the differences between the schedules of checkpoint and config."""
     ignored = {*PLACE, 'base_values'}
-    if [name for name, _ in then.schedulers] != [name for name, _ in now.schedulers]:
-        kinds = [[name for name, _ in each.schedulers] for each in (then, now)]
-        return [f'schedulers: {kinds[0]} -> {kinds[1]}']
+    former, current = ([name for name, _ in each.schedulers] for each in (then, now))
+    if former != current:
+        return [f'schedulers: {former} -> {current}']
     said = []
     for (name, before), (_, after) in zip(then.schedulers, now.schedulers, strict=True):
         changes = changed_entries(*({key: each[key] for key in each if key not in ignored} for each in (before, after)))
         said += [f'{name}: {", ".join(changes)}'] if changes else []
     compared = [name for name in sorted(scheduled) if name.startswith('initial_') or not now.schedulers]
     first: dict[str, str] = {}
-    for former, current in zip(then.groups, now.groups, strict=True):
-        for before, after in zip(former, current, strict=True):
-            for entry in compared:
-                if before.get(entry) != after.get(entry):
-                    first.setdefault(entry, f'{entry}: {before.get(entry)} -> {after.get(entry)}')
+    for before, after in zip(chain(*then.groups), chain(*now.groups), strict=True):
+        for entry in compared:
+            if before.get(entry) != after.get(entry):
+                first.setdefault(entry, f'{entry}: {before.get(entry)} -> {after.get(entry)}')
     return [*said, *first.values()]
 
 

@@ -164,7 +164,7 @@ def class_of(dataset: Any, at: int) -> int:
     try:
         categories = getattr(dataset, 'get_cat_ids', None)
         found = None if categories is None else categories(at)
-    except NotImplementedError:  # by mmengine's base class, for sets that have no classes of images
+    except NotImplementedError:  # from mmengine's base class, for sets without classes of images
         found = None
     if found is None:
         raise TypeError(

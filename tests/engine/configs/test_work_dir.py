@@ -27,7 +27,7 @@ HOLDER = """
 import os, sys, time
 from mmgps.engine import lock_work_dir
 lock = lock_work_dir(sys.argv[1])
-if os.fork() == 0:  # as those that load data
+if os.fork() == 0:  # like a data loader worker
     time.sleep(60)
     os._exit(0)
 print('held', flush=True)
@@ -181,7 +181,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / 'last_checkpoint').write_text('elsewhere/ckpt-7.pt')
-    (tmp_path / 'epoch_4.pth').mkdir()  # as strategies write that shard the model
+    (tmp_path / 'epoch_4.pth').mkdir()  # from a strategy that shards the model
     (tmp_path / 'epoch_4.pth/part').touch()
     assert files_of_a_run(tmp_path) == sorted(tmp_path / name for name in [*of_runs, 'epoch_4.pth'])
     remove_run(tmp_path)

@@ -57,7 +57,7 @@ def test_base_keeps_its_bits_and_resumed_equals_uninterrupted(method: str, form:
     assert len(moved) > 0.8 * len(trained) > 0
     held = {id(value) for group in whole.optim_wrapper.param_groups for value in group['params']}
     [hook] = [hook for hook in whole.hooks if isinstance(hook, TuneHook)]
-    swap = hook.training.replacements()  # these weights hand their gradient to the numbers that are held for them
+    swap = hook.training.replacements()  # maps a weight to the parameter that gets its gradient
     assert held >= {id(swap.get(value, value)) for value in whole.model.parameters() if value.requires_grad}
     assert len(held) == len(trained) + len(list(whole.model.decode_head.parameters()))
 

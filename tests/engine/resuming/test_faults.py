@@ -205,7 +205,7 @@ def test_a_read_only_work_dir() -> None:
         cfg = tiny_config(Path(name))
         user = os.geteuid()
         if user == 0:
-            os.seteuid(65534)  # to the root user nothing is read-only
+            os.seteuid(65534)  # for the root user nothing is read-only
         try:
             with pytest.raises(PermissionError, match=name):
                 train(cfg)

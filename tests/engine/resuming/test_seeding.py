@@ -121,7 +121,7 @@ def test_every_sampler_goes_on_within_an_epoch(kind: str, batch: int) -> None:
         drawn = [list(map(int, each)) for each in whole]
     resumed = SeededBatches(SAMPLERS[kind](), 3, rank=0)
     resumed.start_at(2, batch)
-    resumed.set_epoch(2)  # as mmengine does, again
+    resumed.set_epoch(2)  # mmengine sets it again
     assert [list(map(int, each)) for each in resumed] == drawn[batch:]
     assert len({index.seed for each in resumed for index in each}) > 2
 

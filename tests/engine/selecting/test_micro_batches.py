@@ -126,7 +126,7 @@ def test_both_passes_of_the_contrast_draw_the_same_dropout() -> None:
     model, seen = Model(dropout=0.5), []
     model.backbone.register_forward_hook(lambda module, args, output: seen.append((torch.is_grad_enabled(), output)))
     summed(model, SupConLoss(), MicroBatches(2))
-    # the last part of each batch goes through once
+    # the last part of each batch is computed once
     first, second = ([output.detach() for graph, output in seen if graph == wanted] for wanted in (False, True))
     assert (len(first), len(second)) == (4, 6)
     again = [second[at] for at in (1, 2, 4, 5)]
@@ -143,7 +143,7 @@ def test_the_next_batch_draws_on_after_the_first_pass_of_the_contrast() -> None:
     model.backbone[2].register_forward_hook(lambda module, args, output: drawn.append(output.detach() == 0))
     summed(model, SupConLoss(), MicroBatches(2))
     assert len(drawn) == 2 * 5
-    once = [*drawn[:3], *drawn[5:7]]  # the last two of each batch are those of its first two parts again
+    once = [*drawn[:3], *drawn[5:7]]  # the last two draws of each batch repeat its first two parts
     assert all(torch.equal(drawn[at], drawn[at + 3]) for at in (0, 1, 5, 6))
     assert not any(torch.equal(one, other) for at, one in enumerate(once) for other in once[:at])
 
@@ -217,7 +217,9 @@ def test_a_fitted_part_keeps_less_than_training_does(side: int, on_host: bool, m
     wide['inputs'] = [torch.randn(3, side, side).double() for _ in range(2 * BATCH)]
     parameters = dict(model.backbone.named_parameters())
     weights = {name: value for name, value in parameters.items() if value.dim() > 1}
-    weights['large'] = nn.Parameter(torch.zeros(100, 100))  # of which the sum counts, at small images
+    weights['large'] = nn.Parameter(
+        torch.zeros(100, 100)
+    )  # its gradient sum is larger than the activations of small images
     divided = MicroBatches(sums_on_host=on_host).bind(loss, model, model.backbone, WRAPPER, weights, BATCH)
     flags, random = [value.requires_grad for value in model.parameters()], torch.get_rng_state()
     next(divided(wide))
@@ -313,4 +315,4 @@ def test_a_run_selects_what_it_selects_by_whole_batches(
     for name, own in chosen[0].connections.items():
         for other in chosen[1:]:
             same = (own.positions == other.connections[name].positions).float().mean()
-            assert same > 0.95, name  # but for ties within rounding
+            assert same > 0.95, name  # except for ties within rounding

@@ -29,7 +29,7 @@ def test_gradients_and_choice_are_those_of_one_process(name: str, found: dict) -
             for layer, gradient in gradients.items():
                 torch.testing.assert_close(other[layer], gradient, rtol=1e-4, atol=1e-6)
             same = sum(torch.equal(chosen[layer], positions[layer]) for layer in positions)
-            assert same >= len(positions) - 1, (world, same)  # but for ties within rounding
+            assert same >= len(positions) - 1, (world, same)  # except for ties within rounding
 
 
 @pytest.mark.parametrize('name', LENGTHS)

@@ -50,7 +50,7 @@ def test_the_hook_selects_what_a_slow_loop_selects(kind: str, tmp_path: Path) ->
         for row, flat in zip(rows, item.positions.tolist(), strict=True):
             chosen = row[flat % item.fan_in].item()
             checked += 1
-            # Of two that differ by rounding alone, either may be chosen.
+            # Either of two connections that differ only by rounding may be chosen.
             differing += not math.isclose(max(row.tolist()), chosen, rel_tol=2e-4, abs_tol=1e-7)
     assert checked > 30
     assert differing == 0
@@ -142,7 +142,7 @@ def test_balanced_classes() -> None:
     assert set(Counter(index for index in drawn if labels[index] == 1).values()) == {4}
     again, other = (ClassBalancedSampler(2).indices(dataset, seed) for seed in (5, 6))
     assert drawn == again != other
-    # Who stands beside whom is drawn, too.
+    # The neighbours in a batch are random, too.
     pairs = [set(map(frozenset, zip(order[::2], order[1::2], strict=True))) for order in (drawn, other)]
     assert pairs[0] != pairs[1]
 

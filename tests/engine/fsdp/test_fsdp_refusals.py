@@ -131,7 +131,7 @@ def tied() -> nn.Module:
     ('net', 'message'),
     [
         (tied(), r'0\.weight and 1\.weight are tied'),
-        (nn.Sequential(nn.LSTM(4, 4)), '0 is a LSTM, which keeps its weights in a list'),
+        (nn.Sequential(nn.LSTM(4, 4)), '0 is a LSTM, which keeps its weights in a second list'),
         (nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last), r'weight is laid out with strides .*channels_last'),
     ],
     ids=['tied', 'recurrent', 'channels-last'],

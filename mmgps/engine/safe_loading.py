@@ -91,7 +91,7 @@ def weights_only() -> Iterator[None]:
     Raises:
         CheckpointFileError: From the call that reads a damaged file, or one with anything else; names the file.
     """
-    if _is_set(TRUST):
+    if os.environ.get(TRUST, '0').lower() in ('1', 'y', 'yes', 'true'):
         yield
         return
     _enter()
@@ -170,10 +170,6 @@ def _naming(checkpoint: str) -> Iterator[None]:
             f'program, set {TRUST}=1 for this command. Runs with '
             "default_hooks.resume=dict(type='mmgps.ExactResumeHook') write checkpoints that load safely."
         ) from error
-
-
-def _is_set(switch: str) -> bool:
-    return os.environ.get(switch, '0').lower() in ('1', 'y', 'yes', 'true')
 
 
 def harmless_globals() -> list[Any]:

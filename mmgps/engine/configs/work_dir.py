@@ -127,13 +127,12 @@ def lock_work_dir(work_dir: str) -> WorkDirLock | None:
     if '://' in work_dir:
         return None
     lock, failure = None, None
-    told: list[str | None] = [None]
     if is_main_process():
         try:
             lock = _lock(Path(work_dir).resolve())
         except (WorkDirError, OSError) as error:
             failure = error
-            told = [str(error)]
+    told = [None if failure is None else str(failure)]
     broadcast_object_list(told)
     if failure is not None:
         raise failure

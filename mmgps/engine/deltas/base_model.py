@@ -56,7 +56,7 @@ def build_base(cfg: Config, base: str | os.PathLike[str] | None = None, target: 
     return model
 
 
-def _load_base(backbone: nn.Module, base: str | os.PathLike[str], target: str) -> None:
+def _load_base(backbone: Any, base: str | os.PathLike[str], target: str) -> None:
     state = state_of(load_plain(base))
     beside = injected_in(state, target) - set(backbone.state_dict())
     if beside:
@@ -68,8 +68,11 @@ def _load_base(backbone: nn.Module, base: str | os.PathLike[str], target: str) -
     inner = {name.removeprefix(f'{target}.'): v for name, v in state.items() if name.startswith(f'{target}.')}
     if inner:
         backbone.load_state_dict(inner)
-    else:
-        load_backbone(backbone, base)
+        return
+    backbone.init_cfg = dict(type='Pretrained', checkpoint=str(Path(base)))  # many backbones resize these weights
+    if hasattr(backbone, 'is_init'):
+        backbone.is_init = False
+    backbone.init_weights()
 
 
 def build_trained(cfg: Config, checkpoint: Mapping[str, Any], target: str = 'backbone') -> nn.Module:
@@ -139,11 +142,3 @@ def state_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     """Weights in a checkpoint, or in a file that holds nothing else."""
     found: Mapping[str, Any] = checkpoint.get('state_dict', checkpoint)
     return found
-
-
-def load_backbone(backbone: Any, base: str | os.PathLike[str]) -> None:
-    """Load a file of backbone weights as ``init_cfg`` does, since many backbones resize what they load."""
-    backbone.init_cfg = dict(type='Pretrained', checkpoint=str(Path(base)))
-    if hasattr(backbone, 'is_init'):
-        backbone.is_init = False
-    backbone.init_weights()

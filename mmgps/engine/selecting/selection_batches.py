@@ -55,12 +55,9 @@ def selection_batches(
         world_size: Number of processes that share the data.
 
     Raises:
-        ValueError: For a ``num_batches`` below 1.
-        TypeError: For an iterable data set.
+        ValueError, TypeError: See :func:`check_pass`.
     """
-    if num_batches is not None and num_batches < 1:
-        raise ValueError(f'num_batches must be at least 1, or None for all data, got {num_batches}')
-    check_length(loader)
+    check_pass(loader, num_batches)
     size = batch_size_of(loader)
     order = torch.randperm(distinct(loader.dataset), generator=torch.Generator().manual_seed(seed)).tolist()
     shares = [order[at::world_size] for at in range(world_size)]
@@ -70,12 +67,15 @@ def selection_batches(
     return padded(loader, [cut(share, size) for share in draws], rank, seed, dataset=SeededDataset(loader.dataset))
 
 
-def check_length(loader: DataLoader) -> None:
-    """Check that the data set of ``loader`` has a length.
+def check_pass(loader: DataLoader, num_batches: int | None) -> None:
+    """Check that a pass over the data of ``loader`` has an end, and at least one batch.
 
     Raises:
+        ValueError: For a ``num_batches`` below 1.
         TypeError: For an iterable data set.
     """
+    if num_batches is not None and num_batches < 1:
+        raise ValueError(f'num_batches must be at least 1, or None for all data, got {num_batches}')
     if isinstance(loader.dataset, IterableDataset):
         raise TypeError(f'the selection pass needs a data set with a length, got {type(loader.dataset).__name__}')
 

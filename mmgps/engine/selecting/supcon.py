@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -15,10 +16,10 @@ from torch.utils.data import DataLoader
 from mmgps.registry import EMBEDDINGS, SELECTION_LOSSES, VIEW_ORDERS
 from mmgps.selection.contrastive import TEMPERATURE, last_feature, pooled, spread_pixels, supervised_contrastive
 
-from ..resuming.seeding import RandomSnapshot
-from .selection_batches import SelectionBatches, divide, samples_of
+from ..resuming.seeding import RandomSnapshot, SeededIndex, mixed_seed
+from .selection_batches import SelectionBatches, batch_size_of, check_pass, cut, divide, padded, samples_of
 from .selection_loss import norms_over_batch
-from .views import VIEWS, Share, view_batches
+from .views import VIEWS, TwoViews, side_by_side
 
 
 @SELECTION_LOSSES.register_module()
@@ -61,12 +62,18 @@ class SupConLoss:
     def batches(
         self, loader: DataLoader, num_batches: int | None, seed: int, rank: int, world_size: int
     ) -> SelectionBatches:
-        """See :class:`mmgps.engine.selecting.selection_loss.SelectionLoss`."""
-        if num_batches is not None and num_batches < 1:
-            raise ValueError(f'num_batches must be at least 1, or None for all data, got {num_batches}')
+        """Make the batches of views of one pass, see :class:`mmgps.engine.selecting.selection_loss.SelectionLoss`.
+
+        The loss compares the images of a batch, so batches must not depend on the number of processes: each process
+        takes every ``world_size``-th batch. Seed and position in the order determine the augmentation of a view.
+        """
+        check_pass(loader, num_batches)
         indices = self.order.indices(loader.dataset, seed)
-        share = Share(rank, world_size, num_batches)
-        return view_batches(loader, indices, seed, share, copy.deepcopy(self.pipeline), self.batch_size)
+        draws = [SeededIndex(index, mixed_seed(seed, place, index)) for place, index in enumerate(indices)]
+        batches = cut(draws, self.batch_size or batch_size_of(loader))
+        shares = [batches[at::world_size][:num_batches] for at in range(world_size)]
+        views = TwoViews(loader.dataset, copy.deepcopy(self.pipeline))
+        return padded(loader, shares, rank, seed, dataset=views, collate_fn=partial(side_by_side, loader.collate_fn))
 
     def bind(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any], Tensor]:
         """See :class:`mmgps.engine.selecting.selection_loss.SelectionLoss`."""

@@ -1,20 +1,18 @@
-"""Batches of two augmented views of each image, and the samplers that decide which images form a batch."""
+"""Two augmented views of each image, and the samplers that decide which images form a batch."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from mmengine.dataset import Compose
-from torch.utils.data import DataLoader
 
 from mmgps.registry import VIEW_ORDERS
 
 from ..resuming.seeding import SeededIndex, mixed_seed, seeded
-from .selection_batches import SelectionBatches, batch_size_of, check_length, cut, distinct, padded
+from .selection_batches import distinct
 
 VIEWS = 2
 
@@ -52,60 +50,9 @@ class TwoViews:
             return self._compose(self._dataset.get_data_info(int(index)))
 
 
-class SideBySide:
-    """Collate lists of views as if each view were an image, by ``collate`` of the training data loader."""
-
-    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
-        self._collate = collate
-
-    def __call__(self, items: list[list[Any]]) -> Any:
-        return self._collate([view for views in items for view in views])
-
-
-@dataclass(frozen=True)
-class Share:
-    """Share of process ``rank`` in the batches of a pass: at most ``most`` of them, None for all."""
-
-    rank: int = 0
-    world_size: int = 1
-    most: int | None = None
-
-
-def view_batches(
-    loader: DataLoader,
-    indices: Sequence[int],
-    seed: int,
-    share: Share,
-    pipeline: Sequence[Any] | None = None,
-    size: int | None = None,
-) -> SelectionBatches:
-    """Make batches of views, formed before they are distributed over the processes.
-
-    The loss compares the images of a batch, so batches must not depend on the number of processes: each process takes
-    every ``world_size``-th batch. Seed and position in the order determine the augmentation of a view.
-
-    Args:
-        loader: Training data loader, which stays untouched.
-        indices: Images in the order in which they are cut into batches.
-        seed: Seed of the run.
-        share: Share of this process.
-        pipeline: Transforms of a view, see :class:`TwoViews`.
-        size: Images per batch, each with two views; None for the batch size of ``loader``.
-
-    Raises:
-        TypeError: For an iterable data set.
-    """
-    check_length(loader)
-    draws = [SeededIndex(index, mixed_seed(seed, place, index)) for place, index in enumerate(indices)]
-    batches = cut(draws, size or batch_size_of(loader))
-    return padded(
-        loader,
-        [batches[at :: share.world_size][: share.most] for at in range(share.world_size)],
-        share.rank,
-        seed,
-        dataset=TwoViews(loader.dataset, pipeline),
-        collate_fn=SideBySide(loader.collate_fn),
-    )
+def side_by_side(collate: Callable[[list[Any]], Any], items: list[list[Any]]) -> Any:
+    """Collate lists of views by ``collate`` as if each view were an image."""
+    return collate([view for views in items for view in views])
 
 
 class ViewOrder(Protocol):

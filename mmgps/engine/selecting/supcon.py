@@ -17,9 +17,19 @@ from mmgps.registry import EMBEDDINGS, SELECTION_LOSSES, VIEW_ORDERS
 from mmgps.selection.contrastive import TEMPERATURE, last_feature, pooled, spread_pixels, supervised_contrastive
 
 from ..resuming.seeding import RandomSnapshot, SeededIndex, mixed_seed
-from .selection_batches import SelectionBatches, batch_size_of, check_pass, cut, divide, padded, samples_of
+from .selection_batches import (
+    VIEWS,
+    SelectionBatches,
+    TwoViews,
+    batch_size_of,
+    check_pass,
+    cut,
+    divide,
+    padded,
+    samples_of,
+    side_by_side,
+)
 from .selection_loss import norms_over_batch
-from .views import VIEWS, TwoViews, side_by_side
 
 
 @SELECTION_LOSSES.register_module()

@@ -11,9 +11,8 @@ pytest.importorskip('mmengine')
 from mmengine.dataset import BaseDataset, RepeatDataset
 from torch import nn
 
-from mmgps.engine.selecting.selection_batches import SelectionBatches, selection_batches
+from mmgps.engine.selecting.selection_batches import SelectionBatches, ShuffledSampler, selection_batches
 from mmgps.engine.selecting.selection_pass import synchronizes
-from mmgps.engine.selecting.views import ShuffledSampler
 
 
 def on_every_process(length: int, size: int, world: int, num_batches: int | None = None) -> list[SelectionBatches]:

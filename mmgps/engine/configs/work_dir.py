@@ -132,12 +132,12 @@ def lock_work_dir(work_dir: str) -> WorkDirLock | None:
             lock = _lock(Path(work_dir).resolve())
         except (WorkDirError, OSError) as error:
             failure = error
-    told = [None if failure is None else str(failure)]
-    broadcast_object_list(told)
+    message = [None if failure is None else str(failure)]
+    broadcast_object_list(message)
     if failure is not None:
         raise failure
-    if told[0] is not None:
-        raise WorkDirError(told[0])
+    if message[0] is not None:
+        raise WorkDirError(message[0])
     return lock
 
 

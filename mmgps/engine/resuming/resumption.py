@@ -64,9 +64,9 @@ def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings
             'the checkpoint holds no state of the optimizer, as with save_optimizer=False of the CheckpointHook; '
             f'resume from one that does, {INSTEAD}'
         )
-    said = []
+    notes = []
     if then is None:
-        said.append(
+        notes.append(
             'the checkpoint does not record its settings, so they are not compared: keep batch size, data and '
             'optimizer as they were. Hooks that remember, such as EarlyStoppingHook, start anew'
         )
@@ -74,11 +74,11 @@ def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings
         _check_kind(then, now)
     meta = checkpoint['meta']
     before = meta['iter']
-    said += _move(checkpoint, then, now)
+    notes += _move(checkpoint, then, now)
     if then is not None:
         _check_accumulation(then, now, before, meta['iter'])
         if then.accumulation != now.accumulation:
-            said.append(f'accumulative_counts: {then.accumulation} -> {now.accumulation}; followed')
+            notes.append(f'accumulative_counts: {then.accumulation} -> {now.accumulation}; followed')
     elif (GRADIENTS_KEY in checkpoint) != any(meta['iter'] % count for count in now.accumulation):
         raise ResumeError(
             f'the checkpoint at iteration {meta["iter"]} and accumulative_counts={now.accumulation} do not fit: it '
@@ -86,9 +86,9 @@ def plan_resumption(runner: Runner, checkpoint: dict[str, Any], now: RunSettings
             f'accumulative_counts of optim_wrapper to that of its run, {INSTEAD}'
         )
     plan, more = plan_schedule(runner, checkpoint, then, now, moved=meta['iter'] != before)
-    said += more
-    if said:
-        runner.logger.warning('resuming under other settings than those of the checkpoint:\n  ' + '\n  '.join(said))
+    notes += more
+    if notes:
+        runner.logger.warning('resuming under other settings than those of the checkpoint:\n  ' + '\n  '.join(notes))
     return plan
 
 

@@ -93,15 +93,15 @@ def plan_schedule(
     former = [] if then is None else [settings['param_name'] for _, settings in then.schedulers]
     names = scheduled_entries([*former, *(each.param_name for each in schedulers)])
     wanted: list[list[dict[str, Any]]] = [[{} for _ in part] for part in groups]
-    said: list[str] = []
+    notes: list[str] = []
     if then is None:
         follow = bool(found) and not any(needs_scores(each) or not _is_own(each) for each in schedulers)
     else:
-        said += _settings_to_follow(then, now, groups, names, wanted)
+        notes += _settings_to_follow(then, now, groups, names, wanted)
         reasons = _differences(then, now, names)
         if len(found) != len(schedulers) and not reasons:
             reasons = [f'schedulers in the checkpoint: {len(found)}, in the config: {len(schedulers)}']
-        said += [f'{reason}; followed' for reason in reasons] + _too_short(schedulers, then, now)
+        notes += [f'{reason}; followed' for reason in reasons] + _too_short(schedulers, then, now)
         follow = bool(reasons) or moved
         if follow and not moved and _only_longer(schedulers, found, then, now):
             for state, scheduler in zip(found, schedulers, strict=True):
@@ -113,7 +113,7 @@ def plan_schedule(
         for settings, group in zip(chain(*wanted), chain(*groups), strict=True):
             settings.update({name: value for name, value in settings_of(group).items() if name in names})
         checkpoint['param_schedulers'] = structured_states(runner)
-    return ResumptionPlan(follow, copy.deepcopy(wanted)), said
+    return ResumptionPlan(follow, copy.deepcopy(wanted)), notes
 
 
 def _settings_to_follow(
@@ -140,17 +140,17 @@ def _differences(then: RunSettings, now: RunSettings, scheduled: set[str]) -> li
     former, current = ([name for name, _ in each.schedulers] for each in (then, now))
     if former != current:
         return [f'schedulers: {former} -> {current}']
-    said = []
+    notes = []
     for (name, before), (_, after) in zip(then.schedulers, now.schedulers, strict=True):
         changes = changed_entries(*({key: each[key] for key in each if key not in ignored} for each in (before, after)))
-        said += [f'{name}: {", ".join(changes)}'] if changes else []
+        notes += [f'{name}: {", ".join(changes)}'] if changes else []
     compared = [name for name in sorted(scheduled) if name.startswith('initial_') or not now.schedulers]
     first: dict[str, str] = {}
     for before, after in zip(chain(*then.groups), chain(*now.groups), strict=True):
         for entry in compared:
             if before.get(entry) != after.get(entry):
                 first.setdefault(entry, f'{entry}: {before.get(entry)} -> {after.get(entry)}')
-    return [*said, *first.values()]
+    return [*notes, *first.values()]
 
 
 def _is_own(scheduler: Any) -> bool:

@@ -137,7 +137,7 @@ class SupConLoss:
 
     def settings(self) -> dict[str, Any]:
         """See :class:`mmgps.engine.selecting.selection_loss.SelectionLoss`."""
-        told = {
+        settings = {
             'type': 'SupConLoss',
             'temperature': self.temperature,
             'pipeline': self.pipeline,
@@ -145,7 +145,7 @@ class SupConLoss:
             'order': _described(self.order),
             'embedding': _described(self.embedding),
         }
-        return json.loads(json.dumps(told, default=str))
+        return json.loads(json.dumps(settings, default=str))
 
 
 def _product(vectors: Tensor, share: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def follow_checkpoint(
     backbone = find_backbone(model, target)
     own = set(backbone.state_dict()) - injected_names(backbone)
     there, kept = injected_names(model), injected_by(backbone)
-    names = injected_in(state, target) if selection is None else beside_base(selection, method)
+    names = injected_in(state, target) if selection is None else possibly_injected(selection, method)
     wanted = {below(target, name) for name in names - own}
     if wanted == there and (selection is None or not wanted or kept is None or agrees(kept, selection)):
         return False
@@ -109,7 +109,7 @@ def trained_target(state: Mapping[str, Any], selection: Selection) -> str | None
     return fitting[0].removeprefix('module.') if len(fitting) == 1 else None
 
 
-def beside_base(selection: Selection, method: TuningMethod | None) -> set[str]:
+def possibly_injected(selection: Selection, method: TuningMethod | None) -> set[str]:
     """Names that a selection trains in full, if its method may have added modules; else none."""
     plain = {METHODS.get(entry['type']).name for entry in METHOD_NAMES.values()} - INJECTING.keys()
     ours = selection.method in plain and not (method is not None and agrees(method, selection))

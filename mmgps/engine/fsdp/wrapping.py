@@ -80,16 +80,16 @@ def rewrap(runner: Runner) -> None:
     if not is_model_wrapper(runner.model):
         return
     if isinstance(runner, FlexibleRunner):
-        with _norms_as_they_are(runner.strategy):
+        with _without_sync_bn(runner.strategy):
             runner.model = runner.strategy.model = runner.strategy._wrap_model(runner.model.module)
     else:
-        with _norms_as_they_are(runner.cfg):
+        with _without_sync_bn(runner.cfg):
             runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), runner.model.module)
         runner._maybe_compile('train_step')
 
 
 @contextmanager
-def _norms_as_they_are(options: Any) -> Iterator[None]:
+def _without_sync_bn(options: Any) -> Iterator[None]:
     """Context without ``sync_bn`` in ``options``.
 
     The first wrapping made every norm a SyncBN. A second conversion would replace each norm and lose the hooks that run

@@ -180,7 +180,9 @@ class SeededBatches:
         """Yield the batches of a pass after ``skip``, each with the position of its first sample."""
         if self.infinite:
             self.batches.sampler.indices = self.batches.sampler._indices_of_rank()
-        drawn = _apart(self.batches, mixed_seed(self.seed, self.epoch, ORDER)) if self._remembers else self.batches
+        drawn = (
+            _with_own_state(self.batches, mixed_seed(self.seed, self.epoch, ORDER)) if self._remembers else self.batches
+        )
         position = 0
         for number, batch in enumerate(drawn):
             if number >= skip:
@@ -188,7 +190,7 @@ class SeededBatches:
             position += len(batch)
 
 
-def _apart(draws: Iterable[Any], seed: int) -> Iterator[Any]:
+def _with_own_state(draws: Iterable[Any], seed: int) -> Iterator[Any]:
     """Iterate over ``draws`` under a separate global random state."""
     iterator = None
     with seeded(seed):

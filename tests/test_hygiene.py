@@ -16,7 +16,6 @@ MAX_TOOL_LINES = 80
 #: A module of mmgps that is shorter has at least two users, or is a method of tuning.
 MIN_LINES = 40
 #: Those of today that break this rule, and their users. The table only shrinks: put such a module into its user.
-SPLINTERS = {}
 #: Bases of the methods, which are looked for by their names.
 METHODS = {'TuningMethod', 'WholeParameters', 'InjectionMethod'}
 #: The two places that look for inputs beside the repository.

@@ -1,4 +1,4 @@
-"""The mmengine side: hooks, optimizer wrappers, and changes to configs."""
+"""The mmengine side of mmgps: hooks, optimizer wrappers, strategies, and changes to configs."""
 
 from mmgps.utils.requirements import require
 
@@ -37,9 +37,9 @@ from .resuming.exact_resume_hook import ExactResumeHook
 from .resuming.loaders import NoBatchError, check_batches
 from .safe_loading import CheckpointFileError, refuse_delta, weights_only
 from .selecting.micro_batches import MicroBatches
+from .selecting.selection_batches import ClassBalancedSampler, ShuffledSampler
 from .selecting.selection_loss import TaskLoss
 from .selecting.supcon import ImageEmbedding, PixelEmbedding, SupConLoss
-from .selecting.views import ClassBalancedSampler, ShuffledSampler
 from .tuned_backbone import find_backbone, tuned_backbone
 
 __all__ = [

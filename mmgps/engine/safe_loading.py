@@ -1,7 +1,7 @@
-"""Read checkpoints without executing the code in them, whichever library reads.
+"""Let every library read checkpoints without executing the code in them.
 
 torch reads a checkpoint as tensors and plain values, or executes the code in the file. mmengine's OneDL fork executes
-it if the plain way fails, ``torch.hub`` executes whatever it downloads, and torch before 2.6 always does. Within
+it if plain reading fails, ``torch.hub`` executes whatever it downloads, and torch before 2.6 always executes it. Within
 :func:`weights_only`, which all tools and calls of mmgps enter, no code is executed.
 """
 
@@ -25,10 +25,10 @@ from mmgps.utils.atomic_file import atomic_file
 
 DELTA_SUFFIX = '.safetensors'
 FORCE, TRUST = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
-"""Switches of torch. Setting the second one means to trust every file that is read."""
+"""Switches of torch. The second one trusts every file."""
 STATISTICS = ('min', 'max', 'current', 'mean')
 LOADING = ('_init_model_weights', 'load_or_resume', 'load_checkpoint', 'resume')
-"""Methods of a runner in which files are read."""
+"""Methods of a runner that read files."""
 
 _lock, _depth = threading.RLock(), 0
 
@@ -38,14 +38,14 @@ class CheckpointFileError(ValueError):
 
 
 def refuse_delta(checkpoint: str, instead: str) -> None:
-    """Refuse a delta where a checkpoint is asked for.
+    """Refuse a delta in place of a checkpoint.
 
     Args:
-        checkpoint: The given file.
-        instead: Advice on the checkpoint that the delta can be turned into.
+        checkpoint: File name.
+        instead: Advice on using the checkpoint that base and delta make.
 
     Raises:
-        ValueError: For a delta; says how to make a checkpoint of it.
+        ValueError: For a delta; tells how to make a checkpoint from it.
     """
     if checkpoint.endswith(DELTA_SUFFIX):
         raise ValueError(
@@ -69,7 +69,7 @@ def load_plain(checkpoint: str | os.PathLike[str]) -> Mapping[str, Any]:
 
 
 def write_plain(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write ``content`` as a checkpoint, which appears complete or not at all.
+    """Write ``content`` as a checkpoint, completely or not at all.
 
     Raises:
         OSError: If it cannot be written, for example to a full disk; names the file.
@@ -77,7 +77,7 @@ def write_plain(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Non
     with atomic_file(path) as partial:
         try:
             torch.save(content, partial)
-        except RuntimeError as error:  # torch's own for a full disk
+        except RuntimeError as error:  # from torch, for a full disk
             raise OSError(errno.EIO, str(error).splitlines()[0]) from error
 
 
@@ -85,14 +85,13 @@ def write_plain(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Non
 def weights_only() -> Iterator[None]:
     """Context, or decorator, in which reading a checkpoint executes no code, in any library and in child processes.
 
-    Tensors, plain values, and the NumPy numbers and logs in checkpoints of mmengine load. A damaged file, or one with
-    anything else, raises an error that names it. Contexts may be nested. With ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1``
-    set, the context does nothing.
+    It allows tensors, plain values, and the NumPy numbers and logs in checkpoints of mmengine. Contexts may be nested.
+    With ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` set, the context does nothing.
 
     Raises:
-        CheckpointFileError: From the call that reads such a file.
+        CheckpointFileError: From the call that reads a damaged file, or one with anything else; names the file.
     """
-    if _is_set(TRUST):
+    if os.environ.get(TRUST, '0').lower() in ('1', 'y', 'yes', 'true'):
         yield
         return
     _enter()
@@ -118,7 +117,7 @@ def _enter() -> None:
             _before.update(env=os.environ.get(FORCE), load=vars(CheckpointLoader)['load_checkpoint'])
             os.environ[FORCE] = '1'
             setattr(CheckpointLoader, 'load_checkpoint', staticmethod(_named(CheckpointLoader.load_checkpoint)))  # noqa: B010
-            if hasattr(mm_checkpoint, '_safe_torch_load'):  # the fork's allows getattr, and anything at a second try
+            if hasattr(mm_checkpoint, '_safe_torch_load'):  # which allows getattr, and everything at a second try
                 _before['fork'] = mm_checkpoint._safe_torch_load
                 mm_checkpoint._safe_torch_load = _tensors_of
 
@@ -160,9 +159,9 @@ def _naming(checkpoint: str) -> Iterator[None]:
         yield
     except (ImportError, CheckpointFileError):
         raise
-    except Exception as error:  # torch has a different one for every way in which a file can be wrong
+    except Exception as error:  # torch raises many different errors for bad files
         if isinstance(error, OSError) and (error.filename is not None or type(error) is not OSError):
-            raise  # which says itself what is wrong
+            raise  # which is clear enough
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         telling = next((line for line in lines if 'Unsupported' in line or 'GLOBAL' in line), lines[0])
         raise CheckpointFileError(
@@ -173,12 +172,8 @@ def _naming(checkpoint: str) -> Iterator[None]:
         ) from error
 
 
-def _is_set(switch: str) -> bool:
-    return os.environ.get(switch, '0').lower() in ('1', 'y', 'yes', 'true')
-
-
 def harmless_globals() -> list[Any]:
-    """Classes that a checkpoint may use besides those that torch allows: NumPy's arrays and mmengine's logs."""
+    """Classes that a checkpoint may use in addition to those of torch: NumPy's arrays and mmengine's logs."""
     core = getattr(np, '_core', None) or np.core
     rebuilt = [
         _under(f'{module}.multiarray', name, getattr(core.multiarray, name))

@@ -1,9 +1,8 @@
-"""The backbone of a model: how it is found, and built with a method in place as a config names it."""
+"""Find the backbone of a model, and build one with the method that its config names."""
 
 from __future__ import annotations
 
 import copy
-from difflib import get_close_matches
 from types import MethodType
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import nn
 from mmgps.registry import MODELS
 from mmgps.rewiring import Injected
 from mmgps.tuning import InjectionMethod, TuningMethod, WholeParameters, freeze_unselected, injected_by
+from mmgps.utils.text import nearest
 
 from .configs.components import build_method
 from .safe_loading import weights_only
@@ -24,17 +24,17 @@ from .safe_loading import weights_only
 def tuned_backbone(backbone: dict, method: dict, pretrained: str | None = None) -> nn.Module:
     """Build a backbone, inject a method and freeze what the method does not train.
 
-    The result is the backbone itself, without a wrapper and with the names of the base. Weights of the base load as
-    they do without the method. ``mmgps.TuneHook`` beside it in ``custom_hooks`` takes the method from here,
-    reports what is trained, and checks a resumed run.
+    The result is the backbone itself, without a wrapper and with the names of the base, so that weights of the base
+    load as usual. ``mmgps.TuneHook`` in ``custom_hooks`` finds the method here, reports the trained parameters, and
+    checks a resumed run.
 
     Args:
         backbone: Config of the backbone.
         method: Config of a method that needs no gradients.
-        pretrained: Passed on to the backbone; a segmentor with ``pretrained`` sets it.
+        pretrained: Argument of the backbone that a segmentor with ``pretrained`` sets.
 
     Raises:
-        TypeError: For a method that selects by gradients, which needs weights and data.
+        TypeError: For a method that selects by gradients, since these need weights and data.
         InjectionError: If the method does not support the backbone.
     """
     chosen = build_method(method)
@@ -43,22 +43,22 @@ def tuned_backbone(backbone: dict, method: dict, pretrained: str | None = None) 
         options['pretrained'] = pretrained
     with weights_only():
         built = ANY_MODELS.build(options)
-    if hasattr(built, 'init_weights'):  # which is where it reads ``pretrained``
+    if hasattr(built, 'init_weights'):  # which reads ``pretrained``
         built.init_weights = MethodType(init_weights, built)
     if isinstance(chosen, InjectionMethod):
         chosen.inject(built)
         built.register_load_state_dict_post_hook(accept_base_weights)
-    freeze_unselected(built, _decided(chosen, built))
+    freeze_unselected(built, _selection(chosen, built))
     return built
 
 
 def init_weights(backbone: Any, *args: Any, **options: Any) -> Any:
-    """Replacement for ``init_weights`` of a backbone that executes no code in a file."""
+    """Run ``init_weights`` of a backbone without executing code in a file."""
     with weights_only():
         return type(backbone).init_weights(backbone, *args, **options)
 
 
-def _decided(method: TuningMethod, backbone: nn.Module) -> Any:
+def _selection(method: TuningMethod, backbone: nn.Module) -> Any:
     if not isinstance(method, WholeParameters):
         raise TypeError(
             f'{method.name} chooses connections when training starts and cannot be put in place before; leave the '
@@ -68,9 +68,9 @@ def _decided(method: TuningMethod, backbone: nn.Module) -> Any:
 
 
 def accept_base_weights(backbone: nn.Module, incompatible: Any) -> None:
-    """Take injected parameters off the list of missing keys when the weights of the base are loaded.
+    """Remove injected parameters from the missing keys when the weights of the base are loaded.
 
-    Weights with some injected parameters but not all are damaged: then the missing ones stay listed.
+    Weights with only some of the injected parameters are damaged: then the missing ones stay listed.
     """
     names = [
         f'{path}.{name}'
@@ -85,12 +85,12 @@ def accept_base_weights(backbone: nn.Module, incompatible: Any) -> None:
         if absent <= set(missing):
             missing[:] = [key for key in missing if key not in absent]
             print_log(
-                f'the loaded weights are those of the base: {len(names)} injected tensors keep their numbers', 'current'
+                f'the loaded weights are those of the base: {len(names)} injected tensors keep their values', 'current'
             )
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Model inside DDP or another wrapper, and inside test-time augmentation."""
+    """Return the model inside DDP or another wrapper, and inside test-time augmentation."""
     inner: Any = model
     while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
         inner = inner.module
@@ -98,10 +98,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def method_of(backbone: nn.Module, asked: TuningMethod | None) -> TuningMethod:
-    """The method to tune ``backbone`` by: the one that a hook was given, or the one in place.
+    """Return the method to tune ``backbone`` by: ``asked`` of the hook, or the method that the backbone was built with.
 
     Raises:
-        ValueError: If there is neither, or if ``asked`` cannot take the place of the one in place.
+        ValueError: If there is neither, or if ``asked`` cannot replace the other.
     """
     in_place = injected_by(backbone)
     if in_place is not None and not isinstance(asked or in_place, InjectionMethod):
@@ -126,10 +126,10 @@ def find_backbone(model: nn.Module, target: str) -> nn.Module:
     """
     modules = dict(model.named_modules())
     if not target or target not in modules:
-        top = [name for name, _ in model.named_children()]
-        near = get_close_matches(target, [name for name in modules if name], 3, 0.5) or top
+        top = ', '.join(name for name, _ in model.named_children())
+        near = nearest(target, filter(None, modules), alike=0.5) or top
         raise ValueError(
-            f'target {target!r} is no module of {type(model).__name__}; nearest: {", ".join(near)}; '
+            f'target {target!r} is no module of {type(model).__name__}; nearest: {near}; '
             'set target of the hook to the path of the backbone'
         )
     return modules[target]

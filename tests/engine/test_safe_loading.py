@@ -1,4 +1,4 @@
-"""No way in executes what a checkpoint says, and every way in names a file that it cannot read."""
+"""No function executes code in a checkpoint, and every function names a file that it cannot read."""
 
 import os
 import runpy
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Code:
-    """Makes a folder when it is read from a pickle."""
+    """Object that creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,7 +40,7 @@ class Code:
 
 
 class Scene:
-    """A config, a file with code in it, and a delta."""
+    """Config, file with code in it, and delta of a test."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.patch = folder, patch
@@ -207,18 +207,18 @@ def test_nothing_is_executed_and_the_file_is_named(way: Callable[[Scene], Any], 
     assert isinstance(error, SystemExit | CheckpointFileError) or 'cannot resume' in str(error)
     assert FORCE not in os.environ
     assert 'mmgps' not in CheckpointLoader.load_checkpoint.__module__
-    with weights_only():  # still does its work
+    with weights_only():  # still works
         pass
 
 
 def test_the_code_is_such(scene: Scene) -> None:
-    """Else the other tests could not fail."""
+    """Otherwise the other tests could not fail."""
     torch.load(scene.bad, weights_only=False)
     assert scene.executed.exists()
 
 
 def test_who_trusts_a_file_says_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By torch's own switch."""
+    """A switch of torch trusts the file."""
     monkeypatch.setenv(TRUST, '1')
     with weights_only():
         load_checkpoint(init_model(scene.config()), str(scene.bad), map_location='cpu')
@@ -226,7 +226,7 @@ def test_who_trusts_a_file_says_so(scene: Scene, monkeypatch: pytest.MonkeyPatch
 
 
 def test_files_of_mmengine_load_as_they_do_without(tmp_path: Path) -> None:
-    """With logs, NumPy's numbers and arrays; without the hook that makes them plain."""
+    """They hold logs, NumPy numbers and arrays, since the hook that converts them is left out."""
     cfg = tiny_config(tmp_path, max_iters=2, custom_hooks=[])
     cfg.optim_wrapper.type = 'OptimWrapper'
     runner = Runner.from_cfg(cfg)
@@ -245,7 +245,7 @@ def test_files_of_mmengine_load_as_they_do_without(tmp_path: Path) -> None:
 
 
 def test_an_attribute_of_anything_else_is_no_statistic(tmp_path: Path) -> None:
-    """The list of mmengine's fork allows ``getattr``, by which a file reaches what it likes."""
+    """mmengine's fork allows ``getattr``, by which a file could reach anything."""
 
     class Reach:
         def __reduce__(self) -> Any:

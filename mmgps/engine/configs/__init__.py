@@ -1,1 +1,1 @@
-"""Changes to a config, and what a command line makes of one: a method, inputs, a work dir, a runner."""
+"""Changes to a config by a command line, and the inputs, work dir and runner of a config."""

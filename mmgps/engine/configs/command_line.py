@@ -1,4 +1,4 @@
-"""Arguments that the tools share, and the config and runner that they ask for."""
+"""Arguments that the tools share, and the config and runner that they make."""
 
 from __future__ import annotations
 
@@ -42,14 +42,13 @@ def add_launcher_arguments(parser: argparse.ArgumentParser) -> None:
 def read_config(args: argparse.Namespace) -> Config:
     """Read the config that ``args`` name, and apply their changes.
 
-    Args:
-        args: Parsed arguments of :func:`add_config_arguments`, and of :func:`add_tune_arguments` and
-            :func:`add_launcher_arguments` where the tool has them.
+    ``args`` are parsed by :func:`add_config_arguments`, and by :func:`add_tune_arguments` and
+    :func:`add_launcher_arguments` if the tool has them.
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If ``--data-root`` is given and no data set of the config has one, or for options or a target
-            of a method without the method.
+        ValueError: For ``--data-root`` if no data set of the config has one, or for options or a target of a method
+            without the method.
     """
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
@@ -72,7 +71,7 @@ def build_runner(cfg: Config) -> Any:
 
     Raises:
         ValueError: For a ``strategy``, which ``Runner`` would ignore.
-        CheckpointFileError: From the runner, for a checkpoint that is damaged or holds code, none of which is executed.
+        CheckpointFileError: From the runner, for a checkpoint that is damaged or holds code.
         LastCheckpointError: If a run resumes and ``last_checkpoint`` points to no complete file.
     """
     if cfg.get('strategy') and cfg.get('runner_type', 'Runner') == 'Runner':

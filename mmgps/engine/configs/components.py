@@ -33,7 +33,7 @@ METHOD_NAMES: dict[str, dict[str, Any]] = {
     'gps-network-wide': dict(type='mmgps.GPS', choice=dict(type='mmgps.NetworkWide')),
     'gps-no-bias': dict(type='mmgps.GPS', full_roles=()),
 }
-"""Short names of the command line, and the config of the method that each stands for."""
+"""Methods of the command line: short names, and the config of each."""
 
 COMPONENTS = {'score': registry.SCORES, 'choice': registry.CHOICES}
 
@@ -68,7 +68,7 @@ def check_method_name(name: str) -> None:
 
 
 def build_method(cfg: Mapping[str, Any]) -> TuningMethod:
-    """Build the method of a config, with its score and choice."""
+    """Build a method with its score and choice from a config."""
     options = copy.deepcopy(dict(cfg))
     for key, components in COMPONENTS.items():
         if isinstance(options.get(key), Mapping):

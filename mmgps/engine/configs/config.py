@@ -1,4 +1,4 @@
-"""Changes to a config: a fine-tuning method, precision, data root, and what a test adds."""
+"""Changes to a config: fine-tuning method, precision, learning rate, data root, and options of a test."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def tune_config(
 ) -> Config:
     """Make ``cfg`` fine-tune its backbone by ``method``, in place.
 
-    A method that the config has already is replaced; its target, its lean options and the settings of its selection
-    pass stay. A method that adds modules goes into the config of the backbone, any other into a hook. Optimizer
+    It replaces a method that the config has already, but keeps its target, its lean options and the settings of its
+    selection pass. A method that adds modules goes into the config of the backbone, any other into a hook. Optimizer
     wrappers become the selective ones of the same kind, and :class:`mmgps.engine.ExactResumeHook` is added.
 
     Args:
         cfg: Any config of an mm library.
-        method: A short name out of ``METHOD_NAMES``.
+        method: Short name of a method in ``METHOD_NAMES``.
         options: Arguments of the method, such as ``k`` of ``gps``.
         target: Path of the part of the model to tune; None keeps the target of the config's method, else ``backbone``.
 
@@ -66,10 +66,8 @@ def tune_config(
     for name in [name for name, hook in defaults.items() if _is(hook, TUNE_HOOKS)]:
         defaults.pop(name)
     chosen = {**METHOD_NAMES[method], **(options or {})}
-    if put_in_place(cfg, chosen, kept.get('target', 'backbone')):
-        hooks.append(dict(type='mmgps.TuneHook', **kept))
-    else:
-        hooks.append(dict(type='mmgps.TuneHook', method=chosen, **kept))
+    in_place = put_in_place(cfg, chosen, kept.get('target', 'backbone'))
+    hooks.append(dict(type='mmgps.TuneHook', **({} if in_place else {'method': chosen}), **kept))
     if not any(_is(hook, (RESUME_HOOK,)) for hook in [*hooks, *defaults.values()]):
         hooks.append(dict(type=RESUME_HOOK))
     cfg.custom_hooks = hooks
@@ -79,14 +77,9 @@ def tune_config(
 
 
 def put_in_place(cfg: Config, method: Mapping[str, Any], target: str) -> bool:
-    """Put ``method`` into the config of the backbone, if it is a method that is injected when the backbone is built.
+    """Put the config ``method`` into that of the backbone at ``target``, if the method adds modules to a backbone.
 
-    A method that the backbone has already is taken out in either case.
-
-    Args:
-        cfg: Changed in place.
-        method: Config of the method.
-        target: Path of the backbone within the model.
+    The method that the backbone has already is removed in either case.
 
     Returns:
         True if the method was put in place.
@@ -112,7 +105,7 @@ def put_in_place(cfg: Config, method: Mapping[str, Any], target: str) -> bool:
 
 
 def without_method(part: Any) -> Any:
-    """Copy the config of a model and take the methods out of its backbones."""
+    """Copy the config of a model without the methods of its backbones."""
     if isinstance(part, dict):
         if type_name(part) == TUNED:
             return without_method(part['backbone'])
@@ -123,15 +116,12 @@ def without_method(part: Any) -> Any:
 
 
 def type_name(part: Any) -> Any:
-    """Short name of the type that a config names, as configs of mmgps write it: ``'mmgps.TuneHook'``, for example.
+    """Return the type in the config of a component, in the spelling of mmgps's configs, such as ``'mmgps.TuneHook'``.
 
-    Pure-Python configs give the class itself, and are written out with the path of its module.
-
-    Args:
-        part: Config of one component.
+    Pure-Python configs give the class itself, and are dumped with the path of its module.
 
     Returns:
-        Short name of a type of mmengine or mmgps; any other type unchanged; None if ``part`` names none.
+        Short name of a type of mmengine or mmgps; any other type unchanged; None without a type.
     """
     kind = part.get('type') if isinstance(part, Mapping) else None
     if kind is None:
@@ -146,7 +136,6 @@ def type_name(part: Any) -> Any:
 
 
 def _is(hook: Any, types: tuple[str, ...]) -> bool:
-    """Return True if ``hook`` is the config of one of ``types``, named or given as a class."""
     return type_name(hook) in types
 
 
@@ -159,7 +148,7 @@ def _make_selective(wrapper: ConfigDict) -> None:
 
 
 def _parts(wrapper: ConfigDict) -> list[ConfigDict]:
-    """Configs of the single wrappers, for a constructor that makes several."""
+    """Configs of the single wrappers, if a constructor makes several."""
     return [part for part in wrapper.values() if isinstance(part, Mapping) and 'optimizer' in part]
 
 
@@ -167,30 +156,25 @@ def enable_amp(cfg: Config) -> None:
     """Train in automatic mixed precision.
 
     Raises:
-        ValueError: Without CUDA, which mmengine's wrapper needs, or for a wrapper that has no such form.
+        ValueError: Without CUDA, which mmengine's wrapper needs, or for a wrapper without a mixed-precision form.
     """
     if not torch.cuda.is_available():
         raise ValueError('--amp needs a CUDA device and none is available; leave it out to train in float32')
-    parts = _parts(cfg.optim_wrapper)
-    for wrapper in parts or [cfg.optim_wrapper]:
-        _make_amp(wrapper)
-
-
-def _make_amp(wrapper: ConfigDict) -> None:
-    kind = type_name(wrapper) or 'OptimWrapper'
-    if kind in AMP_FORM.values():
-        return
-    if kind not in AMP_FORM:
-        raise ValueError(f'--amp does not know optim_wrapper.type {kind!r}; it knows {", ".join(AMP_FORM)}')
-    wrapper.type = AMP_FORM[kind]
-    wrapper.setdefault('loss_scale', 'dynamic')
+    for wrapper in _parts(cfg.optim_wrapper) or [cfg.optim_wrapper]:
+        kind = type_name(wrapper) or 'OptimWrapper'
+        if kind in AMP_FORM.values():
+            continue
+        if kind not in AMP_FORM:
+            raise ValueError(f'--amp does not know optim_wrapper.type {kind!r}; it knows {", ".join(AMP_FORM)}')
+        wrapper.type = AMP_FORM[kind]
+        wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate by the total batch size.
 
     Raises:
-        ValueError: If the config does not say which batch size its rate was chosen for.
+        ValueError: If the config does not name the batch size of its learning rate.
     """
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise ValueError(
@@ -214,13 +198,13 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 
 def rooted_datasets(cfg: Config) -> list[Any]:
-    """Configs of all data sets of ``cfg`` that have a ``data_root``, also within wrappers."""
+    """List the configs of all data sets of ``cfg`` that have a ``data_root``, also within wrappers."""
     loaders = [cfg[name] for name in LOADERS if isinstance(cfg.get(name), Mapping)]
     return [data for loader in loaders for data in _with_root(loader.get('dataset'))]
 
 
 def _with_root(dataset: Any) -> list[Any]:
-    """The data sets within wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
+    """Look into wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
     if isinstance(dataset, list | tuple):
         return [found for part in dataset for found in _with_root(part)]
     if not isinstance(dataset, Mapping):
@@ -233,20 +217,20 @@ def augment_test(cfg: Config) -> None:
     """Average predictions over views of each image, as mmseg's tools do; changes ``cfg`` in place.
 
     Raises:
-        ValueError: If the config does not say which views, or by what they are merged.
+        ValueError: If the config does not define the views or the model that merges them.
     """
     missing = [key for key in ('tta_model', 'tta_pipeline') if not cfg.get(key)]
     if missing:
         raise ValueError(
             f"--tta needs {' and '.join(missing)} in the config; add tta_model = dict(type='mmgps.SegTTAModel') and a "
-            'tta_pipeline with TestTimeAug, as configs/_base_/datasets/kvasir_seg.py has them'
+            'tta_pipeline with TestTimeAug, as in configs/_base_/datasets/kvasir_seg.py'
         )
     _test_set(cfg).pipeline = cfg.tta_pipeline
     cfg.model = {**cfg.tta_model, 'module': cfg.model}
 
 
 def follow_method(cfg: Config) -> None:
-    """Let the tested network follow its checkpoint: add the hooks that inject what the checkpoint was trained with."""
+    """Let the tested network follow its checkpoint: add the hooks that inject the modules of the checkpoint."""
     hooks = list(cfg.get('custom_hooks') or [])
     named = {type_name(hook) for hook in [*hooks, *(cfg.get('default_hooks') or {}).values()]}
     if not named & {*TUNE_HOOKS}:
@@ -257,11 +241,11 @@ def follow_method(cfg: Config) -> None:
 
 
 def keep_training_config(cfg: Config) -> None:
-    """Keep the config that training wrote to the work dir: the test writes its own under the time of its start.
+    """Keep the config that training wrote to the work dir; the test writes its own under the time of its start.
 
-    The two configs differ, and people load a checkpoint with the config that lies beside it.
+    The two configs differ, and users load a checkpoint with the config in the same folder.
     """
-    object.__setattr__(cfg, '_filename', None)  # as mmengine sets it; the Runner names the file after it
+    object.__setattr__(cfg, '_filename', None)  # mmengine sets it this way, and the Runner names the file by it
 
 
 def _test_set(cfg: Config) -> Any:
@@ -275,8 +259,8 @@ def _test_set(cfg: Config) -> Any:
 def show_predictions(cfg: Config, folder: str) -> None:
     """Draw the predictions for every image of the test set into ``folder``; changes ``cfg`` in place.
 
-    A set of two classes is drawn by ``mmgps.OverlayHook``, with truth and prediction in one picture; it also draws
-    frames that lie in no file. Other sets are drawn as mmseg does.
+    ``mmgps.OverlayHook`` draws a set of two classes, with truth and prediction in one picture, also for frames without
+    a file of their own. mmseg draws other sets.
     """
     cfg.setdefault('default_hooks', {})
     if _classes(cfg) == 2:
@@ -289,7 +273,7 @@ def show_predictions(cfg: Config, folder: str) -> None:
 
 
 def _classes(cfg: Config) -> int:
-    """Number of classes that the test set names."""
+    """Count the classes that the test set names."""
     dataset = _test_set(cfg)
     with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         kind = dataset.type

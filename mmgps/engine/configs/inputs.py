@@ -1,4 +1,4 @@
-"""Inputs that a config needs and no checkout holds: images and weights.
+"""Inputs of a config that are not in the repository: images and weights.
 
 A config names them, so that ``tools/train.py`` can fetch what is missing before anything is built::
 
@@ -6,7 +6,7 @@ A config names them, so that ``tools/train.py`` can fetch what is missing before
         images=dict(type='mmgps.PolypImages', name='kvasir-seg'),
         weights=dict(type='mmgps.SAMWeights'))
 
-The config already says where they belong, in ``data_root`` and ``init_cfg``; files that exist are left alone.
+The config already names their places, in ``data_root`` and ``init_cfg``; existing files are left alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DEMO = 'configs/gps_polyp_demo.py'
 
 
 class InputMissingError(RuntimeError):
-    """One input is missing and could not be fetched; the message says why, its source, and where to put it."""
+    """An input is missing and could not be fetched; the message has the reason, its source, and its place."""
 
 
 class MissingInputsError(RuntimeError):
@@ -29,10 +29,10 @@ class MissingInputsError(RuntimeError):
 
 
 class Input(Protocol):
-    """A file or folder that a config needs."""
+    """File or folder that a config needs."""
 
     def provide(self, cfg: Config) -> None:
-        """Fetch the input to where ``cfg`` reads it from, unless it is there already.
+        """Fetch the input to the place that ``cfg`` reads, unless it exists.
 
         Raises:
             InputMissingError: If it could not be fetched.

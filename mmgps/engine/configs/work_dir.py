@@ -28,10 +28,10 @@ from ..resuming.checkpoints import NOTE
 LOCK = '.run.lock'
 SELECTION = 'selection.safetensors'
 DELTAS = 'deltas'
-#: Seconds in which the system clears away a process that was killed just now, with what it held on a GPU.
+#: Seconds in which the system releases the locks and GPU memory of a process that was just killed.
 PATIENCE_S = 5.0
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-#: The names that mmengine and ``mmgps.DeltaHook`` give by themselves; anything else in the folder belongs to the user.
+#: Names that mmengine and ``mmgps.DeltaHook`` generate; anything else in the folder belongs to the user.
 WRITTEN_AT = r'(best_.+_)?(epoch|iter)_\d+'
 CHECKPOINT = re.compile(rf'{WRITTEN_AT}(-[0-9a-f]{{8}})?\.pth')
 DELTA = re.compile(rf'{WRITTEN_AT}\.safetensors')
@@ -43,14 +43,7 @@ class WorkDirError(ValueError):
 
 
 def set_work_dir(cfg: Config, config_path: str, work_dir: str | None = None, method: str | None = None) -> None:
-    """Set the work dir: the caller's, else the config's, else a folder named after the config.
-
-    Args:
-        cfg: Changed in place.
-        config_path: The file that ``cfg`` was read from.
-        work_dir: Folder that the caller asks for.
-        method: Method that was put into the config. It is part of the folder's name, so each method has its own folder.
-    """
+    """Set the work dir: that of the caller, else of the config, else a folder named after config file and method."""
     name = '_'.join([Path(config_path).stem, *([method] if method else [])])
     cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
 
@@ -58,8 +51,8 @@ def set_work_dir(cfg: Config, config_path: str, work_dir: str | None = None, met
 def enter_work_dir(cfg: Config, overwrite: bool = False) -> WorkDirLock | None:
     """Lock the work dir of ``cfg``, and check that the run would overwrite nothing of another run.
 
-    Call it on every process of a run before anything is written. The processes join first, as the Runner would have
-    them do, since only one of them holds the lock and all end if it cannot.
+    Call it on every process of a run before anything is written. The processes first join, as the Runner would let
+    them, since only one of them holds the lock and all must end if it cannot.
 
     Args:
         cfg: Config of the run.
@@ -69,24 +62,24 @@ def enter_work_dir(cfg: Config, overwrite: bool = False) -> WorkDirLock | None:
         The lock, to be kept until the run is over; None on the other processes, and for folders without a lock.
 
     Raises:
-        WorkDirError: If another process trains there; or if a run has left checkpoints, deltas or a selection there,
-            and ``cfg`` neither resumes nor ``overwrite`` is given.
+        WorkDirError: If another process trains there; or if the folder holds checkpoints, deltas or a selection of
+            another run, ``cfg`` does not resume and ``overwrite`` is False.
     """
     lock = lock_work_dir(cfg.work_dir) if _joined(cfg) else None
     found = [] if cfg.get('resume') or overwrite else files_of_a_run(cfg.work_dir)
     if found:
         names = [path.name for path in found[:SHOWN]] + (['...'] if len(found) > SHOWN else [])
         raise WorkDirError(
-            f'{cfg.work_dir} holds files of another run ({", ".join(names)}): go on with that run by '
+            f'{cfg.work_dir} holds files of another run ({", ".join(names)}): continue that run by '
             '--resume, write elsewhere by --work-dir FOLDER, or replace those files by --overwrite'
         )
     return lock
 
 
 def _joined(cfg: Config) -> bool:
-    """Let the processes of a run join. Returns True once they have, or if there is only one.
+    """Let the processes of a run join. Return True once they have, or if there is only one.
 
-    A strategy with a launch of its own joins them later, when the Runner is built.
+    A strategy with its own launcher lets them join later, when the Runner is built.
     """
     if cfg.get('launcher', 'none') == 'none' or is_distributed():
         return True
@@ -100,13 +93,13 @@ def _joined(cfg: Config) -> bool:
 
 
 def files_of_a_run(work_dir: str | Path) -> list[Path]:
-    """Checkpoints, deltas and selection in the folder, and the note of the last checkpoint.
+    """List checkpoints, deltas and selection in the folder, and the note of the last checkpoint.
 
-    Logs and pictures have a folder per run. Every run writes the config and the report of its selection anew.
+    Logs and pictures have a folder per run, and every run overwrites the config and the report of its selection.
     """
     folder = Path(work_dir)
     note = folder / NOTE
-    last = Path(note.read_text().strip()).name if note.is_file() else ''  # of any name, as filename_tmpl has it
+    last = Path(note.read_text().strip()).name if note.is_file() else ''  # filename_tmpl allows any name
     ours = {NOTE, SELECTION, last}
     top = [path for path in folder.glob('*') if CHECKPOINT.fullmatch(path.name) or path.name in ours]
     return sorted([*top, *(path for path in folder.glob(f'{DELTAS}/*') if DELTA.fullmatch(path.name))])
@@ -116,14 +109,14 @@ def files_of_a_run(work_dir: str | Path) -> list[Path]:
 def remove_run(work_dir: str | Path) -> None:
     """Delete the files of :func:`files_of_a_run`, and nothing else."""
     for path in files_of_a_run(work_dir):
-        if path.is_dir() and not path.is_symlink():  # as strategies write that shard the model
+        if path.is_dir() and not path.is_symlink():  # from a strategy that shards the model
             shutil.rmtree(path)
         else:
             path.unlink()
 
 
 def lock_work_dir(work_dir: str) -> WorkDirLock | None:
-    """Lock ``work_dir`` for this run; the first of its processes holds the lock for all.
+    """Lock ``work_dir`` for this run; process 0 holds the lock for all.
 
     A process may lock a folder more than once. A folder of a remote store has no lock.
 
@@ -134,26 +127,25 @@ def lock_work_dir(work_dir: str) -> WorkDirLock | None:
     if '://' in work_dir:
         return None
     lock, failure = None, None
-    told: list[str | None] = [None]
     if is_main_process():
         try:
             lock = _lock(Path(work_dir).resolve())
         except (WorkDirError, OSError) as error:
             failure = error
-            told = [str(error)]
-    broadcast_object_list(told)
+    message = [None if failure is None else str(failure)]
+    broadcast_object_list(message)
     if failure is not None:
         raise failure
-    if told[0] is not None:
-        raise WorkDirError(told[0])
+    if message[0] is not None:
+        raise WorkDirError(message[0])
     return lock
 
 
 class WorkDirLock:
-    """Lock of a folder, held while something refers to it and at most while the process lives.
+    """Lock of a folder, held while something refers to this object and at most while the process lives.
 
-    Data loader workers are forked and inherit open files. Each releases the lock at once, so that it does not outlive
-    a run that was killed.
+    Forked data loader workers inherit open files. Each releases the lock at once, so that the lock does not outlive a
+    killed run.
 
     Raises:
         TimeoutError: If another process holds the lock.
@@ -162,7 +154,7 @@ class WorkDirLock:
     def __init__(self, folder: Path) -> None:
         descriptor = take(folder / LOCK, PATIENCE_S)
         self.release = weakref.finalize(self, os.close, descriptor)
-        with suppress(OSError):  # a full disk; who holds it serves a message alone
+        with suppress(OSError):  # a full disk; the text serves only a message
             os.ftruncate(descriptor, 0)
             started = time.strftime('%Y-%m-%d %H:%M:%S %Z')
             os.write(descriptor, f'process {os.getpid()} on {socket.gethostname()}, since {started}'.encode())

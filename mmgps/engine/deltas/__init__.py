@@ -1,1 +1,1 @@
-"""Deltas of runs and checkpoints: written by a hook, put onto their base, served by a model bank."""
+"""Deltas of runs and checkpoints: a hook writes them, networks apply them, a model bank switches between them."""

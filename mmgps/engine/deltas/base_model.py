@@ -1,4 +1,4 @@
-"""The network of a config with the numbers of its base."""
+"""Build the network of a config with the weights of its base, or with those of a checkpoint."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def build_base(cfg: Config, base: str | os.PathLike[str] | None = None, target: 
 
     Raises:
         OSError: If there is no such file.
-        CheckpointFileError: If the file is damaged or holds anything but weights; no code in it is executed.
+        CheckpointFileError: If the file is damaged or holds anything but weights.
         ValueError: If the file holds a network that a method added modules to, or if the model has no such backbone.
-        RandomBaseError: If hardly anything in the file fits the backbone.
+        RandomBaseError: If hardly any tensor in the file fits the backbone.
     """
     model: Any = build_plain(cfg)
     backbone = find_backbone(model, target)
@@ -51,29 +51,28 @@ def build_base(cfg: Config, base: str | os.PathLike[str] | None = None, target: 
     else:
         _load_base(backbone, base, target)
     watch.close()
-    named = (
-        str(base)
-        if base is not None
-        else ' and '.join([*named_weights(cfg.model), *filter(None, [cfg.get('load_from')])])
-    )
-    watch.check(named or 'what was loaded', 'or name the base of the run')
+    files = [*named_weights(cfg.model), *filter(None, [cfg.get('load_from')])] if base is None else [str(base)]
+    watch.check(' and '.join(files) or 'what was loaded', 'or name the base of the run')
     return model
 
 
-def _load_base(backbone: nn.Module, base: str | os.PathLike[str], target: str) -> None:
+def _load_base(backbone: Any, base: str | os.PathLike[str], target: str) -> None:
     state = state_of(load_plain(base))
     beside = injected_in(state, target) - set(backbone.state_dict())
     if beside:
         raise ValueError(
-            f'{base} is no base: it is a network with {len(beside)} tensors that a method put beside its base, '
-            f'{listed(sorted(beside))}; name the pre-trained file as the base, and take the delta out of this one by '
+            f'{base} is no base: it is a network with {len(beside)} tensors that a method added to its base, '
+            f'{listed(sorted(beside))}; name the pre-trained file as the base, and extract the delta of this one by '
             f'python tools/delta.py extract CONFIG {base} delta.safetensors'
         )
     inner = {name.removeprefix(f'{target}.'): v for name, v in state.items() if name.startswith(f'{target}.')}
     if inner:
         backbone.load_state_dict(inner)
-    else:
-        load_backbone(backbone, base)
+        return
+    backbone.init_cfg = dict(type='Pretrained', checkpoint=str(Path(base)))  # many backbones resize these weights
+    if hasattr(backbone, 'is_init'):
+        backbone.is_init = False
+    backbone.init_weights()
 
 
 def build_trained(cfg: Config, checkpoint: Mapping[str, Any], target: str = 'backbone') -> nn.Module:
@@ -81,7 +80,7 @@ def build_trained(cfg: Config, checkpoint: Mapping[str, Any], target: str = 'bac
 
     Args:
         cfg: Config of the run, under this method or another; left as it is.
-        checkpoint: Content that :func:`load_plain` read, with a selection and the full weights.
+        checkpoint: Content of the checkpoint, with a selection and the full weights.
         target: Path of the backbone within the model.
 
     Raises:
@@ -105,7 +104,7 @@ def build_plain(cfg: Config) -> nn.Module:
 
 
 def named_weights(part: Any) -> list[str]:
-    """Files or published weights that the config of a model names, in an ``init_cfg`` or as ``pretrained``."""
+    """List the weights that the config of a model names, in an ``init_cfg`` or as ``pretrained``."""
     if isinstance(part, list | tuple):
         return [name for each in part for name in named_weights(each)]
     if not isinstance(part, Mapping):
@@ -120,10 +119,10 @@ def check_loaded(runner: Runner, watch: LoadingWatch, allowed: bool) -> None:
     Args:
         runner: Runner of the model to tune.
         watch: Record of the tensors loaded into the backbone so far; it is closed.
-        allowed: Accept any backbone: a random one was asked for, or the run continues from a checkpoint.
+        allowed: Accept any backbone: the config asks for a random one, or the run continues from a checkpoint.
 
     Raises:
-        RandomBaseError: If hardly anything in such a file fits.
+        RandomBaseError: If hardly any tensor in such a file fits.
     """
     watch.close()
     if allowed:
@@ -140,14 +139,6 @@ def check_loaded(runner: Runner, watch: LoadingWatch, allowed: bool) -> None:
 
 
 def state_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Weights of a checkpoint, or of a file that holds nothing else."""
+    """Weights in a checkpoint, or in a file that holds nothing else."""
     found: Mapping[str, Any] = checkpoint.get('state_dict', checkpoint)
     return found
-
-
-def load_backbone(backbone: Any, base: str | os.PathLike[str]) -> None:
-    """Load a file of backbone weights as ``init_cfg`` does, since many backbones resize what they load."""
-    backbone.init_cfg = dict(type='Pretrained', checkpoint=str(Path(base)))
-    if hasattr(backbone, 'is_init'):
-        backbone.is_init = False
-    backbone.init_weights()

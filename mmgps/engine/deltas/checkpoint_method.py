@@ -1,4 +1,4 @@
-"""The method that a checkpoint was trained with, which a tested network follows."""
+"""Make a network follow the method that its checkpoint was trained with."""
 
 from __future__ import annotations
 
@@ -29,13 +29,7 @@ CHECKPOINT_KEY = 'mmgps_selection'
 def follow_in_test(
     runner: Runner, checkpoint: Mapping[str, Any], target: str, method: TuningMethod | None = None
 ) -> None:
-    """Inject into the model that ``runner`` tests what ``checkpoint`` was trained with, whatever the config says.
-
-    Args:
-        runner: About to load ``checkpoint`` for a test or a validation.
-        checkpoint: Checkpoint of any run.
-        target: Path of the backbone that the config names.
-        method: Method of the config, if it has one.
+    """Inject the modules of ``checkpoint`` into the model that ``runner`` tests, whichever ``method`` the config has.
 
     Raises:
         ValueError: See :func:`follow_checkpoint`; also if a hook holds a copy of the model from before the injection.
@@ -63,17 +57,17 @@ def follow_checkpoint(
     """Give ``model`` the injected modules that a checkpoint was trained with, and no others.
 
     Args:
-        model: Built by some config, with or without a method in place.
+        model: Model of any config, with or without injected modules.
         target: Path of the backbone, unless the weights show another.
-        state: The weights of the checkpoint; empty where it holds a delta.
-        selection: Selection of the checkpoint; None if it has none: then the names in ``state`` decide.
+        state: Weights of the checkpoint; empty if it holds a delta.
+        selection: Selection of the checkpoint; without one the names in ``state`` decide.
         method: Method of the config, if it has one.
 
     Returns:
         True if the model was changed.
 
     Raises:
-        ValueError: If the weights hold injected tensors and nothing says which settings made them.
+        ValueError: If the weights hold injected tensors and no selection records the settings of their method.
         DeltaMismatchError: If the method does not fit the backbone.
     """
     if selection is not None:
@@ -81,15 +75,15 @@ def follow_checkpoint(
     backbone = find_backbone(model, target)
     own = set(backbone.state_dict()) - injected_names(backbone)
     there, kept = injected_names(model), injected_by(backbone)
-    names = injected_in(state, target) if selection is None else beside_base(selection, method)
+    names = injected_in(state, target) if selection is None else possibly_injected(selection, method)
     wanted = {below(target, name) for name in names - own}
     if wanted == there and (selection is None or not wanted or kept is None or agrees(kept, selection)):
         return False
     if selection is None and wanted:
         raise ValueError(
-            f'the checkpoint holds {listed(sorted(wanted))} beside the base and does not say by which method, and the '
+            f'the checkpoint holds {listed(sorted(wanted))} beside the base and does not name the method, and the '
             f'{type(backbone).__name__} of the config has {listed(sorted(there))}; test it by the config that it was '
-            'trained with, or give a checkpoint that was not published: one with its selection'
+            'trained with, or give an unpublished checkpoint, which has its selection'
         )
     asked = method or kept
     if there:
@@ -97,9 +91,8 @@ def follow_checkpoint(
             unload(part)
     if wanted:
         assert selection is not None
-        inject_missing(
-            backbone, selection, names - own, method if method is not None and agrees(method, selection) else None
-        )
+        agreeing = method if method is not None and agrees(method, selection) else None
+        inject_missing(backbone, selection, names - own, agreeing)
     print_log(
         f'the checkpoint was trained by {selection.method if selection else "no method that adds modules"}, the config '
         f'asks for {asked.name if asked else "no method"}: the network follows the checkpoint',
@@ -109,15 +102,15 @@ def follow_checkpoint(
 
 
 def trained_target(state: Mapping[str, Any], selection: Selection) -> str | None:
-    """Path of the backbone that ``selection`` was trained in, read off the names of the weights."""
+    """Find the path of the backbone of ``selection`` by the names of the weights; None if they are ambiguous."""
     names = [*selection.whole, *selection.connections]
     paths = {key.removesuffix(f'.{names[0]}') for key in state if key.endswith(f'.{names[0]}')} if names else set()
     fitting = [path for path in paths if all(f'{path}.{name}' in state for name in names)]
     return fitting[0].removeprefix('module.') if len(fitting) == 1 else None
 
 
-def beside_base(selection: Selection, method: TuningMethod | None) -> set[str]:
-    """Names that a selection trains in full, if its method may have added modules."""
+def possibly_injected(selection: Selection, method: TuningMethod | None) -> set[str]:
+    """Names that a selection trains in full, if its method may have added modules; else none."""
     plain = {METHODS.get(entry['type']).name for entry in METHOD_NAMES.values()} - INJECTING.keys()
     ours = selection.method in plain and not (method is not None and agrees(method, selection))
     return set() if ours else set(selection.whole)
@@ -137,22 +130,17 @@ def injected_in(state: Mapping[str, Any], target: str) -> set[str]:
 
 
 def check_nothing_lost(model: nn.Module, target: str, state: Mapping[str, Any]) -> None:
-    """Check that loading ``state`` for training drops no injected tensors.
-
-    Args:
-        model: Model that is about to load ``state``.
-        target: Path of the backbone.
-        state: Weights.
+    """Check that no injected tensor of ``state`` is dropped when ``model`` loads it for training.
 
     Raises:
-        ValueError: If the weights hold injected tensors that the model has no place for.
+        ValueError: If ``state`` holds injected tensors that the backbone at ``target`` lacks.
     """
     lost = injected_in(state, target) - set(find_backbone(model, target).state_dict())
     if lost:
         raise ValueError(
-            f'load_from names a network with {len(lost)} tensors beside its base, {listed(sorted(lost))}, which the '
-            'backbone of the config has no place for and would lose; write it as a plain network by '
-            'python tools/delta.py merge, or go on with its method by --resume'
+            f'load_from names a network with {len(lost)} tensors in addition to its base, {listed(sorted(lost))}, '
+            'which the backbone of the config lacks and would lose; write it as a plain network by '
+            'python tools/delta.py merge, or continue with its method by --resume'
         )
 
 
@@ -161,6 +149,6 @@ def check_not_thin(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     thin = 'state_dict' in checkpoint and not checkpoint['state_dict']
     if thin and not any(hasattr(hook, 'thin_checkpoints') for hook in runner.hooks):
         raise ValueError(
-            "the checkpoint is a thin one, with a delta in place of the weights; add dict(type='mmgps.DeltaHook') to "
-            'custom_hooks, which puts it onto the base that the config names'
+            "the checkpoint is thin, with a delta instead of the weights; add dict(type='mmgps.DeltaHook') to "
+            'custom_hooks, which applies the delta to the base that the config names'
         )

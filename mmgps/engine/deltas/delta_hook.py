@@ -1,4 +1,4 @@
-"""A hook that writes the deltas of a run, and lets a run resume from one."""
+"""Write the deltas of a run, and resume a run from one."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ DELTA_KEY = 'mmgps_delta'
 
 @HOOKS.register_module()
 class DeltaHook(Hook):
-    """Write deltas, beside checkpoints or instead of the weights in them.
+    """Write deltas, in addition to checkpoints or instead of the weights in them.
 
     Deltas go to ``<work_dir>/deltas``: ``iter_200.safetensors`` or ``epoch_8.safetensors``, and
     ``best_mIoU_iter_200.safetensors`` for the best. A delta that is validated right after it was written records its
     scores, unless the run averages weights: then validation scores the average, and deltas hold the trained weights.
 
-    A score that is NaN is never the best one. A delta of parameters that are NaN or infinite is not written; the run
-    ends with the deltas that it has. A run that an exception ends resumes from its last checkpoint.
+    A score that is NaN is never the best one. A run whose parameters are NaN or infinite ends without writing another
+    delta. A run that an exception ends resumes from its last checkpoint.
 
     Args:
         interval: Iterations or epochs between two deltas.
         by_epoch: Count epochs instead of iterations.
-        save_last: Write one when training ends, whatever the interval, also if another hook ends it early.
-        save_best: Name of a score; the delta with its best value is kept beside the others.
+        save_last: Write a delta when training ends, at any interval, also if another hook ends training early.
+        save_best: Name of a score; the delta with its best value is kept in addition to the others.
         rule: ``'greater'`` or ``'less'``, whichever is better; mmengine knows the rule of common scores.
-        max_keep: Number of deltas to keep beside the best; -1 keeps all.
+        max_keep: Number of deltas to keep in addition to the best; -1 keeps all.
         thin_checkpoints: Let the run's checkpoints hold a delta instead of the weights. A run resumes from such a
             checkpoint bit for bit as from a full one, given the base that its config names.
         out_dir: Folder below the work dir.
@@ -56,7 +56,7 @@ class DeltaHook(Hook):
         DivergedError: Instead of writing parameters that are NaN or infinite.
     """
 
-    # After the hook that selects, and after what else goes into a checkpoint.
+    # After the hook that selects, and after the hooks that add to a checkpoint.
     priority = 'LOW'
     needs_whole_model = 'extract the delta from a checkpoint by tools/delta.py'
 
@@ -169,8 +169,8 @@ class DeltaHook(Hook):
         self._scored = not averaging
         if averaging and (self.thin_checkpoints or self.save_best is not None):
             raise ValueError(
-                f'{averaging[0]} keeps averaged weights beside those that are trained: a thin checkpoint holds one set '
-                'of weights, and validation scores the averaged ones, which no delta holds; set thin_checkpoints=False '
+                f'{averaging[0]} keeps averaged weights besides the trained ones: a thin checkpoint holds one set of '
+                'weights, and validation scores the averaged ones, which no delta holds; set thin_checkpoints=False '
                 'and save_best=None of mmgps.DeltaHook'
             )
         if self.thin_checkpoints and any(getattr(hook, 'published_keys', None) for hook in runner.hooks):
@@ -200,7 +200,7 @@ class DeltaHook(Hook):
                 f'save_best={self.save_best!r} is no score of the validation; expected one of {", ".join(scores)}'
             )
         score, before = scores[self.save_best], self.folder.best_score
-        if before is None or math.isnan(before):  # a checkpoint of an older release may say NaN
+        if before is None or math.isnan(before):  # a checkpoint of an older release may hold NaN
             before = self._worst
         if self._better(score, before):
             step = f'epoch_{runner.epoch}' if self.by_epoch else f'iter_{runner.iter}'
@@ -222,12 +222,7 @@ def origin_of(
 
 
 class DeltaFolder:
-    """The delta files of a run: it limits their number and keeps the best.
-
-    Args:
-        name: Name of the folder below the work dir.
-        limit: Number of deltas to keep beside the best; -1 keeps all.
-    """
+    """Delta files of a run in the folder ``name`` of its work dir: the last ``limit``, or all for -1, and the best."""
 
     def __init__(self, name: str, limit: int) -> None:
         self.name, self.limit = name, limit
@@ -271,7 +266,7 @@ class DeltaFolder:
         return {'kept': list(self._kept), 'best': self._best, 'best_score': self.best_score}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state`. Only the file names in it count, since the folder may have moved."""
+        """Restore :meth:`state` from a checkpoint. Only the file names count, since the folder may have moved."""
         self._resumed = True
         self._kept, self.best_score = [Path(name).name for name in state['kept']], state['best_score']
         self._best = None if state['best'] is None else Path(state['best']).name

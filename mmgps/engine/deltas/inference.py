@@ -1,4 +1,4 @@
-"""Networks for inference: a base with one delta, or with several to switch between."""
+"""Networks for inference: a base with one delta, or with several deltas to switch between."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def init_model(
 
     Args:
         config: Config of the run, or a file.
-        base: BaseFingerprint, see :func:`build_base`. Without a delta it may also be a checkpoint of a run under
-            :class:`mmgps.engine.TuneHook`: then the model is the trained network with its head and its method.
-        delta: Delta to apply, or its file; None leaves the base.
+        base: Checkpoint of the base, see :func:`build_base`. Without a delta it may also be a checkpoint of a run
+            under :class:`mmgps.engine.TuneHook`; then the model is the trained network with its head and its method.
+        delta: Delta to apply, or its file; None builds the base.
         device: Device of the model.
         cfg_options: Changes to the config.
 
@@ -83,11 +83,11 @@ def init_bank(
     device: str = 'cpu',
     target: str = 'backbone',
 ) -> ModelBank:
-    """Build a base with several deltas at hand, none of them applied; ``bank.model`` is the model.
+    """Build a base with several deltas to switch between, none of them applied; ``bank.model`` is the model.
 
     Args:
         config: Config of a run, or a file. The runs of all deltas have the same base and the same shape of head.
-        base: BaseFingerprint, see :func:`build_base`.
+        base: Checkpoint of the base, see :func:`build_base`.
         deltas: Deltas or their files, by name.
         device: Device of the model.
         target: Path of the backbone within the model.

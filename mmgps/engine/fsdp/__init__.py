@@ -1,6 +1,6 @@
-"""Distributed training: wrappers of the model, and a strategy that spreads the frozen base over processes."""
+"""Distributed training: wrappers of the model, and a strategy that shards the frozen base over processes."""
 
-from .checks import ShardingError, check_run
+from .shards import ShardingError, check_run
 from .strategy import GPSFSDPStrategy
 
 __all__ = ['GPSFSDPStrategy', 'ShardingError', 'check_run']

@@ -18,25 +18,24 @@ from torch import nn
 from mmgps.registry import STRATEGIES
 
 from ..optim import SelectiveStep, wrappers_of
-from .checks import ShardingError
-from .shards import gathered_state, held_bytes, shard_frozen
+from .shards import ShardingError, gathered_state, held_bytes, shard_frozen
 
 
 @STRATEGIES.register_module()
 class GPSFSDPStrategy(DDPStrategy):
     """Shard frozen parameters over the processes; trained ones stay complete on each, and their gradients are averaged.
 
-    For ``FlexibleRunner``. The model stays on the CPU until the trained parameters are known. Only a selection pass
-    needs the full model on the device; a ``selection`` file or a resumed run does not. One process writes
-    checkpoints, which are those of a run without FSDP.
+    Use it with ``FlexibleRunner``. The model stays on the CPU until the trained parameters are known. Only a selection
+    pass needs the full model on the device; a ``selection`` file or a resumed run does not. Process 0 writes
+    checkpoints, which equal those of a run without FSDP.
 
     mmengine's ``FSDPStrategy`` flattens the parameters of several layers into one when the model is built, before the
-    trained parameters are known, so it cannot train single connections, nor a bias beside a frozen weight.
+    trained parameters are known, so it cannot train single connections, nor the bias of a frozen weight.
 
     Args:
         units: Names of the classes whose modules are gathered as a whole, such as ``TransformerEncoderLayer``; by
             default members of lists that hold two or more layers.
-        options: Arguments of mmengine's ``DDPStrategy`` except ``model_wrapper``: FSDP2 wraps nothing.
+        options: Arguments of mmengine's ``DDPStrategy`` except ``model_wrapper``, since FSDP2 wraps nothing.
 
     Raises:
         ShardingError: If the installed torch has no FSDP2, or the run was not started by a launcher.
@@ -61,7 +60,7 @@ class GPSFSDPStrategy(DDPStrategy):
             )
 
     def _setup_distributed(self, launcher: str = 'pytorch', backend: str = 'nccl', **options: Any) -> None:
-        """Join the processes as mmengine does, which needs CUDA; without a CUDA device ``gloo`` runs on the CPU."""
+        """Join the processes; mmengine needs CUDA for this, but ``gloo`` also runs on the CPU."""
         if launcher == 'pytorch' and backend == 'gloo' and not torch.cuda.is_available():
             torch.distributed.init_process_group('gloo', **options)
         else:
@@ -82,7 +81,7 @@ class GPSFSDPStrategy(DDPStrategy):
         for wrapper in wrappers_of(built):
             if not isinstance(wrapper, SelectiveStep):
                 raise TypeError(
-                    f'{type(wrapper).__name__} leaves gradients as each process has them; under mmgps.GPSFSDPStrategy '
+                    f'{type(wrapper).__name__} does not average gradients over processes; under mmgps.GPSFSDPStrategy '
                     "set optim_wrapper.type to 'mmgps.GPSOptimWrapper' or 'mmgps.GPSAmpOptimWrapper'"
                 )
         return built
@@ -105,7 +104,7 @@ class GPSFSDPStrategy(DDPStrategy):
             wrapper.averaged = [value for value in held if id(value) in within]
         trained = [value for wrapper in wrappers for value in wrapper.averaged]
         shard_frozen(self.model, trained, torch.device(get_device()), self.units)
-        for wrapper in wrappers:  # its state goes where its parameters went
+        for wrapper in wrappers:  # moves the state to the device of the parameters
             wrapper.optimizer.load_state_dict(wrapper.optimizer.state_dict())
         here, whole = held_bytes(self.model)
         self.logger.info(f'frozen parameters: {here:,} of {whole:,} bytes on this process, of {self.world_size}')

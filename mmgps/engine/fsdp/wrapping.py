@@ -19,39 +19,37 @@ from . import GPSFSDPStrategy, check_run
 
 
 def check_made_before(runner: Runner, method: TuningMethod, target: str) -> None:
-    """Check that the copies of ``EMAHook`` and fused convolutions contain the modules that ``method`` added.
+    """Check that copies of the model, such as that of ``EMAHook``, and fused layers have the modules of ``method``.
 
     Raises:
         ValueError: If a copy lacks tensors of the model, or if fused convolutions skip the added modules.
     """
     if isinstance(method, InjectionMethod) and _is_fused(runner, target):
         raise ValueError(
-            f'efficient_conv_bn_eval computes convolutions in one with their norms, past what {method.name} puts '
-            'behind them; leave it out of the config'
+            f'efficient_conv_bn_eval fuses convolutions with their norms and skips the modules that {method.name} adds '
+            'between them; leave it out of the config'
         )
     names = unwrapped(runner.model).state_dict().keys()
-    for hook in runner.hooks:
-        copied = getattr(hook, 'ema_model', None)
-        if isinstance(copied, nn.Module) and not names <= _copied(copied):
+    for hook, copied in _copies(runner):
+        if not names <= copied:
             raise ValueError(
-                f'{type(hook).__name__} copied the model before the method added modules to it, and would leave them '
-                "out; put the method in place with type='mmgps.TunedBackbone' if it can be, else train without the hook"
+                f'{hook} copied the model before the method added modules to it, and would leave them out; put the '
+                "method in place with type='mmgps.TunedBackbone' if it can be, else train without the hook"
             )
 
 
 def check_same_names(runner: Runner) -> None:
-    """Check that copies of the model have the tensors that it has after it followed its checkpoint.
+    """Check that copies of the model have the same tensors as the model after it followed its checkpoint.
 
     Raises:
         ValueError: If they have others; names the hook.
     """
     names = unwrapped(runner.model).state_dict().keys()
-    for hook in runner.hooks:
-        copied = getattr(hook, 'ema_model', None)
-        if isinstance(copied, nn.Module) and names != _copied(copied):
+    for hook, copied in _copies(runner):
+        if names != copied:
             raise ValueError(
-                f'{type(hook).__name__} copied the model as the config builds it, and the checkpoint was trained by '
-                'another method; test it by the config of its run, or without that hook'
+                f'{hook} copied the model that the config builds, and the checkpoint was trained by another method; '
+                'test it by the config of its run, or without that hook'
             )
 
 
@@ -65,33 +63,37 @@ def _is_fused(runner: Runner, target: str) -> bool:
     )
 
 
-def _copied(averaged: nn.Module) -> set[str]:
-    inner: Any = averaged.module
-    return set(inner.state_dict())
+def _copies(runner: Runner) -> Iterator[tuple[str, set[str]]]:
+    """Class of each hook that averages the model, and the names of the tensors in its copy."""
+    for hook in runner.hooks:
+        averaged = getattr(hook, 'ema_model', None)
+        if isinstance(averaged, nn.Module):
+            inner: Any = averaged.module
+            yield type(hook).__name__, set(inner.state_dict())
 
 
 def rewrap(runner: Runner) -> None:
-    """Wrap the model again, since DDP fixes at construction which parameters it reduces.
+    """Wrap the model again, since DDP decides at construction which parameters it reduces.
 
-    With ``compile`` in the config, mmengine compiled ``train_step`` of the old wrapper; the new one is compiled too.
+    With ``compile`` in the config, ``train_step`` of the new wrapper is compiled like that of the old one.
     """
     if not is_model_wrapper(runner.model):
         return
     if isinstance(runner, FlexibleRunner):
-        with _norms_as_they_are(runner.strategy):
+        with _without_sync_bn(runner.strategy):
             runner.model = runner.strategy.model = runner.strategy._wrap_model(runner.model.module)
     else:
-        with _norms_as_they_are(runner.cfg):
+        with _without_sync_bn(runner.cfg):
             runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), runner.model.module)
         runner._maybe_compile('train_step')
 
 
 @contextmanager
-def _norms_as_they_are(options: Any) -> Iterator[None]:
+def _without_sync_bn(options: Any) -> Iterator[None]:
     """Context without ``sync_bn`` in ``options``.
 
-    The first wrapping made every norm a SyncBN. A second conversion would replace each norm and lose its hooks, by
-    which injected modules run.
+    The first wrapping made every norm a SyncBN. A second conversion would replace each norm and lose the hooks that run
+    injected modules.
     """
     asked = getattr(options, 'sync_bn', None)
     if asked is None:
@@ -105,45 +107,40 @@ def _norms_as_they_are(options: Any) -> Iterator[None]:
 
 
 def check_strategy(runner: Any, sparse: dict[str, Any], lean: bool = False) -> None:
-    """Check that the strategy of a ``FlexibleRunner`` can train what a method selects.
+    """Check that the strategy of a ``FlexibleRunner`` can train the selected parameters.
 
-    Args:
-        runner: Any runner.
-        sparse: Config of the sparse training.
-        lean: True if the hook has lean options.
+    ``sparse`` is the config of the sparse training; ``lean`` is True if the hook has lean options.
 
     Raises:
         TypeError: For a strategy that shards or converts the model before the trained parameters are known, or that
-            shards it under lean options, whose backward reads weights that are gathered for forward alone.
+            shards it under lean options, whose backward reads weights that are gathered for forward only.
         ShardingError: If the strategy of mmgps cannot shard the run.
     """
     strategy = getattr(runner, 'strategy', None)
     if isinstance(strategy, GPSFSDPStrategy):
         if lean:
             raise TypeError(
-                'lean options of the hook are not for mmgps.GPSFSDPStrategy, which gathers weights layer by layer; '
+                'mmgps.GPSFSDPStrategy gathers weights layer by layer, which lean options of the hook do not support; '
                 'leave lean out of the hook, or train without sharding'
             )
         check_run(runner, sparse)
     elif strategy is not None and type(strategy) not in (SingleDeviceStrategy, DDPStrategy):
         raise TypeError(
-            f'{type(strategy).__name__} rearranges the parameters before it is known which of them are trained; set '
+            f'{type(strategy).__name__} rearranges the parameters before the trained ones are known; set '
             "strategy=dict(type='mmgps.GPSFSDPStrategy')"
         )
 
 
 def model_on_device(runner: Any) -> AbstractContextManager[None]:
-    """Context with the full model of ``runner`` on its device, also under a strategy that shards it later."""
+    """Context with the full model of ``runner`` on its device, even if a strategy shards it later."""
     strategy = getattr(runner, 'strategy', None)
     return strategy.on_device() if isinstance(strategy, GPSFSDPStrategy) else nullcontext()
 
 
 def shard_base(runner: Any, training: SparseTraining) -> None:
-    """Shard the frozen parameters, if ``runner`` has a strategy that does so.
+    """Shard the frozen parameters, if ``runner`` has a strategy for it; ``training`` follows its weights.
 
-    Args:
-        runner: Runner whose optimizers hold the trained parameters and nothing else.
-        training: Sparse training, which follows its weights to their new place.
+    The optimizers must hold exactly the trained parameters.
     """
     strategy = getattr(runner, 'strategy', None)
     if isinstance(strategy, GPSFSDPStrategy):

@@ -1,4 +1,4 @@
-"""Hooks that tune a model and score it before and after; they decide when."""
+"""Hooks that tune a model, and score it before and after."""
 
 from .before_after_hook import BeforeAfterHook
 from .tune_hook import GPSHook, TuneHook, find_tune_hook

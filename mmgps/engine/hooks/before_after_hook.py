@@ -1,4 +1,4 @@
-"""Scores of the validation set before and after training, side by side."""
+"""Print the scores of the validation set before and after training in one table."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CHECKPOINT_KEY = 'mmgps_scores_before'
 
 @HOOKS.register_module()
 class BeforeAfterHook(Hook):
-    """Validate before the first step, and print what training changed.
+    """Validate before the first step, and print the scores from before and after training.
 
     The scores before training are those of the pre-trained backbone under an untrained head. A resumed run takes them
-    from its checkpoint; if that has none, the table shows them as unknown.
+    from its checkpoint; if that has none, the table shows a dash.
 
     Raises:
         ValueError: When training starts, if the config has no validation.
@@ -66,10 +66,10 @@ class BeforeAfterHook(Hook):
 
 
 def check_metrics(runner: Runner) -> None:
-    """Let the validation metrics that have a ``check_model`` look at the model before training.
+    """Let the validation metrics that have a ``check_model`` check the model before training.
 
     Raises:
-        ValueError: If a metric cannot score what the model predicts, which would end the run at its first validation.
+        ValueError: If a metric cannot score the predictions of the model, before the first validation would fail.
     """
     loop = runner.val_loop
     for metric in () if loop is None else loop.evaluator.metrics:
@@ -93,8 +93,5 @@ def evaluate(runner: Runner) -> dict[str, float]:
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Keep the metrics that are single numbers, not lists, texts or None."""
     found = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in metrics.items()}
-    return {name: float(value) for name, value in found.items() if np.ndim(value) == 0 and _is_number(value)}
-
-
-def _is_number(value: Any) -> bool:
-    return np.asarray(value).dtype.kind in 'biuf'
+    single = {name: value for name, value in found.items() if np.ndim(value) == 0}
+    return {name: float(value) for name, value in single.items() if np.asarray(value).dtype.kind in 'biuf'}

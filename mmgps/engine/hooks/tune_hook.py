@@ -43,9 +43,8 @@ from ..optim import take_over, watch_losses, wrappers_of
 from ..resuming.checkpoints import is_training, pack_history, resumed, unpack_history
 from ..resuming.loaders import check_batches
 from ..safe_loading import load_safely
-from ..selecting.agreement import check_same_loss, check_same_method, check_same_training
 from ..selecting.micro_batches import MicroBatches
-from ..selecting.selection_pass import select
+from ..selecting.selection_pass import check_same_loss, check_same_method, check_same_training, select
 from ..tuned_backbone import find_backbone, method_of, unwrapped
 from .before_after_hook import check_metrics
 

@@ -14,7 +14,7 @@ from mmgps.registry import PARAM_SCHEDULERS
 
 @PARAM_SCHEDULERS.register_module()
 class WarmUpCosineLR(LRSchedulerMixin, _ParamScheduler):
-    r"""Warm up for a number of iterations that never takes more than a share of the run, then decay to ``eta_min``.
+    r"""Warm up for a number of iterations, at most a share of the run, then decay to ``eta_min``.
 
     With :math:`w = \min(\text{warm\_up}, \lfloor \text{at\_most} \cdot T \rfloor)` of :math:`T` iterations, the rate of
     iteration :math:`t` is :math:`\eta (s + (1 - s)\, t / (w - 1))` for :math:`t < w`, where :math:`s` is
@@ -22,8 +22,8 @@ class WarmUpCosineLR(LRSchedulerMixin, _ParamScheduler):
     So every run, however short, reaches the rate of the config. These are mmengine's ``LinearLR`` from 0 to :math:`w`
     and ``CosineAnnealingLR`` from :math:`w` to :math:`T`.
 
-    In a loop by epochs set ``convert_to_iter_based=True``, in one by iterations ``by_epoch=False``. ``end`` is the
-    length of the run where it is left out.
+    In a loop by epochs set ``convert_to_iter_based=True``, in one by iterations ``by_epoch=False``. By default ``end``
+    is the length of the run.
 
     Args:
         optimizer: Optimizer or its wrapper.
@@ -78,7 +78,7 @@ class WarmUpCosineLR(LRSchedulerMixin, _ParamScheduler):
         epoch_length: int | None = None,
         **options: Any,
     ) -> WarmUpCosineLR:
-        """Build it for ``end`` epochs of ``epoch_length`` iterations; ``warm_up`` is in iterations as it is."""
+        """Build it for ``end`` epochs of ``epoch_length`` iterations; ``warm_up`` already counts iterations."""
         if not by_epoch or epoch_length is None:
             raise ValueError(f'convert_to_iter_based needs by_epoch=True and an epoch, got {by_epoch}, {epoch_length}')
         first = int(begin * epoch_length)
@@ -86,7 +86,7 @@ class WarmUpCosineLR(LRSchedulerMixin, _ParamScheduler):
         return cls(**options, begin=first, end=int(last), by_epoch=False)
 
     def _get_value(self) -> list[float]:
-        """The rate of each parameter group in the current iteration."""
+        """Compute the rate of each parameter group in the current iteration."""
         return [self._rate(base) for base in self.base_values]
 
     def _rate(self, base: float) -> float:

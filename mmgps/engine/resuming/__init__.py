@@ -1,1 +1,1 @@
-"""Resuming bit for bit: random numbers from the position, whole checkpoints, comparison of settings."""
+"""Resuming bit for bit: random numbers from the position, complete checkpoints, comparison of settings."""

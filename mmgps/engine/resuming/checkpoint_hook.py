@@ -1,4 +1,4 @@
-"""A checkpoint hook that writes and removes in an order that a killed run survives."""
+"""Write and remove checkpoints in an order that a killed run survives."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from mmengine.runner import Runner
 
 from mmgps.utils.atomic_file import write_atomically
 
-from .checkpoints import NOTE, remove_other_best, resumed
-from .pending_gradients import gathered_gradients
+from .checkpoints import NOTE, gathered_gradients, remove_other_best, resumed
 
 
 def write_before_removing(runner: Runner) -> None:
@@ -29,14 +28,13 @@ class AtomicCheckpointHook(CheckpointHook):
     """Write the new checkpoint, then name it in ``last_checkpoint``, then remove outdated ones.
 
     mmengine removes first: a run with ``max_keep_ckpts=1`` that is killed before the new file is complete has none to
-    resume from. Arguments, names and contents of the files are those of mmengine's hook. A run that is killed before it
-    removes the outdated file leaves one file more than it should keep.
+    resume from. Here such a run may leave one file too many. Arguments, file names and contents are mmengine's.
 
-    Each file records the position of its run. When a new best score makes ``FlexibleRunner`` write the last checkpoint
-    again, it records one iteration more, and a resumed run would skip one; this hook keeps the true position.
+    Each file records the true position of its run. ``FlexibleRunner`` would record one iteration more when a new best
+    score makes it write the last checkpoint again, and a resumed run would skip one.
 
-    A run that another hook ends early, such as ``EarlyStoppingHook``, has a last checkpoint too, unless ``save_last``
-    is False. mmengine saves the last one only at the end of the schedule.
+    Unless ``save_last`` is False, a run that another hook ends early, such as ``EarlyStoppingHook``, has a last
+    checkpoint too. mmengine saves it only at the end of the schedule.
     """
 
     file_backend: Any
@@ -97,7 +95,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 remove_other_best(Path(self.out_dir), path.name)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
-        if not self.save_best or not hasattr(self, 'file_backend'):  # set when training begins; before, none is better
+        if not self.save_best or not hasattr(self, 'file_backend'):  # set when training begins
             return
         backend, later = self.file_backend, _DeferredRemoval(self.file_backend)
         self.file_backend = later
@@ -117,11 +115,11 @@ class AtomicCheckpointHook(CheckpointHook):
         return [path for path in best if path]
 
     def _is_outdated(self, path: str) -> bool:
-        """Return True if ``path`` is a file of this run, and not the new best one under the name of the old."""
+        """Return True if ``path`` is a file of this run that no new best checkpoint has overwritten."""
         return path not in self._best_paths() and path == self.file_backend.join_path(self.out_dir, Path(path).name)
 
     def _enter(self, runner: Runner, step: int) -> list[str]:
-        """Count the checkpoint of ``step`` among those to keep, and return the paths that drop out."""
+        """Add the checkpoint of ``step`` to those to keep, and return the paths of those to remove."""
         if self.max_keep_ckpts <= 0 or (self.keep_ckpt_ids and self.keep_ckpt_ids[-1] == step):
             return []
         full = len(self.keep_ckpt_ids) == self.max_keep_ckpts

@@ -1,4 +1,4 @@
-"""The hook by which a killed and resumed run ends with the bits of an uninterrupted one."""
+"""Make a killed and resumed run end with the bits of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ..configs.work_dir import WorkDirLock, lock_work_dir
 from ..safe_loading import load_safely
 from .checkpoint_hook import write_before_removing
 from .checkpoints import (
+    GRADIENTS_KEY,
     check_finite,
     check_last_checkpoint,
     check_loss,
     is_training,
+    pack_gradients,
     pack_history,
+    restore_gradients,
     resumed,
     save_atomically,
     unpack_history,
 )
-from .hook_memory import KEY as HOOKS_KEY
-from .hook_memory import HookMemory
+from .hook_memory import HOOKS_KEY, HookMemory
 from .loaders import ResumableIterator, check_batches, check_positions, seeded_loader
-from .pending_gradients import KEY as GRADIENTS_KEY
-from .pending_gradients import pack_gradients, restore_gradients
-from .resumption import KEY, BeforeValidation, plan_resumption, validate_if_due, warn_if_finished
+from .resumption import RUN_KEY, BeforeValidation, plan_resumption, validate_if_due, warn_if_finished
 from .run_settings import RunSettings
 from .schedules import ResumptionPlan, apply_plan
 from .seeding import mixed_seed, run_seed, seed_generators
@@ -41,26 +41,24 @@ class ExactResumeHook(Hook):
     """Make sampling, augmentation and dropout functions of the run's seed and the iteration.
 
     mmengine restores weights, optimizer and schedulers, but no random state, neither its own nor that of the workers.
-    Here it needs no restoring: the checkpoint's meta data hold the seed and the iteration. Skipping samples that were
-    trained before loads nothing. The configured sampler decides the order of the samples.
+    Here no random state needs to be restored: the meta data of a checkpoint hold the seed and the iteration. Samples
+    that were trained before are skipped without being loaded. The configured sampler decides their order.
 
-    A checkpoint records the settings that it was trained under. A run that resumes under other settings follows them
-    and logs a warning, or is refused: :mod:`mmgps.engine.resuming.resumption` has the list.
+    A checkpoint records its settings. A run that resumes under other settings follows them and logs a warning, or is
+    refused: :mod:`mmgps.engine.resuming.resumption` has the list.
 
-    The logged values in a checkpoint become plain lists, so that it loads without executing code.
-
-    The last checkpoint is always complete and finite: a new one takes its place when it is written to its end, and a
-    diverged run stops before it writes one (:mod:`mmgps.engine.resuming.checkpoints`).
+    The last checkpoint is always complete and finite, and loads without executing code: a new one replaces it once it
+    is complete, and a diverged run stops before it writes one (:mod:`mmgps.engine.resuming.checkpoints`).
 
     One run at a time trains in a work dir (:mod:`mmgps.engine.configs.work_dir`).
 
     Args:
-        exempt: Names of hook classes whose memory decides nothing and may be lost on resuming.
+        exempt: Names of hook classes whose memory has no effect and may be lost on resuming.
 
     Raises:
         WorkDirError: When training starts, if another run holds the work dir.
         LastCheckpointError: When a run resumes and ``last_checkpoint`` points to no complete file.
-        ResumeError: If a setting changed that the rest of the run cannot follow.
+        ResumeError: If a run cannot follow a changed setting.
         DivergedError: If training produces parameters that are NaN or infinite.
     """
 
@@ -107,7 +105,7 @@ class ExactResumeHook(Hook):
             warn_if_finished(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Set the epoch of the order, also if the config lacks mmengine's hook for it."""
+        """Set the epoch of the sampler, also if the config lacks mmengine's hook for it."""
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
             runner.train_loop.dataloader.batch_sampler.set_epoch(runner.epoch)
 
@@ -131,7 +129,7 @@ class ExactResumeHook(Hook):
         check_finite(runner)
         pack_gradients(runner, checkpoint)
         if self._settings is not None:
-            checkpoint[KEY] = self._settings.pack()
+            checkpoint[RUN_KEY] = self._settings.pack()
             checkpoint[HOOKS_KEY] = self._memory.pack(runner)
             self._before_validation.put_into(checkpoint)
         pack_history(checkpoint)

@@ -1,4 +1,4 @@
-"""Memory of hooks across iterations, saved in checkpoints and restored."""
+"""Save and restore what hooks remember from earlier iterations."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ import torch
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.runner import Runner
 
-KEY = 'mmgps_hooks'
+from mmgps.selection.fingerprint import bits
+
+from .checkpoints import map_parts
+from .run_settings import digest
+
+HOOKS_KEY = 'mmgps_hooks'
 KNOWN = ('mmengine', 'mmgps', 'mmcv', 'mmseg', 'mmpretrain', 'mmdet', 'mmpose', 'mmaction', 'mmrotate', 'mmyolo')
-"""Packages whose hooks need no help, except ``EarlyStoppingHook``: they save their state, or derive it from the
-position."""
+"""Packages whose hooks, except ``EarlyStoppingHook``, save their state or derive it from the position."""
 
 
 class HookMemory:
@@ -26,11 +30,11 @@ class HookMemory:
     changed since training began is saved, if it consists of numbers, strings, tensors, lists and dicts. Attributes are
     restored before ``before_train``, so a hook that sets them there starts anew.
 
-    A switch, that is an attribute that is True or False, is not restored: it may record that the hook changed the model
-    or the data of its process, which a resumed process has not done.
+    An attribute that is True or False is not restored: it may record that the hook changed the model or the data of its
+    process, and a resumed process has not made that change.
 
     Args:
-        exempt: Names of hook classes whose memory decides nothing.
+        exempt: Names of hook classes whose memory has no effect.
     """
 
     def __init__(self, exempt: Sequence[str] = ()) -> None:
@@ -44,16 +48,17 @@ class HookMemory:
         self._start = {name: _digests(hook) for name, hook in self._hooks(runner)}
 
     def hold(self, runner: Runner) -> None:
-        """Save the present state from now on: during a validation some hooks have stepped and others not."""
+        """Save the present state until :meth:`release`: during a validation some hooks have stepped and others not."""
         self._held = copy.deepcopy(self._moved(runner))
 
     def release(self) -> None:
-        """Save the state of the moment again."""
+        """Save the current state again."""
         self._held = None
 
     def pack(self, runner: Runner) -> dict[str, Any]:
-        """For each hook with a memory: its ``values``, the ``kinds`` of those that are saved as another type, and
-        ``lost``, the names of attributes that cannot be saved."""
+        """For each hook with a memory: its ``values``, the ``kinds`` of values that are saved as another type, and
+        ``lost``, the names of attributes that cannot be saved.
+        """
         return self._moved(runner) if self._held is None else self._held
 
     def restore(self, runner: Runner, packed: Mapping[str, Any]) -> None:
@@ -86,7 +91,7 @@ class HookMemory:
             values = {key: value for key, value in vars(hook).items() if key in moved}
             lost = sorted(key for key, value in values.items() if isinstance(value, bool) or not _comes_back(value))
             if values:
-                plain = {key: _plain(value) for key, value in values.items() if key not in lost}
+                plain = {key: map_parts(value, _plain) for key, value in values.items() if key not in lost}
                 kinds = {key: _kind(values[key]) for key in plain if _kind(values[key])}
                 found[name] = dict(values=plain, kinds=kinds, lost=lost)
         return found
@@ -127,24 +132,18 @@ def _is_own(hook: Hook) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Convert NumPy numbers and arrays, sets and deques in ``value`` to Python numbers, tensors and lists."""
+    """Convert NumPy numbers and arrays, sets and deques to Python numbers, tensors and lists."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().clone()
-    if isinstance(value, dict):
-        return {_plain(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, tuple):
-        return tuple(map(_plain, value))
-    if isinstance(value, list | set | deque):
-        return list(map(_plain, value))
-    return value
+    return map_parts(list(value), _plain) if isinstance(value, set | deque) else value
 
 
 def _comes_back(value: Any, within: bool = False) -> bool:
-    """Whether a checkpoint gives ``value`` back as it was: sets, deques and arrays alone, not ``within`` another."""
+    """Return True if a checkpoint restores ``value`` exactly: sets, deques and arrays only outside of containers."""
     if within and _kind(value):
         return False
     parts = [part for item in value.items() for part in item] if isinstance(value, dict) else value
@@ -160,7 +159,7 @@ def _kind(value: Any) -> list[Any]:
 
 
 def _as(value: Any, kind: str = '', maxlen: int | None = None) -> Any:
-    """``value`` from a checkpoint as the type that the hook had."""
+    """Convert ``value`` from a checkpoint to the type that the hook had."""
     if kind == 'deque':
         return deque(value, maxlen)
     if kind == 'set':
@@ -176,26 +175,16 @@ def _digest(value: Any) -> str:
     """Digest that is equal for equal values; the identity of an object that is not plain."""
     if not is_plain(value):
         return f'{type(value).__name__} {id(value)}'
-    hasher = hashlib.sha256()
-    _feed(hasher, value)
-    return hasher.hexdigest()
+    return digest(map_parts(value, _comparable))
 
 
-def _feed(hasher: Any, value: Any) -> None:
-    hasher.update(type(value).__name__.encode())
+def _comparable(value: Any) -> Any:
+    """Replace a value whose ``repr`` is shortened or in arbitrary order."""
+    kind = type(value).__name__
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().reshape(-1)
-        hasher.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.numel() else b'')
-    elif isinstance(value, np.ndarray):
-        hasher.update(value.tobytes())
-    elif isinstance(value, dict):
-        for item in value.items():
-            for part in item:
-                _feed(hasher, part)
-    elif isinstance(value, set):
-        hasher.update(repr(sorted(map(repr, value))).encode())
-    elif isinstance(value, list | tuple | deque):
-        for part in value:
-            _feed(hasher, part)
-    else:
-        hasher.update(repr(value).encode())
+        return kind, hashlib.sha256(bits(value).numpy().data).hexdigest()
+    if isinstance(value, np.ndarray):
+        return kind, hashlib.sha256(value.tobytes()).hexdigest()
+    if isinstance(value, set):
+        return kind, sorted(map(repr, value))
+    return (kind, map_parts(list(value), _comparable)) if isinstance(value, deque) else value

@@ -31,7 +31,7 @@ def seeded_loader(loader: DataLoader, seed: int, rank: int) -> DataLoader:
     """Copy ``loader`` with samples and augmentation that depend only on the seed and the position.
 
     Raises:
-        TypeError: For an iterable data set or a batch sampler without a sampler, which have no positions.
+        TypeError: See :func:`check_positions`.
     """
     batches: Any = loader.batch_sampler
     if isinstance(batches, SeededBatches):
@@ -55,7 +55,7 @@ def check_positions(loader: DataLoader) -> None:
 
 
 def number_of_batches(loader: DataLoader) -> int | None:
-    """Batches of an epoch; None if the batch sampler has no length, as loops by iteration allow."""
+    """Batches of an epoch; None if the batch sampler has no length, which loops by iteration allow."""
     try:
         return len(loader)
     except TypeError:
@@ -95,8 +95,7 @@ class ResumableIterator:
     Args:
         loader: Result of :func:`seeded_loader`.
         start: Number of iterations that were trained before.
-        swallowed: Number of draws by which the loop itself skips trained batches: OpenMMLab's mmengine draws ``start``
-            batches and drops them.
+        swallowed: Number of first draws that the loop drops: OpenMMLab's mmengine draws ``start`` batches to skip them.
     """
 
     def __init__(self, loader: DataLoader, start: int, swallowed: int) -> None:
@@ -108,7 +107,7 @@ class ResumableIterator:
         self._batches: Iterator[Any] | None = None
 
     def skip_iter(self, num_iters: int) -> None:
-        """Do nothing, since the start was given."""
+        """Do nothing, since the iterator begins at ``start``."""
 
     def __iter__(self) -> ResumableIterator:
         return self
@@ -127,5 +126,5 @@ class ResumableIterator:
             return next(self._batches)
 
     def _opened(self) -> Iterator[Any]:
-        self._order.set_epoch(self._epoch)  # mmengine has told it another: a loop by iteration stays in epoch 0
+        self._order.set_epoch(self._epoch)  # mmengine sets another: a loop by iteration stays in epoch 0
         return iter(self._loader)

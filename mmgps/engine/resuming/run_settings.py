@@ -1,4 +1,4 @@
-"""Settings of a run that decide how it continues, as plain values for a checkpoint."""
+"""Settings of a run that affect how it continues, as plain values for a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .loaders import number_of_batches
 from .seeding import SeededBatches
 
 LONGEST = 16
-"""Entries up to which a list is kept as it is."""
+"""Length up to which a list is recorded in full."""
 NOT_SETTINGS = {'dataset', 'sampler', 'seed', 'epoch', 'rank', 'world_size', 'num_samples', 'total_size', 'size'}
 """Attributes of samplers that repeat other entries, or record the position in a pass."""
 
@@ -55,11 +55,11 @@ class RunSettings:
     def of(cls, runner: Runner) -> RunSettings:
         """Read the settings of ``runner`` before it loads or trains; they are the same on every process."""
         loop: Any = runner.train_loop
-        by_iteration = isinstance(loop, IterBasedTrainLoop)
         wrappers = wrappers_of(runner.optim_wrapper)
+        unit, _, length = place_in(loop)
         own = cls(
-            'iterations' if by_iteration else 'epochs',
-            loop.max_iters if by_iteration else loop.max_epochs,
+            f'{unit}s',
+            length,
             loop.max_iters,
             number_of_batches(loop.dataloader) or 0,
             data_settings(loop.dataloader),
@@ -73,7 +73,6 @@ class RunSettings:
         return shared[0]
 
     def pack(self) -> dict[str, Any]:
-        """Convert to plain values."""
         return asdict(self)
 
     @classmethod
@@ -85,8 +84,15 @@ class RunSettings:
         return cls(**{name: packed[name] for name in names})
 
 
+def place_in(loop: Any) -> tuple[str, int, int]:
+    """Unit that a training loop counts, the units that it has trained, and the units of the full run."""
+    if isinstance(loop, IterBasedTrainLoop):
+        return 'iteration', loop.iter, loop.max_iters
+    return 'epoch', loop.epoch, loop.max_epochs
+
+
 def data_settings(loader: DataLoader) -> dict[str, Any]:
-    """Settings that decide which samples form a batch, and in which order."""
+    """Settings that affect which samples form a batch, and their order."""
     batches: Any = loader.batch_sampler
     if isinstance(batches, SeededBatches):
         batches = batches.batches
@@ -105,15 +111,13 @@ def data_settings(loader: DataLoader) -> dict[str, Any]:
 
 def schedulers_of(runner: Runner) -> list[_ParamScheduler]:
     """Schedulers of all optimizers, in the order of a checkpoint."""
-    found: Any = runner.param_schedulers
-    return flat(found) if found is not None else []
+    return flat(runner.param_schedulers)
 
 
 def flat(schedulers: Any) -> list[Any]:
-    """Flatten schedulers that are given per optimizer, or for one optimizer."""
-    if isinstance(schedulers, dict):
-        return [each for part in schedulers.values() for each in part]
-    return list(schedulers)
+    """Flatten schedulers that are given per optimizer, or for one optimizer; None is no scheduler."""
+    parts = schedulers.values() if isinstance(schedulers, dict) else [schedulers or []]
+    return [each for part in parts for each in part]
 
 
 def state_of(scheduler: _ParamScheduler) -> dict[str, Any]:
@@ -146,7 +150,7 @@ def settings_of(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def groups_of(runner: Runner) -> list[list[dict[str, Any]]]:
-    """The parameter groups of each optimizer, with mmengine's group of base settings."""
+    """Parameter groups of each optimizer, with mmengine's group of base settings."""
     return [wrapper.param_groups for wrapper in wrappers_of(runner.optim_wrapper)]
 
 
@@ -161,29 +165,28 @@ def described(value: Any) -> Any:
         return value.item()
     if isinstance(value, Mapping):
         return {key if isinstance(key, int | str) else str(key): described(part) for key, part in value.items()}
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        return f'tensor of {list(value.shape)} {_digest(value.reshape(-1).tolist())}'
-    if isinstance(value, np.ndarray):
-        return f'array of {list(value.shape)} {_digest(value.reshape(-1).tolist())}'
+    if isinstance(value, torch.Tensor | np.ndarray):
+        kind = 'tensor' if isinstance(value, torch.Tensor) else 'array'
+        return f'{kind} of {list(value.shape)} {digest(value.reshape(-1).tolist())}'
     if isinstance(value, list | tuple):
         parts = [described(part) for part in value]
-        return parts if len(parts) <= LONGEST else f'{len(parts)} entries {_digest(parts)}'
+        return parts if len(parts) <= LONGEST else f'{len(parts)} entries {digest(parts)}'
     return type(value).__name__
 
 
 def changed_entries(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Texts that name both values of each entry that differs."""
+    """List both values of each entry that differs, as text."""
     names = dict.fromkeys((*then, *now))
     return [f'{name}: {then.get(name)} -> {now.get(name)}' for name in names if then.get(name) != now.get(name)]
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """Short digest of ``value`` by its ``repr``."""
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
 
 def _named(sampler: Any) -> str:
-    """Class and settings of a sampler."""
+    """Describe the class and settings of a sampler."""
     found = {
         name: described(value)
         for name, value in getattr(sampler, '__dict__', {}).items()
@@ -193,7 +196,7 @@ def _named(sampler: Any) -> str:
 
 
 def _data_set(dataset: Any) -> str:
-    """Class and number of samples, also of the parts."""
+    """Describe the class and number of samples, also of the parts of a data set."""
     parts = getattr(dataset, 'datasets', None)
     parts = parts if isinstance(parts, list | tuple) else [getattr(dataset, 'dataset', None)]
     known = [part for part in parts if hasattr(part, '__len__') and hasattr(part, '__getitem__')]

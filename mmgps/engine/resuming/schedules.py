@@ -1,6 +1,6 @@
-"""Schedule and optimizer settings of a resumed run: restored, or followed if the config changed.
+"""Restore the schedule and optimizer settings of a resumed run, or follow the config if it changed.
 
-A scheduler of mmengine computes each rate from the one before. So a scheduler with other settings, or at another
+A scheduler of mmengine computes each rate from the previous one. So a scheduler with other settings, or at another
 iteration, is stepped from its start to the position, which gives the rates of an uninterrupted run.
 """
 
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from mmengine.runner import Runner
@@ -53,9 +55,8 @@ class ResumptionPlan:
 
 def apply_plan(runner: Runner, plan: ResumptionPlan, now: RunSettings) -> None:
     """Apply the settings of the config, and step fresh schedulers to the position of the run."""
-    for own, wanted in zip(groups_of(runner), plan.groups, strict=True):
-        for group, settings in zip(own, wanted, strict=True):
-            group.update(copy.deepcopy(settings))
+    for group, settings in zip(chain(*groups_of(runner)), chain(*plan.groups), strict=True):
+        group.update(copy.deepcopy(settings))
     if plan.schedule:
         loop = runner.train_loop
         step_to(schedulers_of(runner), loop.epoch, loop.iter, now)
@@ -64,7 +65,7 @@ def apply_plan(runner: Runner, plan: ResumptionPlan, now: RunSettings) -> None:
 def step_to(schedulers: Sequence[Any], epoch: int, iteration: int, now: RunSettings) -> None:
     """Step fresh ``schedulers`` up to a position, as mmengine's hook does in training."""
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # torch's, that no optimizer has stepped between
+        warnings.simplefilter('ignore', UserWarning)  # from torch, since the optimizer does not step
         for by_epoch in _steps(epoch, iteration, now):
             for scheduler in schedulers:
                 if scheduler.by_epoch == by_epoch:
@@ -86,20 +87,21 @@ def _steps(epoch: int, iteration: int, now: RunSettings) -> Iterator[bool]:
 def plan_schedule(
     runner: Runner, checkpoint: dict[str, Any], then: RunSettings | None, now: RunSettings, moved: bool
 ) -> tuple[ResumptionPlan, list[str]]:
+    """Decide whether ``runner`` restores or follows its schedule, and describe the changes for the log."""
     schedulers, groups = schedulers_of(runner), groups_of(runner)
-    found = flat(checkpoint.get('param_schedulers') or [])
+    found = flat(checkpoint.get('param_schedulers'))
     former = [] if then is None else [settings['param_name'] for _, settings in then.schedulers]
     names = scheduled_entries([*former, *(each.param_name for each in schedulers)])
     wanted: list[list[dict[str, Any]]] = [[{} for _ in part] for part in groups]
-    said: list[str] = []
+    notes: list[str] = []
     if then is None:
         follow = bool(found) and not any(needs_scores(each) or not _is_own(each) for each in schedulers)
     else:
-        said += _settings_to_follow(then, now, groups, names, wanted)
+        notes += _settings_to_follow(then, now, groups, names, wanted)
         reasons = _differences(then, now, names)
         if len(found) != len(schedulers) and not reasons:
             reasons = [f'schedulers in the checkpoint: {len(found)}, in the config: {len(schedulers)}']
-        said += [f'{reason}; followed' for reason in reasons] + _too_short(schedulers, then, now)
+        notes += [f'{reason}; followed' for reason in reasons] + _too_short(schedulers, then, now)
         follow = bool(reasons) or moved
         if follow and not moved and _only_longer(schedulers, found, then, now):
             for state, scheduler in zip(found, schedulers, strict=True):
@@ -108,11 +110,10 @@ def plan_schedule(
         elif follow:
             _check_without_memory(schedulers, found, then, reasons)
     if follow:
-        for part, own in zip(wanted, groups, strict=True):
-            for settings, group in zip(part, own, strict=True):
-                settings.update({name: value for name, value in settings_of(group).items() if name in names})
+        for settings, group in zip(chain(*wanted), chain(*groups), strict=True):
+            settings.update({name: value for name, value in settings_of(group).items() if name in names})
         checkpoint['param_schedulers'] = structured_states(runner)
-    return ResumptionPlan(follow, copy.deepcopy(wanted)), said
+    return ResumptionPlan(follow, copy.deepcopy(wanted)), notes
 
 
 def _settings_to_follow(
@@ -122,36 +123,34 @@ def _settings_to_follow(
     scheduled: set[str],
     wanted: list[list[dict[str, Any]]],
 ) -> list[str]:
-    """Put changed settings outside of the schedule into ``wanted``, and return texts on them."""
-    said: dict[str, int] = {}
-    for former, current, own, part in zip(then.groups, now.groups, groups, wanted, strict=True):
-        for before, after, group, settings in zip(former, current, own, part, strict=True):
-            for name in after.keys() - scheduled:
-                if name not in before or before[name] != after[name]:
-                    settings[name] = group[name]
-                    change = f'{name} of the optimizer: {before.get(name)} -> {after[name]}'
-                    said[change] = said.get(change, 0) + 1
-    return [f'{change}, in {count} parameter groups; followed' for change, count in sorted(said.items())]
+    """Add changed settings outside of the schedule to ``wanted``, and describe the changes."""
+    changes: Counter[str] = Counter()
+    by_group = (chain(*each) for each in (then.groups, now.groups, groups, wanted))
+    for before, after, group, settings in zip(*by_group, strict=True):
+        for name in after.keys() - scheduled:
+            if name not in before or before[name] != after[name]:
+                settings[name] = group[name]
+                changes[f'{name} of the optimizer: {before.get(name)} -> {after[name]}'] += 1
+    return [f'{change}, in {count} parameter groups; followed' for change, count in sorted(changes.items())]
 
 
 def _differences(then: RunSettings, now: RunSettings, scheduled: set[str]) -> list[str]:
-    """Texts on the differences between the schedules of checkpoint and config."""
+    """Describe the differences between the schedules of checkpoint and config."""
     ignored = {*PLACE, 'base_values'}
-    if [name for name, _ in then.schedulers] != [name for name, _ in now.schedulers]:
-        kinds = [[name for name, _ in each.schedulers] for each in (then, now)]
-        return [f'schedulers: {kinds[0]} -> {kinds[1]}']
-    said = []
+    former, current = ([name for name, _ in each.schedulers] for each in (then, now))
+    if former != current:
+        return [f'schedulers: {former} -> {current}']
+    notes = []
     for (name, before), (_, after) in zip(then.schedulers, now.schedulers, strict=True):
         changes = changed_entries(*({key: each[key] for key in each if key not in ignored} for each in (before, after)))
-        said += [f'{name}: {", ".join(changes)}'] if changes else []
+        notes += [f'{name}: {", ".join(changes)}'] if changes else []
     compared = [name for name in sorted(scheduled) if name.startswith('initial_') or not now.schedulers]
     first: dict[str, str] = {}
-    for former, current in zip(then.groups, now.groups, strict=True):
-        for before, after in zip(former, current, strict=True):
-            for entry in compared:
-                if before.get(entry) != after.get(entry):
-                    first.setdefault(entry, f'{entry}: {before.get(entry)} -> {after.get(entry)}')
-    return [*said, *first.values()]
+    for before, after in zip(chain(*then.groups), chain(*now.groups), strict=True):
+        for entry in compared:
+            if before.get(entry) != after.get(entry):
+                first.setdefault(entry, f'{entry}: {before.get(entry)} -> {after.get(entry)}')
+    return [*notes, *first.values()]
 
 
 def _is_own(scheduler: Any) -> bool:
@@ -161,7 +160,7 @@ def _is_own(scheduler: Any) -> bool:
 def _only_longer(
     schedulers: Sequence[Any], found: Sequence[dict[str, Any]], then: RunSettings, now: RunSettings
 ) -> bool:
-    """Return True if only the end of schedulers by score changed before it was reached: then all are restored."""
+    """Return True if only ends of schedulers by score changed, and the run has not reached them."""
     if len(found) != len(schedulers) or len(then.schedulers) != len(now.schedulers):
         return False
     for scheduler, state, (name, before), (kind, after) in zip(
@@ -180,7 +179,10 @@ def _check_without_memory(
 ) -> None:
     """Refuse to step schedulers to a position if they remember more than their number of steps.
 
-    An unknown scheduler does if an attribute other than its position has changed since it was built.
+    An unknown scheduler does so if an attribute other than its position has changed since it was built.
+
+    Raises:
+        ResumeError: Names the scheduler and its memory.
     """
     for at, scheduler in enumerate(schedulers):
         memory = ['the scores so far'] if needs_scores(scheduler) else []
@@ -191,14 +193,14 @@ def _check_without_memory(
         if memory:
             why = '; '.join(reasons) or 'an epoch has another number of iterations'
             raise ResumeError(
-                f'{type(scheduler).__name__} remembers {", ".join(memory)}, so it cannot be taken to where the '
-                f'checkpoint is under another schedule: {why}. Set param_scheduler, learning rate and batch size as '
+                f'{type(scheduler).__name__} remembers {", ".join(memory)}, so it cannot be stepped to the position of '
+                f'the checkpoint under another schedule: {why}. Set param_scheduler, learning rate and batch size as '
                 f'they were, {INSTEAD}'
             )
 
 
 def _too_short(schedulers: Sequence[Any], then: RunSettings, now: RunSettings) -> list[str]:
-    """Advise on a run that is longer than before while its schedule, which lasted to the end, is not."""
+    """Advise on a run that was made longer without its schedule, which lasted to the former end."""
     rates = [each for each in schedulers if each.param_name == 'lr' and not needs_scores(each)]
     if now.loop == 'epochs':
         ends = [each.end if each.by_epoch else each.end / now.epoch_length for each in rates]
@@ -208,5 +210,5 @@ def _too_short(schedulers: Sequence[Any], then: RunSettings, now: RunSettings) -
         return []
     return [
         f'the run is longer, {then.length} -> {now.length} {now.loop}, but its schedule ends after {max(ends):g}: the '
-        f'learning rate stays where it is then; set end (and T_max) of param_scheduler to {now.length}'
+        f'learning rate stays constant from there; set end (and T_max) of param_scheduler to {now.length}'
     ]

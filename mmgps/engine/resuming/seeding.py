@@ -1,8 +1,8 @@
-"""Randomness as a function of the position in a run, not of its past.
+"""Random numbers as a function of the position in a run, not of its past.
 
-The state of a generator in a worker process of a data loader cannot be carried from a killed run into a resumed one.
-So no state is carried: the augmentation of each sample and the dropout of each iteration draw from generators that are
-seeded by (run seed, position).
+A resumed run cannot restore the state of generators in the worker processes of a killed run. So no state is restored:
+the augmentation of each sample and the dropout of each iteration draw from generators that are seeded by
+(run seed, position).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WITHOUT_MEMORY = (DefaultSampler, InfiniteSampler)
 
 
 def mixed_seed(*parts: int) -> int:
-    """A 32-bit seed from a few non-negative integers, by NumPy's ``SeedSequence``."""
+    """Mix non-negative integers to a 32-bit seed by NumPy's ``SeedSequence``."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
@@ -40,7 +40,7 @@ def seed_generators(seed: int) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Context in which augmentations draw from seeded generators; the state before it is restored for the model."""
+    """Context in which augmentations draw from seeded generators; afterwards the former state is restored."""
     before = _global_state()
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
@@ -66,9 +66,9 @@ class SeededIndex(int):
 
 
 class SeededDataset:
-    """A data set whose augmentation depends on nothing but the :class:`SeededIndex` that asks for a sample.
+    """A data set whose augmentation depends only on the :class:`SeededIndex` of a sample.
 
-    It behaves like ``dataset`` otherwise: attributes are read from it and written to it.
+    Attributes are read from ``dataset`` and written to it.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -81,7 +81,7 @@ class SeededDataset:
             return self.wrapped[int(index)]
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
-        """Get samples one by one: a loader prefers full batches, and ``torch.utils.data.Subset`` would give one."""
+        """Get samples one by one: a loader would prefer ``__getitems__`` of ``torch.utils.data.Subset``."""
         return [self[index] for index in indices]
 
     def __len__(self) -> int:
@@ -103,15 +103,15 @@ class SeededDataset:
 
 
 class SeededBatches:
-    """A batch sampler whose every pass is a function of the run's seed and of earlier passes.
+    """A batch sampler whose passes depend only on the run's seed and on earlier passes.
 
     Each index carries the seed of its augmentation. Samplers that draw from the global generators of Python, NumPy and
     torch draw from generators of the pass instead, seeded by (seed, epoch), so neither the model nor the time of
     prefetching affects them. Generators that a sampler owns are seeded once, at the start. The order is the same on
-    every process, as mmengine's samplers expect; augmentation differs.
+    every process, which mmengine's samplers require; augmentation differs.
 
     Samplers of mmengine need only the epoch to find a position. Any other sampler may remember its draws, so it draws
-    from the start, without loading anything.
+    from the start, without loading a sample.
 
     Args:
         batches: Batch sampler with its sampler as ``sampler``.
@@ -143,7 +143,7 @@ class SeededBatches:
             self.batches.sampler.set_epoch(epoch)
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Make the next pass number ``epoch``, without its first ``batch`` batches."""
+        """Let the next pass be number ``epoch``, without its first ``batch`` batches."""
         for earlier in range(epoch if self._remembers else 0):
             self.set_epoch(earlier)
             collections.deque(self._drawn(), maxlen=0)
@@ -151,7 +151,7 @@ class SeededBatches:
         self._started = self._drawn(batch)
 
     def start_after(self, iterations: int) -> None:
-        """Make the next pass continue after ``iterations`` batches of consecutive passes."""
+        """Let the next pass continue after ``iterations`` batches of consecutive passes."""
         if not self._remembers:
             self.start_at(*divmod(iterations, iterations + 1 if self.infinite else len(self)))
             return
@@ -180,7 +180,9 @@ class SeededBatches:
         """Yield the batches of a pass after ``skip``, each with the position of its first sample."""
         if self.infinite:
             self.batches.sampler.indices = self.batches.sampler._indices_of_rank()
-        drawn = _apart(self.batches, mixed_seed(self.seed, self.epoch, ORDER)) if self._remembers else self.batches
+        drawn = (
+            _with_own_state(self.batches, mixed_seed(self.seed, self.epoch, ORDER)) if self._remembers else self.batches
+        )
         position = 0
         for number, batch in enumerate(drawn):
             if number >= skip:
@@ -188,8 +190,8 @@ class SeededBatches:
             position += len(batch)
 
 
-def _apart(draws: Iterable[Any], seed: int) -> Iterator[Any]:
-    """Iterate over ``draws`` with a global random state of their own."""
+def _with_own_state(draws: Iterable[Any], seed: int) -> Iterator[Any]:
+    """Iterate over ``draws`` under a separate global random state."""
     iterator = None
     with seeded(seed):
         state = _global_state()
@@ -230,18 +232,14 @@ def _seed_own_generators(owner: Any, seed: int) -> None:
 
 
 def run_seed(seed: int | None) -> int:
-    """Seed of the run: that of process 0, which a checkpoint holds."""
+    """Seed of process 0, which a checkpoint records as the seed of the run."""
     shared = [seed]
     broadcast_object_list(shared)
     return int(shared[0] or 0)
 
 
 class RandomSnapshot:
-    """Snapshot of the random state of Python, NumPy and torch, on the CPU and the CUDA devices of ``model``.
-
-    Args:
-        model: Model whose CUDA devices are included.
-    """
+    """Snapshot of the random state of Python, NumPy and torch, on the CPU and the CUDA devices of ``model``."""
 
     def __init__(self, model: nn.Module) -> None:
         devices = {value.device for value in model.parameters() if value.is_cuda}

@@ -1,1 +1,1 @@
-"""The selection pass in a runner: its batches, its loss, and the check of a former selection."""
+"""The selection pass in a runner: its batches, its loss, and the check of an earlier selection."""

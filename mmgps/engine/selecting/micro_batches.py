@@ -17,7 +17,7 @@ from .selection_batches import divide, samples_of
 from .selection_loss import SelectionLoss, TrainingLoss
 
 MEMORY_SHARE = 0.6
-"""Memory of a fitted part and the gradient sums, as a share of the memory that training keeps for a batch. The rest is
+"""Memory of a fitted part and the gradient sums, as a share of the memory that training saves for a batch. The rest is
 for the batch of views, temporary buffers of forward and backward, and heap fragmentation, which training inherits."""
 PROBE = 2
 """Number of images to measure memory with; a norm over a batch needs two."""
@@ -28,7 +28,7 @@ class DivisibleLoss(SelectionLoss, Protocol):
     """A selection loss that can be computed from parts of a batch."""
 
     def in_parts(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any, int], Iterator[Tensor]]:
-        """Function from a batch and a part size to scalars whose gradients add up to the gradient of the batch.
+        """Return a function from a batch and a part size to scalars whose gradients sum to the gradient of the batch.
 
         Each scalar is computed on demand and must be differentiated before the next one.
         """
@@ -49,7 +49,7 @@ class MicroBatches:
     batch.
 
     Args:
-        size: Images of a part; for a contrastive loss, views of images. None fits it by a measurement with two images:
+        size: Images of a part; for a contrastive loss, views of images. None measures two images and fits the size:
             saved activations of a part and summed gradients then take 0.6 of the activations that training saves for a
             batch.
         sums_on_host: Move the gradient of each weight to the host as soon as it is computed, for a GPU that cannot
@@ -69,10 +69,10 @@ class MicroBatches:
 
     @contextmanager
     def running(self, backbone: nn.Module) -> Iterator[None]:
-        """Context of the pass.
+        """Context of the pass with the options of ``lean``.
 
         Raises:
-            ValueError: If ``backbone`` has nothing for an option of ``lean``.
+            ValueError: If an option does not apply to ``backbone``.
         """
         start_options(self.lean, backbone)
         try:
@@ -109,54 +109,40 @@ class MicroBatches:
                 'micro_batches out of the hook, or write them'
             )
         whole, parts = loss.bind(model, backbone, optim_wrapper), loss.in_parts(model, backbone, optim_wrapper)
+        training = TrainingLoss(model, optim_wrapper)
+
+        def size_of(batch: Any) -> int:
+            images, reason = samples_of(batch), loss.undivided_reason(model, backbone)
+            if reason is not None:
+                print_log(f'selection pass: batches of {images} stay whole, since {reason}', logger='current')
+                return images
+            size = self.size
+            if size is None:
+                probe = next(divide(batch, PROBE))
+                each = saved_by(model, parameters, lambda: whole(probe), True) / PROBE
+                room = MEMORY_SHARE * batch_size * saved_by(model, parameters, lambda: training(probe), False) / PROBE
+                sums = 0 if self.sums_on_host else sum(4 * value.numel() for value in parameters.values())
+                size = max(1, int((room - sums) / max(each, 1)))
+            if size < images:
+                print_log(f'selection pass: batches of {images} in parts of {size}', logger='current')
+            return size
+
         sizes: list[int] = []
 
         def divided(batch: Any) -> Tensor | Iterator[Tensor]:
             if not sizes:
-                sizes.append(self._size(loss, model, backbone, optim_wrapper, parameters, batch_size, batch))
+                sizes.append(size_of(batch))
             return whole(batch) if sizes[0] >= samples_of(batch) else parts(batch, sizes[0])
 
         return divided
-
-    def _size(
-        self,
-        loss: Any,
-        model: Any,
-        backbone: nn.Module,
-        optim_wrapper: Any,
-        parameters: Mapping[str, nn.Parameter],
-        batch_size: int,
-        batch: Any,
-    ) -> int:
-        images = samples_of(batch)
-        reason = loss.undivided_reason(model, backbone)
-        if reason is not None:
-            print_log(f'selection pass: batches of {images} stay whole, since {reason}', logger='current')
-            return images
-        size = self.size
-        if size is None:
-            probe = next(divide(batch, PROBE))
-            training = TrainingLoss(model, optim_wrapper)
-            own = loss.bind(model, backbone, optim_wrapper)
-            each = saved_by(model, parameters, lambda: own(probe), True) / PROBE
-            room = MEMORY_SHARE * batch_size * saved_by(model, parameters, lambda: training(probe), False) / PROBE
-            sums = 0 if self.sums_on_host else sum(4 * value.numel() for value in parameters.values())
-            size = max(1, int((room - sums) / max(each, 1)))
-        if size < images:
-            print_log(f'selection pass: batches of {images} in parts of {size}', logger='current')
-        return size
 
 
 def saved_by(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], forward: Callable[[], Any], selecting: bool
 ) -> int:
-    """Bytes that ``forward`` saves for backward; the model is left unchanged.
+    """Measure the bytes that ``forward`` saves for backward; ``model`` is left unchanged.
 
-    Args:
-        model: Model that ``forward`` runs.
-        parameters: Parameters that a selection pass differentiates.
-        forward: Function to measure.
-        selecting: Differentiate only ``parameters``; otherwise all others.
+    ``selecting`` differentiates ``parameters`` only, as the selection pass does; otherwise all others.
     """
     own = {id(value) for value in parameters.values()}
     with preserved(model):

@@ -18,16 +18,16 @@ BATCH_NORMS = {'torch.nn.modules.batchnorm._BatchNorm', 'mmcv.ops.sync_bn.SyncBa
 
 
 class SelectionLoss(Protocol):
-    """A loss, and the batches of training data to compute it on."""
+    """A loss with the batches of training data to compute it on."""
 
     def batches(
         self, loader: DataLoader, num_batches: int | None, seed: int, rank: int, world_size: int
     ) -> SelectionBatches:
-        """Batches for one pass that leave ``loader`` untouched, see :func:`selection_batches`."""
+        """Make the batches of one pass, see :func:`selection_batches`."""
         ...
 
     def bind(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any], Tensor]:
-        """Function from one of these batches to a scalar, summed over its images.
+        """Return a function from one of these batches to a scalar, summed over its images.
 
         Args:
             model: Model without DDP or another wrapper.
@@ -37,7 +37,7 @@ class SelectionLoss(Protocol):
         ...
 
     def settings(self) -> dict[str, Any]:
-        """Type and arguments as JSON values: a run resumes only under the same."""
+        """Type and arguments as JSON values; a run resumes only under equal settings."""
         ...
 
 
@@ -72,7 +72,7 @@ class TaskLoss:
 class TrainingLoss:
     """Loss of a batch, summed over its samples, as the model's own ``train_step`` computes it.
 
-    A model may override ``train_step``, which hands its loss to an optimizer wrapper; here a :class:`LossCapture`
+    A model may override ``train_step``, which passes its loss to an optimizer wrapper; here a :class:`LossCapture`
     takes it. The mean over a batch is multiplied by the batch size, so neither the batch size nor the number of
     processes changes the weight of a sample.
     """
@@ -99,8 +99,8 @@ def norms_over_batch(network: nn.Module) -> str | None:
 class LossCapture:
     """Optimizer wrapper that captures the losses of a model's ``train_step`` and steps nothing.
 
-    A model with several optimizers looks them up by name in an ``OptimWrapperDict`` and may hand one loss to each: here
-    they are summed. ``train_step`` may also call the parts of ``update_params`` itself.
+    A model with several optimizers looks them up by name in an ``OptimWrapperDict`` and may pass one loss to each; the
+    losses are summed. ``train_step`` may also call the parts of ``update_params`` itself.
 
     Args:
         optim_wrapper: Wrapper to replace; it gives the context of the forward pass, such as autocast.

@@ -1,4 +1,4 @@
-"""Run the selection pass of a method inside a runner."""
+"""Run the selection pass of a method inside a runner, and check that an earlier selection fits the config."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmgps.rewiring import type_names
 from mmgps.selection import Quantiles, Selection, gradient_quantiles, preserved, sum_gradients
+from mmgps.sparse import SparseTraining
 from mmgps.tuning import TuningMethod
 
 from ..optim import wrappers_of
@@ -42,7 +43,7 @@ class SelectionCost:
     Args:
         seconds: Wall-clock time of pass and choice.
         batches: Batches of this process.
-        gradient_bytes: Size of the summed gradients, which is the memory of the pass beside forward and backward.
+        gradient_bytes: Size of the summed gradients: the memory of the pass in addition to forward and backward.
     """
 
     seconds: float
@@ -171,7 +172,7 @@ def any_rank(happened: bool) -> bool:
 
 
 def on_all_ranks(work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Do ``work`` on every process; if it fails on one, all raise instead of waiting for ever."""
+    """Do ``work`` on every process; if it fails on one, all raise instead of waiting forever."""
     result, failure = None, None
     try:
         result = work()
@@ -188,10 +189,7 @@ def on_all_ranks(work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _seeded(batches: Iterable[Any], seed: int, rank: int) -> Iterator[Any]:
-    """Seed the generators for each batch by its position.
-
-    Otherwise dropout would depend on earlier draws, and these on the device on which a runner initialises the model.
-    """
+    """Seed the generators for each batch by its position, so that dropout does not depend on earlier draws."""
     for number, batch in enumerate(batches):
         seed_generators(mixed_seed(seed, rank, number))
         yield batch
@@ -207,3 +205,52 @@ def _with_progress(batches: Iterable[Any], total: int, logger: MMLogger) -> Iter
             reported = now
             left = (now - began) / done * (total - done)
             logger.info(f'selection pass: {done}/{total} batches, {left:.0f} s left')
+
+
+def check_same_method(method: TuningMethod, selection: Selection, where: str) -> None:
+    """Check that ``method`` of the config made the earlier ``selection``, whose origin is ``where``.
+
+    Settings that the selection does not record, as in older releases, are not compared.
+
+    Raises:
+        ValueError: If another method made it, or other settings; names both.
+    """
+    wanted, found = method.settings(), dict(selection.settings)
+    if method.name != selection.method or any(wanted.get(key) != value for key, value in found.items()):
+        raise ValueError(
+            f'the selection of {where} was made by {selection.method} with {found}, the config asks for {method.name} '
+            f'with {wanted}; name the method and settings of the selection, or select anew in another work_dir'
+        )
+
+
+def check_same_loss(loss: SelectionLoss, selection: Selection, where: str) -> None:
+    """Check that the earlier ``selection`` was made by gradients of ``loss``; without a recorded loss it is accepted.
+
+    Raises:
+        ValueError: If it was made by another loss; names the differences.
+    """
+    wanted, found = loss.settings(), selection.loss
+    if found is not None and wanted != found:
+        differing = [key for key in (*found, *wanted) if found.get(key) != wanted.get(key)]
+        there, here = ({key: each[key] for key in dict.fromkeys(differing) if key in each} for each in (found, wanted))
+        raise ValueError(
+            f'the selection of {where} was made by a {found["type"]} with {there}, the config asks for a '
+            f'{wanted["type"]} with {here}; set loss of the hook to that of the selection, or select anew in another '
+            'work_dir'
+        )
+
+
+def check_same_training(training: SparseTraining | None, found: str | None, selection: Selection) -> None:
+    """Check that the optimizer state of a checkpoint belongs to ``training``; without connections any state does.
+
+    ``found`` is the class name that the checkpoint records, or None.
+
+    Raises:
+        ValueError: If another class trained the checkpoint.
+    """
+    wanted = type(training).__name__
+    if selection.connections and found not in (None, wanted):
+        raise ValueError(
+            f'the checkpoint was trained with {found}, the config asks for {wanted}, whose optimizer state '
+            f"differs; resume with sparse=dict(type='mmgps.{found}') of the hook, or start anew in another work_dir"
+        )

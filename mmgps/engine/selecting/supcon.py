@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -15,10 +16,20 @@ from torch.utils.data import DataLoader
 from mmgps.registry import EMBEDDINGS, SELECTION_LOSSES, VIEW_ORDERS
 from mmgps.selection.contrastive import TEMPERATURE, last_feature, pooled, spread_pixels, supervised_contrastive
 
-from ..resuming.seeding import RandomSnapshot
-from .selection_batches import SelectionBatches, divide, samples_of
+from ..resuming.seeding import RandomSnapshot, SeededIndex, mixed_seed
+from .selection_batches import (
+    VIEWS,
+    SelectionBatches,
+    TwoViews,
+    batch_size_of,
+    check_pass,
+    cut,
+    divide,
+    padded,
+    samples_of,
+    side_by_side,
+)
 from .selection_loss import norms_over_batch
-from .views import VIEWS, Share, view_batches
 
 
 @SELECTION_LOSSES.register_module()
@@ -61,12 +72,18 @@ class SupConLoss:
     def batches(
         self, loader: DataLoader, num_batches: int | None, seed: int, rank: int, world_size: int
     ) -> SelectionBatches:
-        """See :class:`mmgps.engine.selecting.selection_loss.SelectionLoss`."""
-        if num_batches is not None and num_batches < 1:
-            raise ValueError(f'num_batches must be at least 1, or None for all data, got {num_batches}')
+        """Make the batches of views of one pass, see :class:`mmgps.engine.selecting.selection_loss.SelectionLoss`.
+
+        The loss compares the images of a batch, so batches must not depend on the number of processes: each process
+        takes every ``world_size``-th batch. Seed and position in the order determine the augmentation of a view.
+        """
+        check_pass(loader, num_batches)
         indices = self.order.indices(loader.dataset, seed)
-        share = Share(rank, world_size, num_batches)
-        return view_batches(loader, indices, seed, share, copy.deepcopy(self.pipeline), self.batch_size)
+        draws = [SeededIndex(index, mixed_seed(seed, place, index)) for place, index in enumerate(indices)]
+        batches = cut(draws, self.batch_size or batch_size_of(loader))
+        shares = [batches[at::world_size][:num_batches] for at in range(world_size)]
+        views = TwoViews(loader.dataset, copy.deepcopy(self.pipeline))
+        return padded(loader, shares, rank, seed, dataset=views, collate_fn=partial(side_by_side, loader.collate_fn))
 
     def bind(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any], Tensor]:
         """See :class:`mmgps.engine.selecting.selection_loss.SelectionLoss`."""
@@ -81,8 +98,8 @@ class SupConLoss:
     def in_parts(self, model: Any, backbone: nn.Module, optim_wrapper: Any) -> Callable[[Any, int], Iterator[Tensor]]:
         """See :class:`mmgps.engine.selecting.micro_batches.DivisibleLoss`.
 
-        The vectors of all parts are computed first, with a graph for the last part only. The gradient of the loss with
-        respect to them then reaches the weights part by part, through the product of the two; for this the vectors of
+        First the vectors of all parts are computed, with a graph for the last part only. Then the gradient of the loss
+        with respect to them reaches the weights part by part, through the product of the two. For this the vectors of
         the other parts are computed again, under the same random numbers.
         """
 
@@ -120,7 +137,7 @@ class SupConLoss:
 
     def settings(self) -> dict[str, Any]:
         """See :class:`mmgps.engine.selecting.selection_loss.SelectionLoss`."""
-        told = {
+        settings = {
             'type': 'SupConLoss',
             'temperature': self.temperature,
             'pipeline': self.pipeline,
@@ -128,7 +145,7 @@ class SupConLoss:
             'order': _described(self.order),
             'embedding': _described(self.embedding),
         }
-        return json.loads(json.dumps(told, default=str))
+        return json.loads(json.dumps(settings, default=str))
 
 
 def _product(vectors: Tensor, share: Tensor) -> Tensor:
@@ -142,7 +159,7 @@ def _preprocessed(model: Any, batch: Any) -> Any:
 
 @contextmanager
 def _unmixed(preprocessor: Any) -> Iterator[Any]:
-    """Context with the data preprocessor without Mixup and similar augmentations."""
+    """Context in which the data preprocessor applies no Mixup or similar augmentation."""
     augments = getattr(preprocessor, 'batch_augments', None)
     if augments is None:
         yield preprocessor
@@ -188,7 +205,7 @@ class PixelEmbedding:
     """Vectors at single positions of the last feature map, labelled by the annotated pixel there.
 
     Args:
-        per_image: Maximum number of positions per image, spread evenly; the loss compares every pair.
+        per_image: Maximum number of positions per image, evenly spread; the loss compares every pair.
         ignored: Label of pixels to leave out.
 
     Raises:
@@ -210,8 +227,8 @@ def _class_of(sample: Any) -> Tensor:
     label = _required(sample, 'gt_label')
     if label.numel() != 1:
         raise ValueError(
-            f'a contrastive selection needs one class for each image, got {label.tolist()}; select by '
-            "loss=dict(type='mmgps.TaskLoss') on images with several"
+            f'a contrastive selection needs one class for each image, got {label.tolist()}; for images with several '
+            "classes select by loss=dict(type='mmgps.TaskLoss')"
         )
     return label.flatten()[0]
 

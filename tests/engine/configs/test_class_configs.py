@@ -1,4 +1,4 @@
-"""Pure-Python configs name types by classes, and written out by the paths of their modules."""
+"""Pure-Python configs name types by classes, and by the paths of modules after they are dumped."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_hooks_and_backbones_given_as_classes_are_replaced(tmp_path: Path) -> No
 
 def test_a_hook_of_the_same_name_that_is_not_of_mmgps_stays(tmp_path: Path) -> None:
     class GPSHook(TuneHook):
-        """Somebody else's."""
+        """Class of another package under the same name."""
 
     own = dict(type=GPSHook)
     assert own in tune_config(tiny_config(tmp_path, custom_hooks=[own]), 'bias').custom_hooks

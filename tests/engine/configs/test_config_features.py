@@ -1,4 +1,4 @@
-"""What configs of the zoos ask for beside a backbone and an optimizer goes together with GPS."""
+"""GPS works with the features that zoo configs use in addition to a backbone and an optimizer."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ ADAMW = dict(type='AdamW', lr=1e-2, weight_decay=0.05)
 
 
 def check(runner, base: dict[str, torch.Tensor], folder: Path) -> None:
-    """Frozen numbers kept their bits, chosen ones moved, and no name changed."""
+    """Check that frozen numbers kept their bits, chosen numbers moved, and no name changed."""
     state = state_of(runner)
     assert state.keys() == base.keys()
     moved = 0
@@ -40,7 +40,7 @@ def trained_and_checked(cfg):
 
 
 def groups_of_values(runner) -> dict[str, dict]:
-    """Name of each chosen weight to the one group that holds its trained numbers."""
+    """Map the name of each chosen weight to the one group that holds its trained numbers."""
     [hook] = [hook for hook in runner.hooks if isinstance(hook, TuneHook)]
     found = {}
     names = {id(value): name for name, value in runner.model.named_parameters()}
@@ -84,9 +84,9 @@ def test_a_constructor_that_decays_the_rate_by_layer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('sparse', ['CompactTraining', 'MaskedTraining'])
 def test_an_optimizer_that_weighs_whole_tensors(sparse: str, tmp_path: Path) -> None:
-    """The first step of LARS is as long as ``lr * eta * |w|``, and w is what is trained: here the two forms differ.
+    """The first step of LARS has the length ``lr * eta * |w|``, so compact and masked training differ.
 
-    So compact training has to be told that this is meant.
+    Compact training must be allowed to use it.
     """
     pytest.importorskip('mmpretrain', reason='LARS is an optimizer of mmpretrain')
     wrapper = dict(type='OptimWrapper', optimizer=dict(type='mmpretrain.LARS', lr=2.0, eta=0.1, eps=0.0))
@@ -130,7 +130,7 @@ def test_frozen_stages_stay_frozen(tmp_path: Path) -> None:
 
 
 def swin(**options) -> dict:
-    """A narrow Swin of two stages, which freezes stages only when it is set to train."""
+    """A narrow Swin with two stages, which freezes stages only in ``train()``."""
     shape = dict(embed_dims=8, depths=(1, 1), num_heads=(1, 2), window_size=2, strides=(4, 2), out_indices=(1,))
     return dict(tiny_model(), backbone=dict(type='SwinTransformer', pretrain_img_size=32, **shape, **options))
 
@@ -178,7 +178,7 @@ def test_what_stands_behind_such_convolutions_is_refused(method: str, tmp_path: 
     wrapper = dict(type='OptimWrapper', optimizer=ADAMW)
     cfg = tiny_config(tmp_path, model=resnet(), optim_wrapper=wrapper, custom_hooks=[])
     cfg.efficient_conv_bn_eval = ['backbone']
-    with pytest.raises(ValueError, match=f'past what {method} puts behind them; leave it out of the config'):
+    with pytest.raises(ValueError, match=f'skips the modules that {method} adds between them; leave it out of the config'):
         train(tune_config(cfg, method))
     cfg = tiny_config(tmp_path / 'head', model=resnet(), optim_wrapper=wrapper, custom_hooks=[], max_iters=1)
     cfg.efficient_conv_bn_eval = ['decode_head']
@@ -201,7 +201,7 @@ def test_an_optimizer_that_makes_its_state_at_construction(tmp_path: Path) -> No
 
 
 class Averaging(torch.optim.SGD):
-    """Makes its state at construction, and has an argument that it does not note down."""
+    """Optimizer that creates its state at construction, with an argument that is missing in its defaults."""
 
     def __init__(self, params, start: torch.Tensor, lr: float = 0.1) -> None:
         super().__init__(params, lr=lr)
@@ -217,7 +217,7 @@ def test_an_optimizer_that_cannot_be_built_anew() -> None:
 
 @MODELS.register_module(force=True)
 class TwoSteps(EncoderDecoder):
-    """Hands one loss to each of two optimizers."""
+    """Segmentor that passes one loss to each of two optimizers."""
 
     def train_step(self, data, optim_wrapper):
         with optim_wrapper['backbone'].optim_context(self):
@@ -287,7 +287,7 @@ def test_several_optimizers_follow_a_longer_schedule(tmp_path: Path) -> None:
 
 
 def groups_held(runner):
-    """The trained numbers of the backbone: one parameter of each chosen weight, and those trained in full."""
+    """Trained numbers of the backbone: one parameter for each chosen weight, and the parameters trained in full."""
     [hook] = [hook for hook in runner.hooks if isinstance(hook, TuneHook)]
     yield from hook.tuned.training.replacements().values()
     yield from hook.selection.whole

@@ -1,4 +1,4 @@
-"""What scores and draws a validation, with as many classes as a data set or a network has."""
+"""Metrics and drawings of a validation support any number of classes of a data set or a network."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class FourClasses(TinyPictures):
 
 @TRANSFORMS.register_module(force=True)
 class DrawFour(DrawTiny):
-    """The square, a band of sky above it, of sea below, and a column that does not count."""
+    """Labels: the square, a band of sky above it, a band of sea below, and an ignored column."""
 
     def transform(self, results: dict) -> dict:
         results = super().transform(results)
@@ -36,7 +36,7 @@ class DrawFour(DrawTiny):
 
 @HOOKS.register_module(force=True)
 class PredictsSea(Hook):
-    """Makes the network predict its last class, which a data set of two classes does not name."""
+    """Make the network predict its last class, which a data set of two classes does not name."""
 
     def before_val_epoch(self, runner: Runner) -> None:
         runner.model.decode_head.conv_seg.bias.data[3] = 100.0

@@ -1,4 +1,4 @@
-"""Shipped schedules reach their rate whatever the number of images."""
+"""Shipped schedules reach their learning rate for any number of images."""
 
 import math
 from pathlib import Path
@@ -26,7 +26,7 @@ LEAVES = (
 
 @HOOKS.register_module(force=True)
 class RatesOfTest(Hook):
-    """Keeps the rate of every iteration."""
+    """Record the learning rate of every iteration."""
 
     def __init__(self) -> None:
         self.rates: list[float] = []
@@ -36,7 +36,7 @@ class RatesOfTest(Hook):
 
 
 def built(configs: Any, epoch_length: int, epochs: int, rate: float) -> tuple[torch.optim.Optimizer, list[Any]]:
-    """Schedulers as mmengine's runner builds them."""
+    """Build schedulers like mmengine's runner."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
     found = []
     for config in configs:
@@ -46,7 +46,7 @@ def built(configs: Any, epoch_length: int, epochs: int, rate: float) -> tuple[to
 
 
 def rates_of(configs: Any, epoch_length: int, epochs: int, rate: float) -> list[float]:
-    """The rate of every iteration of a run."""
+    """Learning rate of every iteration of a run."""
     optimizer, schedulers = built(configs, epoch_length, epochs, rate)
     rates = []
     for iteration in range(epochs * epoch_length):
@@ -73,7 +73,7 @@ def test_every_number_of_images_reaches_the_rate_of_the_config(leaf: str) -> Non
 
 @pytest.mark.parametrize('images', [5, 8, 16, 30, 32, 33])
 def test_a_run_on_few_images_reaches_the_rate(images: int, tmp_path: Path) -> None:
-    """Through the runner; 30 and 32 images never left the warm-up, 16 ended with an error."""
+    """Before, 30 and 32 images never left the warm-up, and 16 ended with an error."""
     schedule = Config.fromfile(ROOT / '_base_/schedules/kvasir_8e.py')
     cfg = tiny_config(tmp_path, param_scheduler=[each.to_dict() for each in schedule.param_scheduler])
     cfg.train_dataloader.update(batch_size=8, sampler=dict(type='DefaultSampler', shuffle=True))

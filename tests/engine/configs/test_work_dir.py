@@ -1,4 +1,4 @@
-"""One run at a time in a work dir, and nothing of another run is overwritten."""
+"""One run at a time uses a work dir, and no run overwrites the files of another."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ HOLDER = """
 import os, sys, time
 from mmgps.engine import lock_work_dir
 lock = lock_work_dir(sys.argv[1])
-if os.fork() == 0:  # as those that load data
+if os.fork() == 0:  # like a data loader worker
     time.sleep(60)
     os._exit(0)
 print('held', flush=True)
@@ -37,7 +37,7 @@ time.sleep(60)
 
 @pytest.fixture
 def holder(tmp_path: Path):
-    """Another process that holds the work dir, and has forked one of its own."""
+    """Another process that holds the work dir and has a forked child."""
     process = subprocess.Popen(
         [sys.executable, '-c', HOLDER, tmp_path / 'run'],
         env={**os.environ, 'PYTHONPATH': str(ROOT)},
@@ -55,7 +55,7 @@ def holder(tmp_path: Path):
 def test_a_second_run_is_refused_and_told_of_the_first(
     holder: subprocess.Popen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before it writes anything, also where a symbolic link leads to the folder, and by the hook alone."""
+    """It is refused before it writes anything, also through a symbolic link, and by the hook alone."""
     monkeypatch.setattr('mmgps.engine.configs.work_dir.PATIENCE_S', 0.2)
     before = sorted(path.name for path in (tmp_path / 'run').iterdir())
     (tmp_path / 'link').symlink_to(tmp_path / 'run')
@@ -72,7 +72,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(
 
 
 def test_the_lock_dies_with_its_process(holder: subprocess.Popen, tmp_path: Path) -> None:
-    """And not with the processes that it has forked, which outlive it for a while."""
+    """The lock does not wait for forked children, which live a little longer."""
     os.kill(holder.pid, signal.SIGKILL)
     os.waitpid(holder.pid, 0)
     began = time.monotonic()
@@ -91,7 +91,7 @@ def test_all_processes_of_a_run_are_refused(holder: subprocess.Popen, tmp_path: 
 
 
 def held_elsewhere(folder: Path) -> bool:
-    """Whether another process would be refused."""
+    """Return True if another process would be refused."""
     code = 'import sys, mmgps.utils.lock, pathlib; mmgps.utils.lock.take(pathlib.Path(sys.argv[1]), 0)'
     answer = subprocess.run(
         [sys.executable, '-c', code, folder / '.run.lock'],
@@ -144,14 +144,14 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_strategy_with_a_launch_of_its_own_joins_later(tmp_path: Path) -> None:
-    """DeepSpeed and ColossalAI do more than to make a process group; without it each would take the lock."""
+    """DeepSpeed and ColossalAI launch by themselves; without a process group each process would take the lock."""
     cfg = tiny_config(tmp_path / 'run', launcher='pytorch', strategy=dict(type='ColossalAIStrategy'))
     assert enter_work_dir(cfg) is None
     assert not (tmp_path / 'run').exists()
 
 
 def test_what_a_run_leaves(tmp_path: Path) -> None:
-    """Every name that mmengine and the hooks give, and none that a user does."""
+    """The list has every name that mmengine and the hooks generate, and no name of a user."""
     theirs = [
         'pretrained.pth',
         'epoch.pth',
@@ -181,7 +181,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / 'last_checkpoint').write_text('elsewhere/ckpt-7.pt')
-    (tmp_path / 'epoch_4.pth').mkdir()  # as strategies write that shard the model
+    (tmp_path / 'epoch_4.pth').mkdir()  # from a strategy that shards the model
     (tmp_path / 'epoch_4.pth/part').touch()
     assert files_of_a_run(tmp_path) == sorted(tmp_path / name for name in [*of_runs, 'epoch_4.pth'])
     remove_run(tmp_path)
@@ -195,7 +195,7 @@ def test_files_of_another_run_are_not_overwritten(left: str, tmp_path: Path) -> 
     cfg = tiny_config(tmp_path)
     (tmp_path / left).parent.mkdir(exist_ok=True)
     (tmp_path / left).touch()
-    with pytest.raises(WorkDirError, match=r'holds files of another run .*: go on .* --resume, .* by --overwrite'):
+    with pytest.raises(WorkDirError, match=r'holds files of another run .*: continue .* --resume, .* by --overwrite'):
         enter_work_dir(cfg)
     assert enter_work_dir(cfg, overwrite=True) is not None
     cfg.resume = True

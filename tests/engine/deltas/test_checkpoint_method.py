@@ -1,4 +1,4 @@
-"""A network that is tested has what its checkpoint was trained with, whichever method the config names."""
+"""A tested network has the injected modules of its checkpoint, whichever method the config names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tiny import INJECTED, tiny_config, tiny_model, train
 
 from mmgps.engine import METHOD_NAMES, build_base, follow_method, init_bank, init_model, tune_config
 from mmgps.engine.deltas.checkpoint_method import agrees
-from mmgps.engine.deltas.delta_checkpoints import extract_from_checkpoint, merged_state, write_checkpoint
+from mmgps.engine.deltas.delta_command import extract_from_checkpoint, merged_state, write_checkpoint
 from mmgps.registry import METHODS
 from mmgps.tuning import BiasTuning, FullTuning, LoRA
 
@@ -33,7 +33,7 @@ def answer(model: torch.nn.Module) -> torch.Tensor:
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, torch.Tensor]]:
-    """Checkpoint and answer of a run under each method, from one base."""
+    """Checkpoint and output of a run under each method, from one base."""
     folder = tmp_path_factory.mktemp('trained')
     found = {}
     for method in CHECKPOINTS:
@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, t
 
 
 def loaded(cfg, checkpoint: Path | str) -> Runner:
-    """The runner of ``tools/test.py``, with its model loaded."""
+    """Runner of ``tools/test.py`` with its model loaded."""
     follow_method(cfg)
     cfg.load_from, cfg.resume = str(checkpoint), False
     runner = Runner.from_cfg(cfg)
@@ -64,7 +64,7 @@ def test_the_checkpoint_decides(asked: str | None, made: str, trained: dict, tmp
 
 @pytest.mark.parametrize('method', ['gps', 'lora', 'bias'])
 def test_another_part_of_the_network(method: str, tmp_path: Path) -> None:
-    """Which the checkpoint says, and no config that tunes the backbone or nothing."""
+    """The checkpoint decides which part was tuned, even if the config tunes the backbone or nothing."""
     named = {**METHOD_NAMES[method], **(dict(parts=('conv',), rank=2) if method == 'lora' else {})}
     cfg = tiny_config(tmp_path, 2)
     cfg.custom_hooks = [dict(type='mmgps.TuneHook', method=named, target='decode_head.convs')]
@@ -76,7 +76,7 @@ def test_another_part_of_the_network(method: str, tmp_path: Path) -> None:
 
 
 def test_settings_that_change_no_shape(trained: dict, tmp_path: Path) -> None:
-    """The network is that of the checkpoint's alpha."""
+    """The network uses the alpha of the checkpoint."""
     checkpoint, expected = trained['lora']
     cfg = tune_config(tiny_config(tmp_path, custom_hooks=[]), 'lora', dict(rank=2, alpha=40.0))
     assert torch.equal(answer(loaded(cfg, checkpoint).model), expected)
@@ -84,7 +84,7 @@ def test_settings_that_change_no_shape(trained: dict, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('asked', ['ssf', 'lora', 'gps'])
 def test_a_merged_network_needs_no_method(asked: str, trained: dict, tmp_path: Path) -> None:
-    """What the config would put beside it with its first numbers is taken out."""
+    """The untrained modules that the config would add are removed."""
     checkpoint, expected = trained['lora']
     base = base_file(tmp_path)
     delta = extract_from_checkpoint(config(tmp_path, None), checkpoint, base)
@@ -94,7 +94,7 @@ def test_a_merged_network_needs_no_method(asked: str, trained: dict, tmp_path: P
 
 
 def base_file(folder: Path) -> Path:
-    """The base of the runs, which has the numbers of their seed."""
+    """Base of the runs, initialized by their seed."""
     runner = train(config(folder / 'base', None, max_iters=0, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))))
     torch.save(runner.model.state_dict(), folder / 'base.pth')
     return folder / 'base.pth'
@@ -107,12 +107,12 @@ def published(checkpoint: Path, folder: Path) -> Path:
 
 
 def test_a_published_network_is_tested_by_its_own_config(trained: dict, tmp_path: Path) -> None:
-    """It does not say how it was trained."""
+    """A published checkpoint does not record its method."""
     checkpoint, expected = trained['lora']
     file = published(checkpoint, tmp_path)
     assert torch.equal(answer(loaded(config(tmp_path / 'a', 'lora'), file).model), expected)
     for at, asked in enumerate(('gps', 'ssf', None)):
-        with pytest.raises(ValueError, match=r'lora\.a.* beside the base and does not say by which method'):
+        with pytest.raises(ValueError, match=r'lora\.a.* beside the base and does not name the method'):
             loaded(config(tmp_path / f'b{at}', asked), file)
 
 
@@ -123,7 +123,7 @@ def test_an_average_that_was_copied_before(trained: dict, tmp_path: Path) -> Non
     cfg.load_from = str(trained['gps'][0])
     runner = Runner.from_cfg(cfg)
     runner.call_hook('before_run')
-    with pytest.raises(ValueError, match='EMAHook copied the model as the config builds it'):
+    with pytest.raises(ValueError, match='EMAHook copied the model that the config builds'):
         runner.load_or_resume()
 
 
@@ -142,7 +142,7 @@ def test_a_thin_checkpoint_without_the_hook_that_fills_it(tmp_path: Path) -> Non
     expected = answer(train(cfg).model)
     file = tmp_path / 'thin/iter_2.pth'
     cfg = config(tmp_path / 'thin', 'lora', resume=True)
-    with pytest.raises(ValueError, match=r'thin one, .*mmgps\.DeltaHook'):
+    with pytest.raises(ValueError, match=r'is thin, .*mmgps\.DeltaHook'):
         train(cfg)
     torch.testing.assert_close(
         answer(init_model(config(tmp_path / 'model', 'gps', load_from=str(base)), file)), expected, rtol=0, atol=0
@@ -151,7 +151,7 @@ def test_a_thin_checkpoint_without_the_hook_that_fills_it(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize('made', CHECKPOINTS)
 def test_init_model(made: str, trained: dict, tmp_path: Path) -> None:
-    """The network of a checkpoint with its head; a bank wants a base."""
+    """``init_model`` accepts a checkpoint and restores its head; a bank needs a base."""
     checkpoint, expected = trained[made]
     cfg = config(tmp_path, 'gps')
     model = init_model(cfg, checkpoint)
@@ -192,7 +192,7 @@ def test_the_hooks_that_follow_are_there_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('made', ['lora', 'gps'])
 def test_names_with_a_wrapper_in_front(made: str, trained: dict, tmp_path: Path) -> None:
-    """As of a model that was saved within ``DistributedDataParallel``."""
+    """A model saved inside ``DistributedDataParallel`` has such names."""
     whole = torch.load(trained[made][0], weights_only=True)
     whole['state_dict'] = {f'module.{name}': value for name, value in whole['state_dict'].items()}
     torch.save(whole, tmp_path / 'wrapped.pth')
@@ -202,7 +202,7 @@ def test_names_with_a_wrapper_in_front(made: str, trained: dict, tmp_path: Path)
     if made == 'lora':
         del whole['mmgps_selection']
         torch.save(whole, tmp_path / 'published.pth')
-        with pytest.raises(ValueError, match=r'lora\.a.* beside the base and does not say by which method'):
+        with pytest.raises(ValueError, match=r'lora\.a.* beside the base and does not name the method'):
             loaded(config(tmp_path / 'published', 'gps'), tmp_path / 'published.pth')
 
 
@@ -218,7 +218,7 @@ class OwnLoRA(LoRA):
 
 
 def test_a_method_of_ones_own(tmp_path: Path) -> None:
-    """Of which only the config knows what it puts in place."""
+    """Only the config knows which modules a user-defined method adds."""
 
     def tuned(folder: Path, **changes):
         hook = dict(type='mmgps.TuneHook', method=dict(type='OwnLoRA', rank=2))

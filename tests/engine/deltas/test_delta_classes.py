@@ -1,4 +1,4 @@
-"""Classes follow the delta that is on, and into checkpoints."""
+"""The class names of a model and of a checkpoint are those of the applied delta."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from tiny import tiny_config
 from mmgps.benchmark.deltas import made_up_delta
 from mmgps.delta import Delta, Origin
 from mmgps.engine import init_bank, init_model
-from mmgps.engine.deltas.delta_checkpoints import write_checkpoint
+from mmgps.engine.deltas.delta_command import write_checkpoint
 from mmgps.engine.deltas.inference import ModelBank
 from mmgps.tuning import BiasTuning
 
@@ -22,7 +22,7 @@ CLASSES = {'classes': ['ground', 'star'], 'palette': [[0, 0, 0], [1, 1, 1]]}
 
 @pytest.fixture
 def bank(tmp_path: Path) -> ModelBank:
-    """One delta that tells its classes, and one that does not."""
+    """Bank with a delta that records its classes, and one that does not."""
     cfg = tiny_config(tmp_path)
     torch.save(init_model(cfg).backbone.state_dict(), tmp_path / 'base.pth')
     bank = init_bank(cfg, tmp_path / 'base.pth')
@@ -44,7 +44,7 @@ def test_a_bank_forgets_the_classes_of_the_delta_before(bank: ModelBank, followi
 
 
 def test_a_checkpoint_names_classes_only_where_they_are_known(bank: ModelBank, tmp_path: Path) -> None:
-    """Plain mmseg takes what stands there, however empty."""
+    """Plain mmseg would use even empty meta data."""
     for name, expected in (('told', {'dataset_meta': CLASSES}), ('untold', {})):
         write_checkpoint(tmp_path / name, {}, bank[name])
         meta = torch.load(tmp_path / name, weights_only=True)['meta']

@@ -1,4 +1,4 @@
-"""A run writes deltas, and goes on from them."""
+"""A run writes deltas, and resumes from them."""
 
 import copy
 from pathlib import Path
@@ -24,7 +24,7 @@ from mmgps.registry import HOOKS
 
 @HOOKS.register_module(force=True)
 class PlannedScores(Hook):
-    """Makes the scores of the validations those of a list."""
+    """Replace the scores of the validations by those of a list."""
 
     priority = 'VERY_HIGH'
 
@@ -112,7 +112,7 @@ def test_how_many_are_kept_and_which_is_the_best(tmp_path: Path, base: Path) -> 
 @pytest.mark.parametrize(('rule', 'expected'), [('greater', 4), ('less', 6)])
 @pytest.mark.parametrize('first', [float('nan'), None])
 def test_a_score_that_is_none_is_never_the_best(first, rule: str, expected: int, tmp_path: Path, base: Path) -> None:
-    """As mmengine does it with checkpoints."""
+    """Deltas follow the rule of mmengine for checkpoints."""
     cfg = validated(config(tmp_path, base, save_best='mIoU', rule=rule, max_keep=1), [first, 5.0, 4.0])
     cfg.default_hooks.checkpoint.update(save_best='mIoU', rule=rule)
     train(cfg)
@@ -123,7 +123,7 @@ def test_a_score_that_is_none_is_never_the_best(first, rule: str, expected: int,
 
 @HOOKS.register_module(force=True)
 class EndsEarly(Hook):
-    """Ends the training after iteration ``at``, as ``EarlyStoppingHook`` does."""
+    """End training after iteration ``at``, like ``EarlyStoppingHook``."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -159,7 +159,7 @@ def test_a_run_that_ends_early_has_its_last_delta(by_epoch: bool, save_last: boo
 
 
 def test_a_finished_run_that_is_resumed_writes_nothing(tmp_path: Path, base: Path) -> None:
-    """Its last delta has scores, which another one would not have."""
+    """The last delta has scores; a new one would have none."""
     train(validated(config(tmp_path, base), [3.0, 5.0, 4.0]))
     files = [*tmp_path.glob('*.pth'), *tmp_path.glob('deltas/*')]
     before = {path: path.stat().st_mtime_ns for path in files}
@@ -171,7 +171,7 @@ def test_a_finished_run_that_is_resumed_writes_nothing(tmp_path: Path, base: Pat
 
 @HOOKS.register_module(force=True)
 class Diverges(Hook):
-    """Makes numbers NaN at the end of iteration ``at``, before deltas and checkpoints are written."""
+    """Make numbers NaN at the end of iteration ``at``, before deltas and checkpoints are written."""
 
     def __init__(self, at: int, name: str) -> None:
         self.at, self.name = at, name
@@ -253,7 +253,7 @@ def test_epochs(tmp_path: Path, base: Path) -> None:
 
 
 def stop_after(cfg: Config, iterations: int) -> None:
-    """Train ``cfg`` as if it were killed after so many iterations."""
+    """Train ``cfg`` and stop after some iterations, as if the run was killed."""
     runner = Runner.from_cfg(cfg)
 
     class Stop(Hook):

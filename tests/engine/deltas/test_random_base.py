@@ -1,4 +1,4 @@
-"""A backbone that a file was to fill and did not is not tuned from random numbers."""
+"""A backbone that a weights file failed to fill is not tuned from random numbers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PLAIN = dict(patch_size=8, embed_dims=16, num_layers=2, num_heads=2, mlp_ratio=2
 
 
 def weights(**changes) -> dict[str, torch.Tensor]:
-    """Of a backbone like that of the tiny model, with ``changes``."""
+    """Weights of a backbone like that of the tiny model, with ``changes``."""
     init_default_scope('mmseg')
     options = dict(type='VisionTransformer', img_size=(32, 32), **PLAIN)
     return MODELS.build({**options, **changes}).state_dict()
 
 
 def config(folder: Path, state: dict[str, torch.Tensor], load_from: bool = False, **changes):
-    """A run of two iterations that starts from ``state``, by ``init_cfg`` or by ``load_from``."""
+    """Config of a run of two iterations that starts from ``state``, by ``init_cfg`` or by ``load_from``."""
     folder.mkdir(exist_ok=True)
     file = str(folder / 'pretrained.pth')
     torch.save(dict(state_dict=state), file)
@@ -56,9 +56,9 @@ def test_names_that_do_not_fit(names: str, load_from: bool, tmp_path: Path) -> N
 
 
 def test_the_error_names_both_sides(tmp_path: Path) -> None:
-    """The name that is nearest comes first."""
+    """The nearest name comes first."""
     state = dict(reversed(under('blocks.', weights()).items()))
-    with pytest.raises(RandomBaseError, match=r'parameters are .*: cls_token.*the file holds blocks\.cls_token'):
+    with pytest.raises(RandomBaseError, match=r"parameters are .*: 'cls_token'.*the file holds 'blocks\.cls_token'"):
         train(config(tmp_path / 'near', state))
     with pytest.raises(RandomBaseError, match=r"the file holds nothing whose name begins with 'backbone\.'"):
         train(config(tmp_path / 'none', weights(), load_from=True))
@@ -72,7 +72,7 @@ def test_only_a_few_tensors_fit(tmp_path: Path) -> None:
 
 def test_all_but_a_block_fits(tmp_path: Path) -> None:
     state = {name: value for name, value in weights().items() if not name.startswith('layers.1.')}
-    with pytest.raises(RandomBaseError, match=r'gave 7\d\.\d% of .*: layers\.1\.ln1\.weight'):
+    with pytest.raises(RandomBaseError, match=r"gave 7\d\.\d% of .*: 'layers\.1\.ln1\.weight'"):
         train(config(tmp_path, state))
 
 
@@ -136,7 +136,7 @@ def test_a_config_that_names_no_file_is_warned(tmp_path: Path, caplog: pytest.Lo
 
 @MODELS.register_module(force=True)
 class FilledByItself(VisionTransformer):
-    """Loads a file under a name that no library uses."""
+    """Backbone that loads a file by an argument that no library has."""
 
     def __init__(self, file: str | None = None, pretrained: bool = False, **options) -> None:
         super().__init__(**options)
@@ -151,7 +151,7 @@ class FilledByItself(VisionTransformer):
 def test_a_backbone_that_loads_some_itself_is_not_warned_of(
     own: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor one that says so, and may have loaded when it was built."""
+    """Neither is one with ``pretrained=True``, which may have loaded when it was built."""
     torch.save(weights(), tmp_path / 'own.pth')
     cfg = tiny_config(tmp_path, max_iters=1)
     cfg.model.backbone.update(own, type='FilledByItself')
@@ -173,7 +173,7 @@ def test_the_files_that_a_config_names() -> None:
 
 
 def test_under_a_flexible_runner(tmp_path: Path) -> None:
-    """Which loads before it begins to run."""
+    """A ``FlexibleRunner`` loads before it begins to run."""
     cfg = config(tmp_path, under('encoder.', weights()), load_from=True)
     cfg.env_cfg = {}
     with pytest.raises(RandomBaseError, match=r'pretrained\.pth gave 0\.0%'):
@@ -181,7 +181,7 @@ def test_under_a_flexible_runner(tmp_path: Path) -> None:
 
 
 def test_a_run_that_goes_on_is_not_asked(tmp_path: Path) -> None:
-    """It has the weights of its checkpoint."""
+    """A resumed run has the weights of its checkpoint."""
     cfg = config(tmp_path, weights())
     cfg.default_hooks.checkpoint.interval = 1
     train(cfg)
@@ -191,7 +191,7 @@ def test_a_run_that_goes_on_is_not_asked(tmp_path: Path) -> None:
 
 
 def test_a_copy_made_meanwhile_is_not_watched() -> None:
-    """As hooks that average make one before training."""
+    """Averaging hooks copy the model before training."""
     net = nn.Linear(3, 2)
     watch = LoadingWatch(net)
     twin = pickle.loads(pickle.dumps(net))

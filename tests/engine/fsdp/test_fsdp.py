@@ -1,4 +1,4 @@
-"""A frozen base that is spread over processes trains as a whole one does."""
+"""A frozen base that is sharded over processes trains like a full one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not has_fsdp2(), reason='this torch has no FSDP2
 
 
 class Runs:
-    """What each process of ``fsdp_runs.py`` found."""
+    """Results of each process of ``fsdp_runs.py``."""
 
     def __init__(self, folder: Path, world: int) -> None:
         self.folder, self.world = folder, world
@@ -86,7 +86,7 @@ def test_all_processes_hold_the_same_numbers(runs: Runs) -> None:
 
 @pytest.mark.parametrize('kind', NETWORKS)
 def test_each_architecture_trains_as_a_whole_one(kind: str, two: Runs) -> None:
-    """Bit for bit, but for convolutions, which round by where a weight lies in memory."""
+    """They agree bit for bit, except for convolutions, whose rounding depends on the memory address of a weight."""
     sharded, plain, base = two['networks'][kind]
     trained = [name for name, value in base.items() if not torch.equal(plain[name], value)]
     assert len(trained) > 5
@@ -173,7 +173,7 @@ def test_a_delta_is_extracted_and_merged(two: Runs, tmp_path: Path, monkeypatch:
 
 
 def parameters(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Without the statistics of BatchNorm, which are those of each process, as under DDP."""
+    """State without the statistics of BatchNorm, which each process keeps for itself, as under DDP."""
     return {name: value for name, value in state.items() if 'running_' not in name}
 
 

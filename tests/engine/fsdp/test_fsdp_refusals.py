@@ -1,4 +1,4 @@
-"""What cannot be sharded is refused with a reason."""
+"""Runs that cannot be sharded are refused with a reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fsdp_runs import has_fsdp2, validating
 from tiny import TinyPictures, assert_same_bits, state_of, tiny_config, tiny_model, train  # noqa: F401
 
 from mmgps.engine import ShardingError, build_runner, tune_config
-from mmgps.engine.fsdp import checks
+from mmgps.engine.fsdp import shards
 from mmgps.engine.fsdp.shards import shard_frozen
 
 pytestmark = pytest.mark.skipif(not has_fsdp2(), reason='this torch has no FSDP2')
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(not has_fsdp2(), reason='this torch has no FSDP2
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A group of one process: enough to be refused."""
+    """A process group of one process, which is enough to test refusals."""
     for name in ('RANK', 'LOCAL_RANK'):
         monkeypatch.setenv(name, '0')
     dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
@@ -65,7 +65,7 @@ def test_runs_that_need_the_whole_model(case: str, tmp_path: Path) -> None:
 
 def test_a_method_that_freezes_nothing(tmp_path: Path) -> None:
     cfg = tune_config(config(tmp_path, custom_hooks=[]), 'full')
-    with pytest.raises(ShardingError, match=r"trains all of the model.*type='FSDPStrategy'"):
+    with pytest.raises(ShardingError, match=r"trains the whole model.*type='FSDPStrategy'"):
         train_any(cfg)
 
 
@@ -77,7 +77,7 @@ def test_validation_by_windows(tmp_path: Path) -> None:
 
 
 def test_validation_of_unequal_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, 'all_gather_object', lambda batches: [batches, batches + 1])
+    monkeypatch.setattr(shards, 'all_gather_object', lambda batches: [batches, batches + 1])
     with pytest.raises(ShardingError, match=r'have \[\d, \d\] batches to validate.*round_up=True'):
         train_any(validating(config(tmp_path)))
 
@@ -85,7 +85,7 @@ def test_validation_of_unequal_length(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_wrapper_that_averages_nothing(tmp_path: Path) -> None:
     cfg = config(tmp_path)
     cfg.optim_wrapper.type = 'OptimWrapper'
-    with pytest.raises(TypeError, match=r"OptimWrapper leaves gradients .*'mmgps.GPSOptimWrapper'"):
+    with pytest.raises(TypeError, match=r"OptimWrapper does not average gradients .*'mmgps.GPSOptimWrapper'"):
         train_any(cfg)
 
 
@@ -131,7 +131,7 @@ def tied() -> nn.Module:
     ('net', 'message'),
     [
         (tied(), r'0\.weight and 1\.weight are tied'),
-        (nn.Sequential(nn.LSTM(4, 4)), '0 is a LSTM, which keeps its weights in a list'),
+        (nn.Sequential(nn.LSTM(4, 4)), '0 is a LSTM, which keeps its weights in a second list'),
         (nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last), r'weight is laid out with strides .*channels_last'),
     ],
     ids=['tied', 'recurrent', 'channels-last'],
@@ -144,7 +144,7 @@ def test_parameters_that_cannot_be_cut(net: nn.Module, message: str) -> None:
 
 
 def test_nothing_is_refused_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even processes without a CUDA device, which the strategy brings together itself."""
+    """The strategy also joins processes without a CUDA device."""
     dist.destroy_process_group()
     with socket.socket() as found:
         found.bind(('127.0.0.1', 0))

@@ -1,4 +1,4 @@
-"""The wrapper of distributed training, without any other process."""
+"""The wrapper of distributed training, on a single process."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from mmgps.tuning.operations import check_connected
 
 @MODEL_WRAPPERS.register_module(force=True)
 class StubWrapper(nn.Module):
-    """Hands everything on to the model."""
+    """Wrapper that passes every call to the model."""
 
     def __init__(self, module: nn.Module, device_ids: object = None) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class StubWrapper(nn.Module):
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list:
-    """The owners of the compiled functions that ran, call by call."""
+    """Owner of the compiled function of each call."""
     calls: list = []
 
     def compile_(function, **options):
@@ -54,7 +54,7 @@ def test_without_compile_nothing_is(compiled: list, tmp_path: Path) -> None:
 
 @pytest.fixture
 def converting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever wraps a model believes that there are several processes."""
+    """Wrap models as if there were several processes."""
     wrap = Runner.wrap_model
 
     def wrap_among_several(runner: Runner, cfg: dict | None, model: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Statistics of norms are buffers: they follow the mode of the norm, as under any training in mmseg, not the method."""
+"""Statistics of norms are buffers: they follow the mode of the norm, not the method, as in any training of mmseg."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def resnet_config(work_dir: Path, method: str, **backbone) -> Config:
 
 
 def moved_buffers_and_frozen(cfg: Config) -> tuple[set[str], set[str]]:
-    """Names of the buffers of the backbone that training moved, and of parameters that moved and are frozen."""
+    """Names of the moved buffers of the backbone, and of its frozen parameters that moved."""
     start = cfg.copy()
     start.train_cfg, start.param_scheduler = dict(type='IterBasedTrainLoop', max_iters=0), None
     start.work_dir, start.experiment_name = f'{cfg.work_dir}-start', f'{cfg.experiment_name}-start'

@@ -17,7 +17,7 @@ require('mmseg')
 
 @METRICS.register_module(force=True)
 class Calls(BaseMetric):
-    """Counts the evaluations."""
+    """Metric that counts the evaluations."""
 
     count = 0
 

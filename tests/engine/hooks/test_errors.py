@@ -1,4 +1,4 @@
-"""Bad input ends in an error that names the value and the next step."""
+"""Bad input raises an error that names the value and the next step."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -117,7 +117,7 @@ def test_selection_files(tmp_path: Path) -> None:
 
 
 def test_a_selection_file_of_another_method(tmp_path: Path) -> None:
-    """Before anything is trained; what it does not say is let pass, and gone on from."""
+    """It is refused before training; settings that it does not record are accepted, also on resuming."""
     train(tiny_config(tmp_path, max_iters=0))
     file = str(tmp_path / 'selection.safetensors')
     made = r"selection\.safetensors was made by gps with {.*'k': 1, .*"
@@ -137,7 +137,7 @@ def test_a_selection_file_of_another_method(tmp_path: Path) -> None:
 
 
 def test_a_selection_that_trains_what_is_frozen(tmp_path: Path) -> None:
-    """From a file and on resuming: what the user froze stays frozen."""
+    """Parameters that the user froze stay frozen, with a selection file and on resuming."""
     train(tiny_config(tmp_path, max_iters=2))
     frozen = tiny_model(frozen_exclude=['layers.1.attn'])
     message = r'trains \d+ parameters .* frozen: (?!.*layers\.1\.attn).*layers\.0\.attn.*; select anew'
@@ -150,7 +150,7 @@ def test_a_selection_that_trains_what_is_frozen(tmp_path: Path) -> None:
 
 
 class Tied(Hook):
-    """Lets the head own a weight of the backbone too."""
+    """Tie a weight of the backbone to the head."""
 
     def before_run(self, runner: Runner) -> None:
         model = runner.model
@@ -159,7 +159,7 @@ class Tied(Hook):
 
 
 def test_a_chosen_weight_that_the_head_owns_too(tmp_path: Path) -> None:
-    """It stays one weight, of which the chosen numbers are trained, as under masked training."""
+    """It stays one weight whose chosen numbers are trained, as under masked training."""
     found = []
     for sparse in ('CompactTraining', 'MaskedTraining'):
         cfg = tiny_config(tmp_path / sparse, custom_hooks=[dict(type='mmgps.GPSHook'), dict(type=Tied)])

@@ -20,7 +20,7 @@ EMA = dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.3)
 
 
 def config(work_dir: Path, method: str, form: str = 'backbone', **changes):
-    """A tiny run under ``method``, put into the config of the backbone or only into a hook."""
+    """Config of a tiny run with ``method`` in the backbone or only in a hook."""
     cfg = tiny_config(work_dir, **changes)
     if form == 'backbone':
         return tune_config(cfg, method, INJECTED[method])
@@ -57,7 +57,7 @@ def test_base_keeps_its_bits_and_resumed_equals_uninterrupted(method: str, form:
     assert len(moved) > 0.8 * len(trained) > 0
     held = {id(value) for group in whole.optim_wrapper.param_groups for value in group['params']}
     [hook] = [hook for hook in whole.hooks if isinstance(hook, TuneHook)]
-    swap = hook.tuned.training.replacements()  # these weights hand their gradient to the numbers that are held for them
+    swap = hook.tuned.training.replacements()  # maps a weight to the parameter that gets its gradient
     assert held >= {id(swap.get(value, value)) for value in whole.model.parameters() if value.requires_grad}
     assert len(held) == len(trained) + len(list(whole.model.decode_head.parameters()))
 
@@ -187,7 +187,7 @@ def test_a_backbone_at_another_place_of_the_config(tmp_path: Path) -> None:
 
 
 def test_a_target_moves_the_method(tmp_path: Path) -> None:
-    """Off the backbone, where the config had it."""
+    """The target removes the method from the backbone of the config."""
     cfg = tiny_config(tmp_path)
     cfg.model.image_encoder = dict(type='ResNet', depth=18)
     plain = cfg.model.to_dict()

@@ -1,4 +1,4 @@
-"""What is not selected stays bit-identical, whatever moves the rest."""
+"""Unselected numbers stay bit-identical, whatever trains the rest."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ WRAPPERS = {
 
 @HOOKS.register_module(force=True)
 class DrawBefore(Hook):
-    """Moves the random state on before the selection pass, as initialising a model elsewhere does."""
+    """Advance the random state before the selection pass, as another initialization of the model would."""
 
     priority = 'VERY_HIGH'
 
@@ -119,7 +119,7 @@ def test_what_the_user_froze_stays_frozen(tmp_path: Path) -> None:
 
 
 def test_zero_steps_change_nothing_and_selection_leaves_no_trace(tmp_path: Path) -> None:
-    """A run that selects ends with the same head as one that is told the selection."""
+    """A run that selects ends with the same head as a run with that selection file."""
     cfg = tiny_config(tmp_path / 'a')
     first = state_of(train(cfg))
     again = tiny_config(tmp_path / 'b')
@@ -132,7 +132,7 @@ def test_zero_steps_change_nothing_and_selection_leaves_no_trace(tmp_path: Path)
 
 
 def test_selection_without_the_resume_hook_leaves_the_order_of_training_alone(tmp_path: Path) -> None:
-    """mmengine's own loader and random state go on as if there had been no pass."""
+    """The selection pass does not affect mmengine's loader and random state."""
     finals = []
     for name, selection in (('a', None), ('b', str(tmp_path / 'a/selection.safetensors'))):
         cfg = tiny_config(tmp_path / name, custom_hooks=[dict(type='mmgps.GPSHook', k=1, selection=selection)])

@@ -1,4 +1,4 @@
-"""Lean options of the hook, in runs of mmseg's ViT."""
+"""Lean options of the hook in runs of mmseg's ViT."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 @pytest.mark.parametrize('name', HOOKS)
 @pytest.mark.parametrize('with_cp', [False, True])
 def test_a_run_with_options_is_the_run_without(name: str, with_cp: bool, tmp_path: Path) -> None:
-    """But for rounding. Drop path and dropout draw the same."""
+    """They agree up to rounding; drop path and dropout draw the same numbers."""
     optimizer = dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='SGD', lr=0.1))
     changes = dict(max_iters=2, model=tiny_model(with_cp=with_cp), optim_wrapper=optimizer)
     lean = trained(tmp_path / 'lean', {**HOOKS[name], 'lean': LEAN}, **changes)

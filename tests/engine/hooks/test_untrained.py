@@ -1,4 +1,4 @@
-"""Runs of which some of what is counted as trained is not trained end in an error after their first iteration."""
+"""A run that does not train all parameters of its count ends with an error after the first iteration."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ ADAMW = dict(type='AdamW', lr=1e-2)
 
 @MODELS.register_module(force=True)
 class Recomputing(BaseModule):
-    """A frozen stem and a stage that is recomputed, with a layer that nothing calls.
+    """Network of a frozen stem and a recomputed stage, with a layer that is never called.
 
     Args:
-        reentrant: Which of torch's two kinds of checkpoint; None recomputes nothing.
+        reentrant: Variant of torch's activation checkpoint; None recomputes nothing.
     """
 
     def __init__(self, reentrant: bool | None = None) -> None:
@@ -89,7 +89,7 @@ def test_what_no_path_uses_is_named_once(
 
 @pytest.mark.parametrize('accumulated', [1, 3])
 def test_under_a_plain_wrapper_and_an_accumulation(accumulated: int, tmp_path: Path) -> None:
-    """Which steps after the error."""
+    """A plain wrapper steps only after the error."""
     cfg = config(tmp_path, 'lora', True)
     cfg.optim_wrapper = dict(type='OptimWrapper', accumulative_counts=accumulated, optimizer=ADAMW)
     runner = Runner.from_cfg(cfg)
@@ -99,7 +99,7 @@ def test_under_a_plain_wrapper_and_an_accumulation(accumulated: int, tmp_path: P
 
 
 def test_a_head_that_is_frozen_too(tmp_path: Path) -> None:
-    """So that the loss hangs on nothing, of which torch says only that it needs no gradient."""
+    """Then the loss depends on no parameter, and torch alone would only report a missing gradient."""
 
     class Frozen(Hook):
         def before_run(self, runner: Runner) -> None:
@@ -111,7 +111,7 @@ def test_a_head_that_is_frozen_too(tmp_path: Path) -> None:
 
 
 def test_compiled_training_has_a_first_iteration(tmp_path: Path) -> None:
-    """Which is not looked into, but gives gradients."""
+    """A compiled model runs without forward hooks, but has gradients."""
     cfg = config(tmp_path, 'gps', None, compile=dict(backend='eager'))
     assert train(cfg).iter == 2
 
@@ -152,7 +152,7 @@ def test_a_rate_of_zero_is_named(rate: dict, tmp_path: Path, caplog: pytest.LogC
 
 @OPTIMIZERS.register_module(force=True)
 class Kept(torch.optim.SGD):
-    """Steps what it was built with, as ZeroRedundancyOptimizer does."""
+    """Optimizer that steps the parameters of its construction, like ZeroRedundancyOptimizer."""
 
     def __init__(self, params, lr: float) -> None:
         super().__init__(params, lr)
@@ -177,7 +177,7 @@ def test_an_optimizer_that_keeps_its_parameters_elsewhere(tmp_path: Path) -> Non
 
 
 def test_what_stands_at_a_layer_that_is_not_called_is_not_merged() -> None:
-    """BEiT composes the bias of ``qkv`` and reads its weight: nothing behind the layer runs."""
+    """BEiT reads the weight and bias of ``qkv`` itself, so modules at the output of the layer never run."""
     init_default_scope('mmseg')
     net = MODELS.build(
         dict(type='BEiT', img_size=32, patch_size=8, embed_dims=16, num_layers=1, num_heads=2, mlp_ratio=2)
@@ -190,7 +190,7 @@ def test_what_stands_at_a_layer_that_is_not_called_is_not_merged() -> None:
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    """What one of them uses is used; and torch's own optimizer that keeps parameters elsewhere."""
+    """A parameter that one process uses counts as used; also tests ZeroRedundancyOptimizer of torch."""
     run_ranks('untrained_ranks.py', 2, tmp_path)
     for rank in range(2):
         found = torch.load(tmp_path / f'{rank}.pt')
@@ -201,7 +201,7 @@ def test_two_processes(tmp_path: Path) -> None:
 
 @HOOKS.register_module(force=True)
 class AddsLate(Hook):
-    """Gives the head a parameter after the optimizer was built."""
+    """Add a parameter to the head after the optimizer was built."""
 
     def before_run(self, runner: Runner) -> None:
         runner.model.decode_head.late = torch.nn.Parameter(torch.ones(3))

@@ -1,4 +1,4 @@
-"""``runner.val()`` before ``runner.train()``, and alone."""
+"""``runner.val()`` alone, and before ``runner.train()``."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def four_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_validation_before_training_resumes_nothing_less(
     stopping: bool, exact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``runner.val()``, then ``runner.train()``, with one runner."""
+    """One runner validates, then trains."""
 
     def config(name: str) -> Config:
         cfg = validated(by_epochs(tmp_path / name), SCORES)
@@ -56,7 +56,7 @@ def steps_of(runner: Any) -> float:
 
 
 def test_validating_before_training_starts_from_the_weights_of_load_from(four_epochs: Path, tmp_path: Path) -> None:
-    """mmengine would draw the weights anew after having loaded them."""
+    """mmengine would initialize the weights again after loading them."""
     cfg = validated(by_epochs(tmp_path, 0), SCORES)
     cfg.load_from = str(four_epochs / 'epoch_4.pth')
     runner = Runner.from_cfg(cfg)

@@ -35,7 +35,7 @@ def test_optimizers_that_compact_training_cannot_follow_are_refused(kind: str, m
     wrapper = dict(type='OptimWrapper', optimizer=optimizer)
     cfg = plain_config(tmp_path, optim_wrapper=wrapper, param_scheduler=None, max_iters=1)
     runner = Runner.from_cfg(cfg)
-    if kind == 'Muon':  # takes matrices only
+    if kind == 'Muon':  # accepts only matrices
         matrices = [value for value in runner.model.backbone.parameters() if value.dim() == 2]
         runner.optim_wrapper = GPSOptimWrapper(torch.optim.Muon(matrices))
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""NaN in training: the run ends with the cause, and no checkpoint holds it."""
+"""A run with NaN ends with an error that names the cause, and no checkpoint holds NaN."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from mmgps.engine.resuming.checkpoints import DivergedError
 
 @HOOKS.register_module(force=True)
 class Spoil(Hook):
-    """Makes the loss NaN, or a parameter, before iteration ``at``."""
+    """Make the loss or a parameter NaN before iteration ``at``."""
 
     def __init__(self, at: int, what: str) -> None:
         self.at, self.what = at, what
@@ -41,7 +41,7 @@ def test_a_loss_of_nan_ends_the_run_at_once(method: str, tmp_path: Path) -> None
 
 
 def test_a_loss_of_nan_that_spoils_nothing_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As under a loss scaler, which leaves the step out."""
+    """A loss scaler skips such a step."""
     from mmgps.engine import GPSOptimWrapper
 
     step = GPSOptimWrapper.update_params

@@ -1,4 +1,4 @@
-"""Kills, full disks and damaged files: what is lost is at most the iterations since the last checkpoint."""
+"""Kills, full disks and damaged files cost at most the iterations since the last checkpoint."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ def test_killed_at_random_and_resumed_equals_uninterrupted(kills: int, tmp_path:
 
 
 def with_best(work_dir: Path, **changes):
-    """A run with validations that keeps one checkpoint and the best."""
+    """Config of a run with validations that keeps one checkpoint and the best."""
     cfg = tiny_config(work_dir, **changes)
     cfg.default_hooks.checkpoint.update(max_keep_ckpts=1, save_best='mIoU', rule='greater')
     cfg.train_cfg.val_interval = 2
@@ -86,7 +86,7 @@ def test_nothing_is_removed_before_the_new_one_is_whole_and_named(tmp_path: Path
 
 
 def test_the_best_checkpoint_stays_under_a_name_that_does_not_change(tmp_path: Path, monkeypatch) -> None:
-    """A checkpoint hook that counts epochs in a run of iterations calls each best one that of epoch 0."""
+    """A hook that counts epochs in a loop by iteration names every best checkpoint after epoch 0."""
     scores = iter((0.1, 0.2, 0.15))
     monkeypatch.setattr(IoUMetric, 'compute_metrics', lambda self, results: {'mIoU': next(scores)})
     cfg = with_best(tmp_path)
@@ -97,7 +97,7 @@ def test_the_best_checkpoint_stays_under_a_name_that_does_not_change(tmp_path: P
 
 
 def test_the_best_checkpoint_of_another_run_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The resumed run repeats the validation of its checkpoint, whose score is not better than itself."""
+    """The resumed run repeats the validation of its checkpoint, and an equal score is not better."""
     scores = iter((0.1, 0.2, 0.3, 0.3, 0.4, 0.5))
     monkeypatch.setattr(IoUMetric, 'compute_metrics', lambda self, results: {'mIoU': next(scores)})
     train(with_best(tmp_path / 'a'))
@@ -110,7 +110,7 @@ def test_the_best_checkpoint_of_another_run_stays(tmp_path: Path, monkeypatch: p
 def test_best_checkpoints_that_a_kill_left_go_with_the_next_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between writing the new best one and removing the old; scores do not improve afterwards."""
+    """The run is killed between writing the new best file and removing the old; later scores are lower."""
     scores = iter((0.1, 0.5, 0.2, 0.3, 0.4))
     monkeypatch.setattr(IoUMetric, 'compute_metrics', lambda self, results: {'mIoU': next(scores)})
     train(with_best(tmp_path))
@@ -133,9 +133,9 @@ def test_checkpoints_in_a_folder_of_their_own(tmp_path: Path) -> None:
 
 @contextmanager
 def limited(size: int) -> Iterator[None]:
-    """The kernel refuses to let a file of this process grow beyond ``size`` bytes, as a full disk does.
+    """Context in which files of this process cannot exceed ``size`` bytes, as on a full disk.
 
-    Only around a save: what pytest prints goes to a file, too.
+    Use it only around a save, since pytest also writes to a file.
     """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -163,9 +163,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(kind: str, tmp_path: Path, mon
 
         return original(save_checkpoint)
 
-    original = whole_checkpoints._whole
+    original = whole_checkpoints._atomically
     with monkeypatch.context() as context:
-        context.setattr(whole_checkpoints, '_whole', then_full)
+        context.setattr(whole_checkpoints, '_atomically', then_full)
         with pytest.raises(OSError, match=r'File too large: .*iter_4.pth was not written; .* with --resume') as caught:
             train(with_best(tmp_path / 'cut'))
     assert caught.value.errno == errno.EFBIG
@@ -205,7 +205,7 @@ def test_a_read_only_work_dir() -> None:
         cfg = tiny_config(Path(name))
         user = os.geteuid()
         if user == 0:
-            os.seteuid(65534)  # to the root user nothing is read-only
+            os.seteuid(65534)  # for the root user nothing is read-only
         try:
             with pytest.raises(PermissionError, match=name):
                 train(cfg)
@@ -216,7 +216,7 @@ def test_a_read_only_work_dir() -> None:
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ('', r'last_checkpoint is empty; the newest whole checkpoint beside it is .*: .* --resume .*iter_4.pth'),
+        ('', r'last_checkpoint is empty; the newest complete checkpoint of the folder is .*: .* --resume .*iter_4.pth'),
         ('{}/iter_9.pth', r'names .*iter_9.pth, which is not there; .* --resume .*iter_4.pth'),
         ('{}/iter_6.pth', r'names .*iter_6.pth, which is damaged: its end is missing; .* --resume .*iter_4.pth'),
     ],
@@ -237,12 +237,12 @@ def test_a_corrupt_last_checkpoint(content: str, message: str, tmp_path: Path) -
 
 def test_without_any_checkpoint_a_corrupt_note_says_to_start_anew(tmp_path: Path) -> None:
     (tmp_path / 'last_checkpoint').touch()
-    with pytest.raises(LastCheckpointError, match='no whole checkpoint lies beside it; delete last_checkpoint'):
+    with pytest.raises(LastCheckpointError, match='no complete checkpoint; delete last_checkpoint'):
         check_last_checkpoint(tmp_path)
 
 
 def test_resuming_before_the_first_checkpoint_starts_anew(tmp_path: Path) -> None:
-    """With deltas too, whose hook looks for the base in the checkpoint."""
+    """This includes deltas, whose hook looks for the base in the checkpoint."""
     states = []
     for name, resume in (('a', False), ('b', True)):
         cfg = tiny_config(tmp_path / name, resume=resume)

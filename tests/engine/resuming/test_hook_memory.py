@@ -1,4 +1,4 @@
-"""What hooks remember, and the validation after a checkpoint, in a resumed run."""
+"""A resumed run restores the memory of hooks and repeats the validation after its checkpoint."""
 
 import copy
 from collections import deque
@@ -39,7 +39,7 @@ def test_early_stopping_remembers(epoch: int, tmp_path: Path) -> None:
 
 @HOOKS.register_module(force=True)
 class Adapting(Hook):
-    """A user's own: scales a weight by what it has seen, which it keeps in numbers, lists and tensors."""
+    """Hook of a user that scales a weight by earlier iterations, remembered in numbers, lists and tensors."""
 
     def __init__(self, lost: str = '') -> None:
         self.lost, self.total, self.last, self.mean = lost, 0.0, [], torch.zeros(2)
@@ -98,7 +98,7 @@ def test_a_hook_that_saves_itself_and_those_of_mmengine_need_no_help() -> None:
 
 
 def remembered(work_dir: Path, before: Any, after: Any) -> Any:
-    """An attribute of a hook that was ``before`` when training began and ``after`` at the checkpoint, resumed."""
+    """Restored attribute of a hook that was ``before`` when training began and ``after`` at the checkpoint."""
     first, second = Adapting(), Adapting()
     memory = HookMemory()
     first.thing, second.thing = copy.deepcopy(before), copy.deepcopy(before)
@@ -185,7 +185,7 @@ def test_what_is_packed_is_that_of_the_moment() -> None:
 
 
 def test_a_killed_validation_is_made_up(tmp_path: Path) -> None:
-    """Killed between the checkpoint and the end of its validation."""
+    """The run is killed between the checkpoint and the end of its validation."""
 
     @HOOKS.register_module(force=True)
     class StopInValidation(Hook):

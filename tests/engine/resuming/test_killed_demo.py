@@ -1,4 +1,4 @@
-"""The demo config, with its workers: killed between two checkpoints, resumed, and equal to the bit."""
+"""The demo with its workers, killed between two checkpoints and resumed, equals an uninterrupted run bit for bit."""
 
 import re
 import subprocess
@@ -36,7 +36,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
 
 
 def scores(log: str) -> list[str]:
-    """The table of scores before and after."""
+    """Lines of the table of scores before and after training."""
     table = re.search(r'before and after training\n((?:\w+ +[-\d.]+ +[-\d.]+\n?|score.*\n)+)', log)
     if table is None:
         pytest.fail(log[-3000:])

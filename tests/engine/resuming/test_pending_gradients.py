@@ -1,4 +1,4 @@
-"""What a checkpoint within an accumulation holds, on another number of processes and out of reach of the others."""
+"""Checkpoints within an accumulation, for another number of processes and without the gradients of the others."""
 
 import logging
 from types import SimpleNamespace
@@ -10,12 +10,12 @@ pytest.importorskip('mmengine')
 
 from mmengine.optim import OptimWrapper
 
-import mmgps.engine.resuming.pending_gradients as pending
-from mmgps.engine.resuming.pending_gradients import KEY, gathered_gradients, pack_gradients, restore_gradients
+import mmgps.engine.resuming.checkpoints as pending
+from mmgps.engine.resuming.checkpoints import GRADIENTS_KEY, gathered_gradients, pack_gradients, restore_gradients
 
 
 def runner_within_an_accumulation() -> SimpleNamespace:
-    """A run of two parameters, after one of three gradients, of which the first parameter has none."""
+    """Runner of two parameters after one of three accumulated gradients; the first parameter has no gradient."""
     values = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
     wrapper = OptimWrapper(torch.optim.SGD(values, lr=1.0), accumulative_counts=3)
     wrapper.update_params((values[1] * torch.tensor([3.0, 6.0])).sum())
@@ -41,13 +41,13 @@ def test_a_checkpoint_of_one_process_among_several_warns(
     run, checkpoint = runner_within_an_accumulation(), dict(optimizer={})
     monkeypatch.setattr(pending, 'get_world_size', lambda: 2)
     pack_gradients(run, checkpoint)
-    assert KEY not in checkpoint
+    assert GRADIENTS_KEY not in checkpoint
     assert "let mmengine's CheckpointHook write it" in caplog.text
     monkeypatch.setattr(pending, 'gather_object', lambda own: [own, own])
     with gathered_gradients(run):
         pack_gradients(run, checkpoint)
-    [[first, second], other] = checkpoint[KEY]
+    [[first, second], other] = checkpoint[GRADIENTS_KEY]
     assert first is None
     assert second.tolist() == [1.0, 2.0]  # mmengine divides the loss by the three
     assert other is not None
-    assert not vars(run).get(KEY)
+    assert not vars(run).get(GRADIENTS_KEY)

@@ -29,13 +29,13 @@ def accumulation_and_ema(cfg) -> None:
 
 
 def within_an_epoch(cfg) -> None:
-    """Of four iterations; the run goes on from the sixth."""
+    """Resume at iteration six, with epochs of four iterations."""
     epoch_based(cfg)
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=2, by_epoch=False)
 
 
 def within_an_accumulation(cfg) -> None:
-    """Two of four gradients are summed when the run goes on."""
+    """Resume after two of four gradients were summed."""
     cfg.optim_wrapper.accumulative_counts = 4
 
 
@@ -102,7 +102,7 @@ def test_workers_and_their_number_do_not_change_the_result(tmp_path: Path) -> No
 
 
 def test_augmentation_differs_between_epochs_and_seeds() -> None:
-    """The same picture, drawn in two epochs and by two seeds."""
+    """One picture is drawn in two epochs and under two seeds."""
     drawn = []
     for seed, epoch in ((3, 0), (3, 0), (3, 1), (4, 0)):
         loader = DataLoader(TinyPictures(count=1, pipeline=PIPELINE), collate_fn=list)
@@ -165,7 +165,7 @@ def test_resuming_without_a_selection_is_refused(tmp_path: Path) -> None:
 
 
 def test_loading_is_not_resuming(tmp_path: Path) -> None:
-    """load_from starts a new run: it selects on the loaded weights."""
+    """``load_from`` starts a new run, which selects on the loaded weights."""
     train(tiny_config(tmp_path / 'a'))
     runner = train(tiny_config(tmp_path / 'b', max_iters=0, load_from=str(tmp_path / 'a/iter_6.pth')))
     first = torch.load(tmp_path / 'a/iter_6.pth', weights_only=True)['state_dict']

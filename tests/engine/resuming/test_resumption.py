@@ -1,4 +1,4 @@
-"""A run that is resumed under other settings follows them, or is refused by name."""
+"""A run that resumes under other settings follows them, or is refused with their names."""
 
 import re
 from collections.abc import Callable
@@ -56,7 +56,7 @@ CHANGES: dict[str, tuple[Callable[[Config], Any], str, int]] = {
 
 @pytest.mark.parametrize('change', CHANGES)
 def test_other_data_are_followed_from_the_start_of_an_epoch(change: str, four_epochs: Path, tmp_path: Path) -> None:
-    """The rest draws what a run draws that was never under other settings."""
+    """The rest of the run draws the same samples as a run under the new settings only."""
     edit, message, iterations = CHANGES[change]
     cfg = by_epochs(tmp_path / 'resumed')
     edit(cfg)
@@ -79,7 +79,7 @@ def test_other_data_are_refused_within_an_epoch(change: str, four_epochs: Path, 
 
 
 def test_a_checkpoint_after_the_last_iteration_of_an_epoch_is_at_its_end(four_epochs: Path, tmp_path: Path) -> None:
-    """One by iteration, of which mmengine writes down that the epoch has not ended."""
+    """mmengine records in such a checkpoint that the epoch has not ended."""
     assert torch.load(four_epochs / 'iter_12.pth', weights_only=True)['meta']['epoch'] == 2
     resumed = resume(by_epochs(tmp_path / 'resumed', batch=2), four_epochs / 'iter_12.pth')
     assert seen(resumed) == seen(train(by_epochs(tmp_path / 'whole', batch=2)))[-8:]
@@ -87,7 +87,7 @@ def test_a_checkpoint_after_the_last_iteration_of_an_epoch_is_at_its_end(four_ep
 
 
 def test_another_number_of_processes_is_followed_or_refused(four_epochs: Path, tmp_path: Path) -> None:
-    """As if the checkpoints were those of two processes."""
+    """The checkpoints are edited to those of two processes."""
     for name in ('epoch_2', 'iter_6'):
         checkpoint = torch.load(four_epochs / f'{name}.pth', weights_only=True)
         checkpoint['mmgps_run']['data'].update({'processes': 2, 'iterations of an epoch': 2})
@@ -135,7 +135,7 @@ def test_the_same_settings_are_nothing_to_say(four_epochs: Path, tmp_path: Path)
     [
         (
             lambda c: setattr(c, 'train_cfg', dict(type='IterBasedTrainLoop', max_iters=12)),
-            'counts epochs, that of train_cfg counts iterations',
+            'counts epochs, train_cfg counts iterations',
         ),
         (
             lambda c: c.optim_wrapper.update(optimizer=dict(type='SGD', lr=0.1)),
@@ -167,7 +167,7 @@ def test_other_accumulation_is_followed_where_nothing_is_pending(four_epochs: Pa
 
 
 def test_a_finished_accumulation_that_was_cut_short_is_refused(tmp_path: Path) -> None:
-    """The last step of 6 iterations, 4 at a time, had two gradients; a longer run would have none there."""
+    """The last step of 6 iterations used 2 of 4 gradients; a longer run would not step there."""
     wrapper = dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='AdamW', lr=1e-2), accumulative_counts=4)
     train(by_iterations(tmp_path / 'first', 6, optim_wrapper=wrapper))
     with pytest.raises(ResumeError, match=r'summed 0 of 4 at iteration 6.*would have summed 2 at iteration 6'):
@@ -175,7 +175,7 @@ def test_a_finished_accumulation_that_was_cut_short_is_refused(tmp_path: Path) -
 
 
 def test_an_accumulation_by_another_count_is_refused_though_as_many_are_summed(tmp_path: Path) -> None:
-    """A third of each gradient is summed in the checkpoint; the rest would be sixths."""
+    """The checkpoint sums gradients divided by three; the rest would be divided by six."""
 
     def config(name: str, count: int) -> Config:
         cfg = by_epochs(tmp_path / name)
@@ -190,7 +190,7 @@ def test_an_accumulation_by_another_count_is_refused_though_as_many_are_summed(t
 
 
 def test_a_schedule_by_iteration_goes_with_the_iteration(tmp_path: Path) -> None:
-    """Its settings are the same, and the checkpoint's iteration is another under half the batch."""
+    """With half the batch its settings are equal, but the iteration of the checkpoint has another number."""
 
     def config(name: str, batch: int) -> Config:
         schedule = dict(type='CosineAnnealingLR', T_max=40, end=40, by_epoch=False)
@@ -213,7 +213,7 @@ def test_a_checkpoint_without_the_optimizer_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_without_settings_follows_the_schedule_and_refuses_other_batches(
     missing: str, tmp_path: Path
 ) -> None:
-    """As one of an earlier release, or of a run without the hook."""
+    """Checkpoints of an earlier release, or of a run without the hook, have no settings."""
     train(by_epochs(tmp_path / 'first', 2, param_scheduler=in_parts(2)))
     checkpoint = torch.load(tmp_path / 'first/epoch_2.pth', weights_only=True)
     del checkpoint['mmgps_run']['groups']
@@ -222,7 +222,7 @@ def test_a_checkpoint_without_settings_follows_the_schedule_and_refuses_other_ba
     torch.save(checkpoint, tmp_path / 'old.pth')
     resumed = resume(by_epochs(tmp_path / 'resumed', 5, param_scheduler=in_parts(5)), tmp_path / 'old.pth')
     assert rates(resumed) == rates(train(by_epochs(tmp_path / 'whole', 5, param_scheduler=in_parts(5))))[8:]
-    assert 'does not say under which settings' in log_of(resumed)
+    assert 'does not record its settings' in log_of(resumed)
     smaller = resume(by_epochs(tmp_path / 'smaller', 4, batch=2), tmp_path / 'old.pth')
     assert (len(seen(smaller)), smaller.iter) == (16, 32)
     accumulating = by_epochs(tmp_path / 'accumulating')
@@ -268,7 +268,7 @@ def test_the_seed_is_that_of_the_checkpoint(four_epochs: Path, tmp_path: Path) -
 
 
 def test_equal_settings_are_described_equally() -> None:
-    """And briefly, however long they are."""
+    """Descriptions are short for settings of any length."""
     long = list(range(1000))
     for kind in (list, tuple, torch.tensor, np.array):
         assert described(kind(long)) == described(kind(long))
@@ -279,7 +279,7 @@ def test_equal_settings_are_described_equally() -> None:
 
 @DATA_SAMPLERS.register_module(force=True)
 class Weighted(WeightedRandomSampler):
-    """torch's own behind the arguments that mmengine passes: it draws from the global generator."""
+    """torch's weighted sampler with the arguments of mmengine; it draws from the global generator."""
 
     def __init__(self, dataset, seed=None) -> None:
         super().__init__([1.0 + at % 3 for at in range(len(dataset))], len(dataset))

@@ -1,4 +1,4 @@
-"""The schedule of a run that is resumed under another one."""
+"""The schedule of a run that resumes under another schedule."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -120,7 +120,7 @@ def test_a_constant_rate_is_followed(four_epochs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(('epoch', 'best'), [(3, False), (4, False), (1, True), (2, True), (5, True)])
 def test_a_schedule_by_scores_sees_every_validation_once(epoch: int, best: bool, tmp_path: Path) -> None:
-    """mmengine writes a checkpoint before it validates, and again within the validation, when the score is best."""
+    """mmengine writes a checkpoint before it validates, and again during the validation for the best score."""
 
     def config(name: str) -> Config:
         cfg = validated(by_epochs(tmp_path / name, 7, param_scheduler=[PLATEAU]), SCORES)
@@ -171,7 +171,7 @@ def test_a_schedule_by_scores_cannot_follow_another_rate(tmp_path: Path) -> None
 
 @PARAM_SCHEDULERS.register_module(force=True)
 class Remembering(LRSchedulerMixin, _ParamScheduler):
-    """A user's own: the rate depends on a counter of its own."""
+    """Scheduler of a user whose rate depends on its own counter."""
 
     def __init__(self, *args: Any, floor: float = 0.0, **options: Any) -> None:
         self.floor, self.calls = floor, 0

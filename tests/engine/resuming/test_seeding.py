@@ -1,4 +1,4 @@
-"""Augmentation as a function of the position."""
+"""Augmentation is a function of the position."""
 
 import random
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from mmgps.engine.resuming.seeding import SeededBatches, SeededDataset, SeededIn
 
 
 class Noise(Dataset):
-    """Sample ``i`` is ``i`` and a random number, as an augmentation draws it."""
+    """Data set whose sample ``i`` is ``i`` and a random number, like an augmentation."""
 
     def __len__(self) -> int:
         return 8
@@ -27,7 +27,7 @@ class Noise(Dataset):
 
 @pytest.mark.parametrize('data', [Noise(), Subset(Noise(), [7, 6, 5, 4])], ids=['plain', 'subset'])
 def test_a_loader_seeds_every_sample(data: Dataset) -> None:
-    """A subset hands out whole batches, past ``__getitem__``."""
+    """A subset returns full batches without calling ``__getitem__``."""
     batches = [[SeededIndex(0, 10), SeededIndex(1, 11)], [SeededIndex(0, 10), SeededIndex(2, 12)]]
     first, second = DataLoader(SeededDataset(data), batch_sampler=batches)
     assert first[0].tolist() == [data[0][0], data[1][0]]
@@ -36,7 +36,7 @@ def test_a_loader_seeds_every_sample(data: Dataset) -> None:
 
 
 class Growing(Sampler):
-    """Remembers how often it was asked, and draws from NumPy's global generator."""
+    """Sampler that remembers the number of its passes and draws from NumPy's global generator."""
 
     calls = 0
 
@@ -52,7 +52,7 @@ class Growing(Sampler):
 
 
 class OwnGenerators(Sampler):
-    """Draws without end from generators of its own, which nobody seeded."""
+    """Endless sampler with its own unseeded generators."""
 
     def __init__(self) -> None:
         self.numpy, self.python, self.torch = np.random.default_rng(), random.Random(), torch.Generator()
@@ -67,7 +67,7 @@ class OwnGenerators(Sampler):
 
 
 class Pairs(BatchSampler):
-    """Keeps what did not fill a batch for the next pass."""
+    """Batch sampler that keeps an incomplete batch for the next pass."""
 
     left: list[int] = []
 
@@ -92,7 +92,7 @@ SAMPLERS = {
 
 
 def endless(batches: SeededBatches) -> Iterator[list[tuple[int, int]]]:
-    """Pass after pass, drawn while others use the global generators."""
+    """Yield pass after pass while other code uses the global generators."""
     while True:
         for batch in batches:
             torch.rand(1), np.random.rand(), random.random()  # noqa: NPY002
@@ -103,7 +103,7 @@ def endless(batches: SeededBatches) -> Iterator[list[tuple[int, int]]]:
 @pytest.mark.parametrize('start', [0, 1, 2, 5, 9])
 @pytest.mark.parametrize('kind', SAMPLERS)
 def test_every_sampler_goes_on_as_if_it_had_not_been_interrupted(kind: str, start: int) -> None:
-    """A loop by iteration; the slow way draws all that came before."""
+    """The oracle for a loop by iteration draws all earlier batches."""
     whole = endless(SeededBatches(SAMPLERS[kind](), 3, rank=1))
     expected = [next(whole) for _ in range(start + 6)][start:]
     resumed = SeededBatches(SAMPLERS[kind](), 3, rank=1)
@@ -121,7 +121,7 @@ def test_every_sampler_goes_on_within_an_epoch(kind: str, batch: int) -> None:
         drawn = [list(map(int, each)) for each in whole]
     resumed = SeededBatches(SAMPLERS[kind](), 3, rank=0)
     resumed.start_at(2, batch)
-    resumed.set_epoch(2)  # as mmengine does, again
+    resumed.set_epoch(2)  # mmengine sets it again
     assert [list(map(int, each)) for each in resumed] == drawn[batch:]
     assert len({index.seed for each in resumed for index in each}) > 2
 

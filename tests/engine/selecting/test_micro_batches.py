@@ -1,4 +1,4 @@
-"""The selection pass in parts of a batch: the sums of whole batches, with less in memory."""
+"""The selection pass in parts of a batch gives the sums of full batches with less memory."""
 
 import gc
 import weakref
@@ -32,7 +32,7 @@ class Preprocessor(nn.Module):
 
 
 class Model(nn.Module):
-    """A backbone of maps and a head, trained by the mean square of what it says of each image."""
+    """Model of a convolutional backbone and a head, trained by the mean square of its output for each image."""
 
     def __init__(self, dropout: float = 0.0, norm: type[nn.Module] | None = None) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def assert_near(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize('size', [1, 2, 4])
 @pytest.mark.parametrize('name', LOSSES)
 def test_the_sums_are_those_of_whole_batches(name: str, size: int, on_host: bool, accumulation: type) -> None:
-    """Also where each batch's gradient is squared: the parts of a batch are added up before."""
+    """This includes squared gradients, since the parts of a batch are summed before."""
     model, loss, options = Model(), LOSSES[name](), dict(accumulation=accumulation())
     found = summed(model, loss, MicroBatches(size, on_host), **options)
     assert_near(found, summed(model, loss, on_host=False, **options))
@@ -98,7 +98,7 @@ def test_the_sums_are_those_of_whole_batches(name: str, size: int, on_host: bool
 
 @pytest.mark.parametrize('name', LOSSES)
 def test_an_overflow_repeats_all_parts_of_the_batch(name: str) -> None:
-    """Gradients of float64 do not overflow; a hook makes those of the first tries do so."""
+    """Gradients of float64 do not overflow, so a hook makes some of them infinite."""
     model, loss, tries = Model(), LOSSES[name](), []
 
     def overflow(gradient: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def test_both_passes_of_the_contrast_draw_the_same_dropout() -> None:
     model, seen = Model(dropout=0.5), []
     model.backbone.register_forward_hook(lambda module, args, output: seen.append((torch.is_grad_enabled(), output)))
     summed(model, SupConLoss(), MicroBatches(2))
-    # the last part of each batch goes through once
+    # the last part of each batch is computed once
     first, second = ([output.detach() for graph, output in seen if graph == wanted] for wanted in (False, True))
     assert (len(first), len(second)) == (4, 6)
     again = [second[at] for at in (1, 2, 4, 5)]
@@ -143,7 +143,7 @@ def test_the_next_batch_draws_on_after_the_first_pass_of_the_contrast() -> None:
     model.backbone[2].register_forward_hook(lambda module, args, output: drawn.append(output.detach() == 0))
     summed(model, SupConLoss(), MicroBatches(2))
     assert len(drawn) == 2 * 5
-    once = [*drawn[:3], *drawn[5:7]]  # the last two of each batch are those of its first two parts again
+    once = [*drawn[:3], *drawn[5:7]]  # the last two draws of each batch repeat its first two parts
     assert all(torch.equal(drawn[at], drawn[at + 3]) for at in (0, 1, 5, 6))
     assert not any(torch.equal(one, other) for at, one in enumerate(once) for other in once[:at])
 
@@ -193,7 +193,7 @@ def test_the_host_gets_each_gradient_before_the_next_is_made(monkeypatch: pytest
 
 
 class Gain(nn.Module):
-    """Keeps its input where its weight is trained, and not where it is frozen."""
+    """Layer that saves its input for backward only if its weight is trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ BATCH = 40
 
 @pytest.mark.parametrize(('side', 'on_host'), [(40, False), (8, False), (8, True)])
 def test_a_fitted_part_keeps_less_than_training_does(side: int, on_host: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a part keeps for its backward, and the sums, take less than what training keeps for a batch."""
+    """Saved activations of a part and gradient sums take less memory than the activations of a training batch."""
     said: list[str] = []
     monkeypatch.setattr(micro_batches, 'print_log', lambda message, logger: said.append(message))
     model, loss = Model().train(), SupConLoss()
@@ -217,7 +217,9 @@ def test_a_fitted_part_keeps_less_than_training_does(side: int, on_host: bool, m
     wide['inputs'] = [torch.randn(3, side, side).double() for _ in range(2 * BATCH)]
     parameters = dict(model.backbone.named_parameters())
     weights = {name: value for name, value in parameters.items() if value.dim() > 1}
-    weights['large'] = nn.Parameter(torch.zeros(100, 100))  # of which the sum counts, at small images
+    weights['large'] = nn.Parameter(
+        torch.zeros(100, 100)
+    )  # its gradient sum is larger than the activations of small images
     divided = MicroBatches(sums_on_host=on_host).bind(loss, model, model.backbone, WRAPPER, weights, BATCH)
     flags, random = [value.requires_grad for value in model.parameters()], torch.get_rng_state()
     next(divided(wide))
@@ -313,4 +315,4 @@ def test_a_run_selects_what_it_selects_by_whole_batches(
     for name, own in chosen[0].connections.items():
         for other in chosen[1:]:
             same = (own.positions == other.connections[name].positions).float().mean()
-            assert same > 0.95, name  # but for ties within rounding
+            assert same > 0.95, name  # except for ties within rounding

@@ -1,4 +1,4 @@
-"""A selection says which loss it was made by, and a run goes on only under the same."""
+"""A selection records its loss, and a run resumes only under the same loss."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_it_is_in_the_file_and_in_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_another_loss_is_refused_on_resuming_and_beside_a_file(tmp_path: Path) -> None:
-    """With a file, a hook that names no loss takes the file as it is, and goes on from its own checkpoint."""
+    """A hook without a loss accepts any selection file, and resumes from its own checkpoint."""
     train(config(tmp_path, SUPCON))
     file = str(tmp_path / 'selection.safetensors')
     for loss, message in DIFFERING:

@@ -1,4 +1,4 @@
-"""The batches of a selection pass: as many on every process, and every sample once."""
+"""A selection pass has equally many batches on every process, and every sample once."""
 
 from collections import Counter
 
@@ -11,9 +11,8 @@ pytest.importorskip('mmengine')
 from mmengine.dataset import BaseDataset, RepeatDataset
 from torch import nn
 
-from mmgps.engine.selecting.selection_batches import SelectionBatches, selection_batches
+from mmgps.engine.selecting.selection_batches import SelectionBatches, ShuffledSampler, selection_batches
 from mmgps.engine.selecting.selection_pass import synchronizes
-from mmgps.engine.selecting.views import ShuffledSampler
 
 
 def on_every_process(length: int, size: int, world: int, num_batches: int | None = None) -> list[SelectionBatches]:
@@ -39,14 +38,14 @@ def test_every_sample_counts_once_and_all_take_as_many_steps(length: int, size: 
 
 
 class Five(BaseDataset):
-    """Five samples."""
+    """Data set of five samples."""
 
     def load_data_list(self) -> list[dict]:
         return [dict(number=at) for at in range(5)]
 
 
 def test_a_repeated_data_set_is_seen_once() -> None:
-    """mmseg's configs for vessels repeat twenty pictures 40,000 times."""
+    """Configs of mmseg for vessels repeat twenty pictures 40,000 times."""
     data = RepeatDataset(Five(), times=1000)
     found = selection_batches(DataLoader(data, batch_size=2, collate_fn=list), None, 7)
     assert sorted(sample['number'] for samples, _ in found for sample in samples) == list(range(5))

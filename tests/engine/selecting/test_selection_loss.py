@@ -1,4 +1,4 @@
-"""What the selection pass makes of a batch and of an optimizer wrapper."""
+"""Batches and optimizer wrappers in the loss of the selection pass."""
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -10,7 +10,7 @@ from mmgps.engine.selecting.selection_loss import LossCapture, TrainingLoss
 
 
 class Views(nn.Module):
-    """Compares two views of each sample."""
+    """Model that compares two views of each sample."""
 
     def train_step(self, data, optim_wrapper):
         optim_wrapper.update_params(torch.tensor(2.0))

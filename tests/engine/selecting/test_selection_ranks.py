@@ -1,4 +1,4 @@
-"""One selection pass, whatever the number of processes, in step with each other."""
+"""One selection pass for any number of processes, which stay synchronized."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from selection_probe import LENGTHS, WORLDS
 
 @pytest.fixture(scope='module')
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """What each process of each run found: five and three samples, in batches of one, on 1, 2 and 4 processes."""
+    """Results of each process for five and three samples, in batches of one, on 1, 2 and 4 processes."""
     folder = tmp_path_factory.mktemp('ranks')
     run_ranks('selection_probe.py', max(WORLDS), folder)
     return {path.stem: torch.load(path, weights_only=True) for path in folder.glob('*.pth')}
@@ -29,7 +29,7 @@ def test_gradients_and_choice_are_those_of_one_process(name: str, found: dict) -
             for layer, gradient in gradients.items():
                 torch.testing.assert_close(other[layer], gradient, rtol=1e-4, atol=1e-6)
             same = sum(torch.equal(chosen[layer], positions[layer]) for layer in positions)
-            assert same >= len(positions) - 1, (world, same)  # but for ties within rounding
+            assert same >= len(positions) - 1, (world, same)  # except for ties within rounding
 
 
 @pytest.mark.parametrize('name', LENGTHS)

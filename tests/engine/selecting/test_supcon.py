@@ -1,4 +1,4 @@
-"""Selection by the contrastive loss, with the real hook on classifiers of mmpretrain."""
+"""Selection by the contrastive loss, with the hook on classifiers of mmpretrain."""
 
 import math
 from collections import Counter
@@ -24,7 +24,7 @@ SEED, SIZE = 3, 4
 
 
 def selected(work_dir: Path, kind: str = 'vit', **changes) -> tuple[Selection, nn.Module]:
-    """What the hook chooses, and the model that it chose in, whose weights no step has changed."""
+    """Selection of the hook and its untrained model."""
     runner = train(classes_config(work_dir, kind, max_iters=0, **changes))
     return load_selection(work_dir / 'selection.safetensors'), runner.model
 
@@ -37,7 +37,7 @@ def same(one: Selection, other: Selection) -> bool:
 
 @pytest.mark.parametrize('kind', BACKBONES)
 def test_the_hook_selects_what_a_slow_loop_selects(kind: str, tmp_path: Path) -> None:
-    """Class token, pooled maps of Swin and ResNet, and the feature that ConvNeXt pools itself."""
+    """Features are a class token, pooled maps of Swin and ResNet, and the feature that ConvNeXt pools itself."""
     from mmengine.registry import DATASETS
 
     selection, model = selected(tmp_path, kind)
@@ -50,7 +50,7 @@ def test_the_hook_selects_what_a_slow_loop_selects(kind: str, tmp_path: Path) ->
         for row, flat in zip(rows, item.positions.tolist(), strict=True):
             chosen = row[flat % item.fan_in].item()
             checked += 1
-            # Of two that differ by rounding alone, either may be chosen.
+            # Either of two connections that differ only by rounding may be chosen.
             differing += not math.isclose(max(row.tolist()), chosen, rel_tol=2e-4, abs_tol=1e-7)
     assert checked > 30
     assert differing == 0
@@ -87,7 +87,7 @@ def test_mixup_plays_no_part(tmp_path: Path) -> None:
 
 
 def test_views_have_a_pipeline_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two views of each image, not equal, and none through the pipeline of the training set."""
+    """Each image has two different views, and none passes the pipeline of the training set."""
     seen: dict[int, list[torch.Tensor]] = {}
     original = tiny_classes.DrawView.transform
 
@@ -113,7 +113,7 @@ def test_classes_of_a_single_image_give_no_nan(tmp_path: Path) -> None:
 
 
 def test_the_batches_are_the_same_on_any_number_of_processes() -> None:
-    """So the sum over all is that of one process; and each takes as many steps."""
+    """So the sum over all processes equals that of one, and all take equally many steps."""
     loader = DataLoader(list(range(22)), batch_size=4, collate_fn=list)
     batches = {}
     for world in (1, 2, 3, 8):
@@ -142,7 +142,7 @@ def test_balanced_classes() -> None:
     assert set(Counter(index for index in drawn if labels[index] == 1).values()) == {4}
     again, other = (ClassBalancedSampler(2).indices(dataset, seed) for seed in (5, 6))
     assert drawn == again != other
-    # Who stands beside whom is drawn, too.
+    # The neighbours in a batch are random, too.
     pairs = [set(map(frozenset, zip(order[::2], order[1::2], strict=True))) for order in (drawn, other)]
     assert pairs[0] != pairs[1]
 
@@ -192,7 +192,7 @@ def test_a_data_set_that_cannot_say_its_classes_is_named() -> None:
 
 
 def test_pixels_of_images_of_unlike_sizes(tmp_path: Path) -> None:
-    """Padded with their labels as in training, against pairs of places by hand."""
+    """Images are padded with their labels as in training; the oracle pairs positions by hand."""
     model = build_plain(tiny_config(tmp_path)).eval()
     torch.manual_seed(0)
     inputs, samples = [], []

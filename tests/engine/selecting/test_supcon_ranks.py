@@ -1,4 +1,4 @@
-"""Contrastive selection on two processes: whole batches are shared out, gradients summed, and no features gathered."""
+"""Contrastive selection on two processes distributes full batches, sums gradients and gathers no features."""
 
 from pathlib import Path
 
@@ -32,8 +32,8 @@ def test_two_processes_select_what_a_slow_loop_over_all_batches_selects(tmp_path
         torch.testing.assert_close(gradient, slow[name], rtol=1e-3, atol=1e-5)
     expected = GPS(2).select(made.backbone, {name: slow[name] for name in gradients}).connections
     same = sum(torch.equal(positions[name], expected[name].positions) for name in positions)
-    assert same >= len(positions) - 1  # but for ties within rounding
+    assert same >= len(positions) - 1  # except for ties within rounding
 
-    # Features gathered over the processes would be compared with those of the other's batch: another loss.
+    # Gathered features would also be compared with the batch of the other process, which is another loss.
     gathered = slow_gradients(made, dataset, SEED, SIZE * WORLD)
     assert any(not torch.allclose(gradients[name], gathered[name], rtol=0.1, atol=1e-3) for name in gradients)

@@ -10,7 +10,7 @@ pytest.importorskip('mmseg')
 from torch import nn
 
 from mmgps.benchmark import Setup
-from mmgps.benchmark.lora import Lora, UnmergedLora, is_plain_vit
+from mmgps.benchmark.recipes import Lora, UnmergedLora, is_plain_vit
 from mmgps.benchmark.setup import Rig
 
 #: Rank 8 on two blocks, 16 wide, hidden 32: packed input projection, output projection, two linear layers.

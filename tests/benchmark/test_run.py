@@ -143,7 +143,7 @@ def test_options_of_a_method_are_told_apart_from_it(setup: Setup) -> None:
     assert saved['gps-compact-k1+leaner'] < saved['gps-compact-k1+lean'] < saved['gps-compact-k1']
     trained = {name: figures.trained for name, figures in report.measurements.items()}
     assert trained['full+lean'] == trained['full']
-    with pytest.raises(ValueError, match=r"unknown method 'bias\+leen', .* \+leaner behind it; nearest: bias\+lean"):
+    with pytest.raises(ValueError, match=r"unknown method 'bias\+leen', .* \+leaner; nearest: bias\+lean"):
         run_benchmark(setup, Options(['bias+leen']), 'tiny.py')
 
 

@@ -15,9 +15,8 @@ from mmengine.config import Config
 from torch import nn
 
 from mmgps.benchmark import Setup
-from mmgps.benchmark.lora import UnmergedLora
 from mmgps.benchmark.memory import activation_bytes, peak_resident
-from mmgps.benchmark.recipes import Lean, Recipe, Selected, Tuned
+from mmgps.benchmark.recipes import Lean, Recipe, Selected, Tuned, UnmergedLora
 from mmgps.benchmark.setup import Rig
 from mmgps.engine import find_backbone
 from mmgps.selection import RandomScore, Selection

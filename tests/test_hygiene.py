@@ -17,8 +17,6 @@ MAX_TOOL_LINES = 80
 MIN_LINES = 40
 #: Those of today that break this rule, and their users. The table only shrinks: put such a module into its user.
 SPLINTERS = {
-    'mmgps.compare.lifeline': 'mmgps.compare.child',
-    'mmgps.compare.lock': 'mmgps.compare.run',
     'mmgps.datasets.prepare.fetch': 'mmgps.datasets.prepare.run',
     'mmgps.datasets.synthetic_polyp': 'only exported',
     'mmgps.datasets.synthetic_shapes': 'only exported',

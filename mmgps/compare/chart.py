@@ -1,8 +1,7 @@
-"""Chart of the scores over the number of trained parameters and over peak memory."""
+"""Chart of scores over the number of trained parameters and over peak memory."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +9,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from mmgps.utils.atomic_file import write_atomically
+from mmgps.utils.atomic_file import atomic_file
 from mmgps.utils.text import figure_text
 
-from .metrics import Metric
-from .table import Comparison, MethodResult
+from .table import Comparison, MethodResult, Metric
 
 FIXED = {'gps': ('#1b7f5c', '*'), 'full': ('#222222', 's'), 'linear': ('#8a8f98', 'o'), 'bias': ('#b5651d', 'o')}
 COLOURS = ('#1f77b4', '#d62728', '#9467bd', '#e377c2', '#17becf', '#8c564b', '#bcbd22', '#ff7f0e', '#3b3bb3', '#c51b7d')
@@ -24,12 +22,12 @@ DIRECTIONS = 12
 HALF_POINT = 8
 """Half the width of a point in pixels."""
 LED = 20
-"""A label farther away than this has a line from its point."""
+"""Labels farther away than this get a line to their point."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """Point of one method in the chart.
+    """One method in the chart.
 
     Args:
         label: Label of the method.
@@ -37,8 +35,8 @@ class Point:
         bar: Standard deviation over seeds; None for a single seed.
         colour: Colour in both panels.
         marker: Marker in both panels.
-        trained: Trained parameters of the backbone.
-        memory: Peak memory in MiB; None if it was not measured.
+        trained: Number of trained parameters in the backbone.
+        memory: Peak memory in MiB; None if not measured.
     """
 
     label: str
@@ -51,19 +49,17 @@ class Point:
 
     @classmethod
     def of(cls, own: MethodResult, metric: Metric, colour: str) -> Point:
-        """Make the point of a method; ``colour`` is used unless the method has a fixed colour."""
+        """Make the point of a method, in ``colour`` unless the method has a fixed one."""
         colour, marker = FIXED.get(own.label.partition(':')[0], (colour, 'o'))
         memory = own.costs['peak_bytes'] / MIB if 'peak_bytes' in own.costs else None
-        scores = own.scores(metric)
-        return cls(
-            own.label, mean(scores), own.deviation(metric), colour, marker, own.rows[0]['backbone_trained'], memory
-        )
+        score, trained = mean(own.scores(metric)), own.rows[0]['backbone_trained']
+        return cls(own.label, score, own.deviation(metric), colour, marker, trained, memory)
 
 
 def draw_comparison(found: Comparison, path: str | Path) -> None:
     """Draw two panels with one point per method; bars show the standard deviation over seeds.
 
-    A method that trains nothing of the backbone has no place on a logarithmic axis, so a dashed line shows its score.
+    A dashed line shows the score of a method that trains nothing of the backbone, as the axis is logarithmic.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -83,12 +79,11 @@ def draw_comparison(found: Comparison, path: str | Path) -> None:
     for axes, values in ((left, trained), (right, memory)):
         _panel(axes, [point for point in points if point.label in values], values)
     figure.draw_without_rendering()
-    figure.set_layout_engine('none')  # labels are placed in pixels, so nothing may shift any more
+    figure.set_layout_engine('none')  # labels get positions in pixels, so nothing may move from here on
     for axes, values in ((left, trained), (right, memory)):
         label_points(axes, [(p.label, values[p.label], p.score, p.bar, p.colour) for p in points if p.label in values])
-    content = io.BytesIO()
-    figure.savefig(content)
-    write_atomically(path, content.getvalue())
+    with atomic_file(path) as partial:
+        figure.savefig(partial, format='png')
 
 
 def points_of(found: Comparison, metric: Metric) -> list[Point]:
@@ -139,10 +134,10 @@ def _short(value: float) -> str:
 
 
 def label_points(axes: Any, points: Sequence[tuple[str, float, float, float | None, str]]) -> None:
-    """Write the label of each point near it, where it covers the least of other points and labels.
+    """Write each label near its point, where it covers other points and labels least.
 
     Args:
-        axes: Axes that were drawn, so that positions in pixels are known.
+        axes: Drawn axes, whose positions in pixels are known.
         points: Label, x, y, half the length of the bar, and colour of each point.
     """
     taken = [_extent(text) for text in axes.texts] + [_box_of(axes, x, y, bar or 0) for _, x, y, bar, _ in points]
@@ -152,7 +147,8 @@ def label_points(axes: Any, points: Sequence[tuple[str, float, float, float | No
             text = _write(axes, label, (x, y), place, colour)
             box = _extent(text)
             text.remove()
-            outside = 0 if _within(box, axes.bbox) else box.width * box.height
+            area = float(box.width * box.height)
+            outside = 0.0 if _shared(box, axes.bbox) == area else area
             tried.append((sum(_shared(box, other) for other in taken) + outside, order, place, box))
             if not tried[-1][0]:
                 break
@@ -162,7 +158,7 @@ def label_points(axes: Any, points: Sequence[tuple[str, float, float, float | No
 
 
 def _box_of(axes: Any, x: float, y: float, bar: float) -> Any:
-    """Bounding box of a point with its bar."""
+    """Return the bounding box of a point with its bar."""
     from matplotlib.transforms import Bbox
 
     (left, low), (_, high) = (axes.transData.transform((x, y + sign * bar)) for sign in (-1, 1))
@@ -171,7 +167,7 @@ def _box_of(axes: Any, x: float, y: float, bar: float) -> Any:
 
 
 def _extent(text: Any) -> Any:
-    """Bounding box of a label without the line from its point."""
+    """Return the bounding box of a label without the line to its point."""
     from matplotlib.text import Text
 
     text.update_positions(text.figure.canvas.get_renderer())
@@ -179,7 +175,7 @@ def _extent(text: Any) -> Any:
 
 
 def _offsets() -> Iterator[tuple[float, float]]:
-    """Offsets in points to try: near before far, right before left."""
+    """Yield offsets in points: near before far, right before left."""
     angles = sorted((math.tau * step / DIRECTIONS for step in range(DIRECTIONS)), key=lambda a: -math.cos(a - 0.3))
     for distance in DISTANCES:
         yield from ((distance * math.cos(angle), distance * math.sin(angle)) for angle in angles)
@@ -194,11 +190,8 @@ def _write(axes: Any, label: str, point: tuple[float, float], place: tuple[float
 
 
 def _shared(one: Any, other: Any) -> float:
-    """Area of the intersection of two boxes."""
-    width = min(one.x1, other.x1) - max(one.x0, other.x0)
-    height = min(one.y1, other.y1) - max(one.y0, other.y0)
-    return max(width, 0) * max(height, 0)
+    """Return the area of the intersection of two boxes."""
+    from matplotlib.transforms import Bbox
 
-
-def _within(box: Any, frame: Any) -> bool:
-    return bool(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1)
+    box = Bbox.intersection(one, other)
+    return 0.0 if box is None else float(box.width * box.height)

@@ -7,9 +7,9 @@ import pytest
 from mmengine.config import Config
 
 from mmgps.compare import grids_of, parse_assignments, parse_candidate, read_costs
-from mmgps.compare.metrics import METRICS, leading, present
-from mmgps.compare.rates import set_rate
+from mmgps.compare.candidates import set_rate
 from mmgps.compare.runs import stated_options
+from mmgps.compare.table import METRICS, leading, present
 from mmgps.compare.trials import hold_out, positions, shorten, split
 
 
@@ -64,7 +64,7 @@ def test_assignments() -> None:
     found = parse_assignments(['gps=3e-3,1e-3', 'gps:k=5=0.1'], candidates)
     assert found == {'gps': (1e-3, 3e-3), 'gps:k=5': (0.1,)}
     assert parse_assignments(['gps=1'], candidates) == {'gps': (1,), 'gps:k=5': (1,)}
-    with pytest.raises(ValueError, match=r"'bias', which is not among the methods compared"):
+    with pytest.raises(ValueError, match=r"'bias', which is not among the compared methods"):
         parse_assignments(['bias=1e-3'], candidates)
     for wrong in ('gps', 'gps=', 'gps=fast', 'gps=0', 'gps=-1', 'gps=nan', 'gps=inf'):
         with pytest.raises(ValueError, match='expected METHOD=RATE'):
@@ -187,7 +187,7 @@ def test_costs(tmp_path: Path) -> None:
     assert read_costs(path, candidates) == {
         'full': dict(step_s=2.0, peak_bytes=8), 'gps': dict(step_s=1.0), 'gps:k=5': dict(step_s=1.5, peak_bytes=6),
     }  # fmt: skip
-    with pytest.raises(ValueError, match='of none of the methods compared'):
+    with pytest.raises(ValueError, match='but of no compared method'):
         read_costs(path, candidates[3:])
     path.write_text('{}')
     with pytest.raises(ValueError, match='has no "methods"'):

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip('mmseg')
 
-from mmgps.compare.suites import Column, read_column, suite_table
+from mmgps.compare.markdown import Column, read_column, suite_table
 from mmgps.vtab_tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ def test_fgvc_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert found['method'] == ['method', *FGVC, 'mean', 'trained']
     assert found['gps'] == ['gps', '89.90', '86.70', '99.70', '92.20', '90.40', '91.78', '1.00%']
     assert found['lora'] == ['lora', '50.00', '50.00', '50.00', '50.00', '-', '-', '0.20%']
-    assert '(1 to 2 a method and set)' in out
+    assert '(1 to 2 per method and set)' in out
     sys.argv[1:] = ['--metric', 'dice', str(paths[0])]
     with pytest.raises(SystemExit, match=r"has the score 'dice'; the scores are dice, iou, .*top1"):
         runpy.run_path(str(ROOT / 'tools/suite_table.py'), run_name='__main__')

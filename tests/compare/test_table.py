@@ -66,9 +66,12 @@ def test_picture(found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """Every method is labelled once in each panel, and no label lies upon another."""
     drawn = []
     original = matplotlib.figure.Figure.savefig
-    monkeypatch.setattr(
-        matplotlib.figure.Figure, 'savefig', lambda self, path: (drawn.append(self), original(self, path))
-    )
+
+    def savefig(figure: matplotlib.figure.Figure, *args, **options) -> None:
+        drawn.append(figure)
+        original(figure, *args, **options)
+
+    monkeypatch.setattr(matplotlib.figure.Figure, 'savefig', savefig)
     draw_comparison(found, tmp_path / 'table.png')
     assert (tmp_path / 'table.png').read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
     [figure] = drawn
@@ -89,7 +92,7 @@ def test_costs_measured_apart(settings) -> None:
     at = rows['method'].index('step / full')
     assert rows['gps'][at : at + 2] == ['0.75', '-']
     assert rows['bias'][at : at + 2] == ['-', '-']
-    assert 'measured apart' in text
+    assert 'measured separately' in text
 
 
 def test_tool(config: Config, settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -186,7 +186,7 @@ def test_the_rate_of_linear_probing_is_that_of_the_head(run) -> None:
 
 def test_a_config_that_sets_another_rate_is_refused(run, config: Config) -> None:
     config.optim_wrapper.paramwise_cfg = dict(custom_keys={'layers.0.attn': dict(lr_mult=5.0)})
-    with pytest.raises(ValueError, match=r'numbers of backbone are trained at 0.05 where 0.003 is compared'):
+    with pytest.raises(ValueError, match=r'parameters of backbone train at 0.05 instead of the compared rate 0.003'):
         train(run('bias').folder)
 
 

@@ -1,4 +1,4 @@
-"""Names, rates, the split and the schedule."""
+"""Parts of a comparison: names, rates, the split, the schedule, metrics and costs."""
 
 import json
 from pathlib import Path
@@ -115,7 +115,7 @@ def test_split() -> None:
     ('indices', 'expected'), [(None, range(16)), (5, range(5)), (-5, range(11, 16)), ([7, 3], [7, 3])]
 )
 def test_positions(indices, expected, config: Config) -> None:
-    """A config that trains on a part of the images holds out a part of that part."""
+    """A config that trains on a part of the images holds out images from this part."""
     config.train_dataloader.dataset.indices = indices
     assert positions(config) == list(expected)
 
@@ -135,8 +135,8 @@ def test_hold_out_within_a_wrapper(config: Config) -> None:
         positions(config)
 
 
-def test_a_shorter_schedule_keeps_its_form() -> None:
-    """8 epochs of 110 iterations become 4 of 96 or 97."""
+def test_a_shorter_schedule_keeps_its_shape() -> None:
+    """8 epochs of 110 iterations become 4 epochs of 96 or 97."""
     cfg = Config(dict(
         train_cfg=dict(max_epochs=8),
         param_scheduler=[
@@ -157,7 +157,7 @@ def test_a_shorter_schedule_keeps_its_form() -> None:
 
 
 def test_a_shorter_loop_over_iterations() -> None:
-    """Iterations do not become fewer because there are fewer images."""
+    """Fewer images do not reduce the number of iterations."""
     cfg = Config(dict(train_cfg=dict(max_iters=400), param_scheduler=dict(type='PolyLR', by_epoch=False, end=400)))
     shorten(cfg, 0.5, 0.875)
     assert (cfg.train_cfg.max_iters, cfg.param_scheduler.end) == (200, 200)
@@ -194,5 +194,5 @@ def test_costs(tmp_path: Path) -> None:
         read_costs(path, candidates)
 
 
-def test_no_path_is_stated() -> None:
+def test_stated_options_hide_paths() -> None:
     assert stated_options({'a.checkpoint': '/data/of/me/w.pth', 'b': 3}) == {'cfg_options': 'a.checkpoint=w.pth b=3'}

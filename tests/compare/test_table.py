@@ -1,4 +1,4 @@
-"""The table, the JSON file and the picture."""
+"""The table, the JSON file and the chart of a comparison."""
 
 import json
 import runpy
@@ -63,7 +63,7 @@ def test_json(found, tmp_path: Path) -> None:
 
 
 def test_picture(found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every method is labelled once in each panel, and no label lies upon another."""
+    """Each panel labels every method once, without overlaps."""
     drawn = []
     original = matplotlib.figure.Figure.savefig
 
@@ -84,7 +84,7 @@ def test_picture(found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         assert not any(one.overlaps(other) for at, one in enumerate(boxes) for other in boxes[:at])
 
 
-def test_costs_measured_apart(settings) -> None:
+def test_costs_measured_separately(settings) -> None:
     costs = {'full': dict(step_s=2.0, peak_bytes=100), 'gps': dict(step_s=1.5)}
     run_comparison(chosen := settings('full', 'gps', 'bias', lr=['full=1', 'gps=1', 'bias=1'], costs=costs))
     text = (chosen.work_dir / 'table.md').read_text()

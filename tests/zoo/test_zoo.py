@@ -1,4 +1,4 @@
-"""GPS swapped into configs of the zoos, unchanged but for data and size, each in a process of its own."""
+"""GPS on zoo configs with only data and size changed, each in its own process."""
 
 import json
 from pathlib import Path

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from mmgps.utils.atomic_file import atomic_file, write_atomically
+from mmgps.utils.atomic_file import atomic_file, write_json
 from mmgps.utils.text import figure_text, markdown_table
 
 from .measurements import Bar, Measurements, SelectionCost
@@ -46,7 +45,7 @@ class Report:
         content = {**self.header, 'methods': {name: asdict(found) for name, found in self.measurements.items()}}
         if self.selection:
             content['selection_cost'] = asdict(self.selection)
-        write_atomically(path, (json.dumps(content, indent=2) + '\n').encode())
+        write_json(Path(path), content)
 
     def text(self) -> str:
         """Format all results in Markdown."""
@@ -84,10 +83,10 @@ class Report:
     def _bars(self) -> str:
         rows = []
         for bar in self.bars:
-            ratio = bar.ratio(self.measurements)
-            found = '-' if ratio is None else f'{ratio:.3f}'
             label = f'{bar.measurement.removesuffix("_s").replace("_", " ")}: {bar.method} / {bar.reference}'
-            rows.append([label, found, f'{bar.limit:.2f}', f'{bar.aim:.2f}', bar.verdict(ratio)])
+            found = self._ratio(bar.measurement, bar.method, bar.reference)
+            verdict = bar.verdict(bar.ratio(self.measurements))
+            rows.append([label, found, f'{bar.limit:.2f}', f'{bar.aim:.2f}', verdict])
         return markdown_table(['ratio', 'measured', 'bar', 'aim', ''], rows)
 
 

@@ -130,7 +130,7 @@ def selection_cost(
     batches: Sequence[Any],
     gradients: Mapping[str, Tensor],
     ks: Sequence[int],
-    clock: Clock = time.perf_counter,
+    clock: Clock,
 ) -> SelectionCost:
     """Time the selection pass against a plain forward and backward pass over the same ``batches``, in turns.
 

@@ -55,7 +55,7 @@ def compare(workload: Workload) -> dict[str, StepCost]:
     Raises:
         RuntimeError: If one of the processes failed.
     """
-    return {name: in_child(name, _fresh, name, workload) for name in BUILDERS}
+    return {name: in_child(name, measure, name, workload) for name in BUILDERS}
 
 
 def format_costs(costs: dict[str, StepCost]) -> str:
@@ -101,14 +101,10 @@ def _theirs(workload: Workload) -> tuple[nn.Module, Logits]:
 BUILDERS = {'segment-anything': _theirs, 'mmgps': _own}
 
 
-def _fresh(name: str, workload: Workload) -> StepCost:
-    torch.manual_seed(0)
-    require('mmseg')  # in both processes, so that neither alone pays for its size
-    return measure(name, workload)
-
-
 def measure(name: str, workload: Workload) -> StepCost:
     """Measure a forward and a backward pass of the network called ``name`` in this process."""
+    require('mmseg')  # for both networks, so that neither alone pays for its size
+    torch.manual_seed(0)
     model, logits = BUILDERS[name](workload)
     model.to(workload.device).train()
     image = torch.randn(1, 3, workload.size, workload.size, device=workload.device)

@@ -56,14 +56,15 @@ def interleaved(
 def timed(step: Step, batch: Any, device: str, clock: Clock) -> float:
     """Time ``step`` on a copy of ``batch``, in seconds."""
     own = copy.deepcopy(batch)
-    _synchronize(device)
+    synchronize(device)
     began = clock()
     step(own)
-    _synchronize(device)
+    synchronize(device)
     return clock() - began
 
 
-def _synchronize(device: str) -> None:
+def synchronize(device: str) -> None:
+    """Wait for the device."""
     if torch.device(device).type == 'cuda':
         torch.cuda.synchronize(device)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -69,19 +69,21 @@ def draw_comparison(found: Comparison, path: str | Path) -> None:
     figure = Figure(figsize=(13, 5.6), dpi=130, layout='constrained')
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
-    trained = {point.label: point.trained for point in points if point.trained}
-    memory = {point.label: point.memory for point in points if point.memory}
+    panels: dict[Any, list[tuple[float, Point]]] = {
+        left: [(point.trained, point) for point in points if point.trained],
+        right: [(point.memory, point) for point in points if point.memory],
+    }
     _logarithmic(left)
     _lines(left, [point for point in points if not point.trained])
     left.set(xlabel='trained parameters of the backbone, without the head (log scale)', ylabel=f'{metric.title}, %')
     right.set_xlabel('peak memory of selecting and training, MiB')
     figure.suptitle(_title(found, metric))
-    for axes, values in ((left, trained), (right, memory)):
-        _panel(axes, [point for point in points if point.label in values], values)
+    for axes, placed in panels.items():
+        _panel(axes, placed)
     figure.draw_without_rendering()
     figure.set_layout_engine('none')  # labels get positions in pixels, so nothing may move from here on
-    for axes, values in ((left, trained), (right, memory)):
-        label_points(axes, [(p.label, values[p.label], p.score, p.bar, p.colour) for p in points if p.label in values])
+    for axes, placed in panels.items():
+        _label_points(axes, placed)
     with atomic_file(path) as partial:
         figure.savefig(partial, format='png')
 
@@ -101,11 +103,11 @@ def _title(found: Comparison, metric: Metric) -> str:
     return f'{figure_text(found.settings["config"])}: {metric.title} on the {place} ({over}). Better: up and left'
 
 
-def _panel(axes: Any, points: Sequence[Point], values: Mapping[str, float]) -> None:
-    for point in points:
+def _panel(axes: Any, points: Sequence[tuple[float, Point]]) -> None:
+    for x, point in points:
         size = 13 if point.marker == '*' else 7
         style = dict(color=point.colour, marker=point.marker, markersize=size, capsize=3, elinewidth=0.8)
-        axes.errorbar(values[point.label], point.score, point.bar, **style)
+        axes.errorbar(x, point.score, point.bar, **style)
     axes.grid(alpha=0.25)
     axes.margins(x=0.2, y=0.15)
     axes.spines[['top', 'right']].set_visible(False)
@@ -133,18 +135,18 @@ def _short(value: float) -> str:
     return f'{value:g}'
 
 
-def label_points(axes: Any, points: Sequence[tuple[str, float, float, float | None, str]]) -> None:
+def _label_points(axes: Any, points: Sequence[tuple[float, Point]]) -> None:
     """Write each label near its point, where it covers other points and labels least.
 
     Args:
         axes: Drawn axes, whose positions in pixels are known.
-        points: Label, x, y, half the length of the bar, and colour of each point.
+        points: The points with their x.
     """
-    taken = [_extent(text) for text in axes.texts] + [_box_of(axes, x, y, bar or 0) for _, x, y, bar, _ in points]
-    for label, x, y, _, colour in points:
+    taken = [*map(_extent, axes.texts), *(_box_of(axes, x, point.score, point.bar or 0) for x, point in points)]
+    for x, point in points:
         tried = []
         for order, place in enumerate(_offsets()):
-            text = _write(axes, label, (x, y), place, colour)
+            text = _write(axes, x, point, place)
             box = _extent(text)
             text.remove()
             area = float(box.width * box.height)
@@ -153,7 +155,7 @@ def label_points(axes: Any, points: Sequence[tuple[str, float, float, float | No
             if not tried[-1][0]:
                 break
         _, _, place, box = min(tried, key=lambda one: one[:2])
-        _write(axes, label, (x, y), place, colour)
+        _write(axes, x, point, place)
         taken.append(box)
 
 
@@ -181,12 +183,12 @@ def _offsets() -> Iterator[tuple[float, float]]:
         yield from ((distance * math.cos(angle), distance * math.sin(angle)) for angle in angles)
 
 
-def _write(axes: Any, label: str, point: tuple[float, float], place: tuple[float, float], colour: str) -> Any:
+def _write(axes: Any, x: float, point: Point, place: tuple[float, float]) -> Any:
     side = 'left' if place[0] > 1 else 'right' if place[0] < -1 else 'center'
-    line = dict(arrowstyle='-', color=colour, linewidth=0.6, shrinkA=0, shrinkB=3)
+    line = dict(arrowstyle='-', color=point.colour, linewidth=0.6, shrinkA=0, shrinkB=3)
     led = line if math.hypot(*place) > LED else None
-    options = dict(textcoords='offset points', ha=side, va='center', fontsize=9, color=colour, arrowprops=led)
-    return axes.annotate(figure_text(label), point, place, **options)
+    options = dict(textcoords='offset points', ha=side, va='center', fontsize=9, color=point.colour, arrowprops=led)
+    return axes.annotate(figure_text(point.label), (x, point.score), place, **options)
 
 
 def _shared(one: Any, other: Any) -> float:

@@ -16,7 +16,7 @@ from mmengine.config import Config
 
 from mmgps.engine import tune_config
 from mmgps.engine.configs.config import type_name
-from mmgps.utils.atomic_file import read_json, write_json
+from mmgps.utils.atomic_file import read_json, write_atomically, write_json
 
 from .candidates import ON_THE_HEAD, Candidate, set_rate
 from .trials import hold_out, positions, score_at_the_end, shorten, split
@@ -82,14 +82,11 @@ class Run:
 
     def prepare(self) -> None:
         """Write the files that the training process reads."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / 'config.py'
         if not path.exists():
             cfg = copy.deepcopy(self.cfg)
             cfg.work_dir = str(self.folder)
-            unfinished = self.folder / 'unfinished.py'
-            cfg.dump(unfinished)
-            os.replace(unfinished, path)
+            write_atomically(path, cfg.pretty_text.encode())
         rate = None if self.candidate.name in ON_THE_HEAD else self.lr
         facts = dict(digest=self.digest, method=self.candidate.label, trial=self.trial, lr=self.lr, seed=self.seed)
         write_json(self.folder / 'run.json', {**facts, 'target': self.target, 'backbone_lr': rate})
@@ -140,25 +137,22 @@ class Settings:
 
     def trial(self, candidate: Candidate, lr: float) -> Run:
         """Make a run that trains on a part of the training images and is scored on the rest."""
-        cfg, target = self._tuned(candidate, lr, self.split_seed)
-        self._hold_out(cfg, self.trial_share)
-        score_at_the_end(cfg)
-        return Run(candidate, lr, self.split_seed, True, cfg, target, self._top)
+        return self._run(candidate, lr, self.split_seed, trial=True)
 
     def final(self, candidate: Candidate, lr: float, seed: int) -> Run:
         """Make a run that trains on all images and is scored on the validation set at the end; see ``on_holdout``."""
-        cfg, target = self._tuned(candidate, lr, seed)
-        if self.on_holdout:
-            self._hold_out(cfg, 1.0)
-        score_at_the_end(cfg)
-        return Run(candidate, lr, seed, False, cfg, target, self._top)
+        return self._run(candidate, lr, seed, trial=False)
 
-    def _hold_out(self, cfg: Config, share: float) -> None:
-        """Let ``cfg`` train on a part of the training images for ``share`` of the steps, and score on the rest."""
-        chosen = positions(cfg)
-        kept, held = split(len(chosen), self.share, self.split_seed)
-        hold_out(cfg, ([chosen[at] for at in kept], [chosen[at] for at in held]))
-        shorten(cfg, share, len(kept) / len(chosen))
+    def _run(self, candidate: Candidate, lr: float, seed: int, trial: bool) -> Run:
+        cfg, target = self._tuned(candidate, lr, seed)
+        if trial or self.on_holdout:
+            chosen = positions(cfg)
+            kept, held = split(len(chosen), self.share, self.split_seed)
+            hold_out(cfg, ([chosen[at] for at in kept], [chosen[at] for at in held]))
+            shorten(cfg, self.trial_share if trial else 1.0, len(kept) / len(chosen))
+        score_at_the_end(cfg)
+        top = Path(os.path.abspath(self.work_dir)) / 'runs'  # absolute for mmengine's note of the last checkpoint
+        return Run(candidate, lr, seed, trial, cfg, target, top)
 
     def _tuned(self, candidate: Candidate, lr: float, seed: int) -> tuple[Config, str]:
         cfg = copy.deepcopy(self.cfg)
@@ -176,11 +170,6 @@ class Settings:
             'max_keep_ckpts': 1,  # mmengine removes a checkpoint only after it has written the next one
         }
         return cfg, target
-
-    @property
-    def _top(self) -> Path:
-        # Absolute, because another process reads the path of the last checkpoint.
-        return Path(os.path.abspath(self.work_dir)) / 'runs'
 
 
 def stated_options(options: Mapping[str, Any]) -> dict[str, str]:

@@ -152,14 +152,13 @@ def collect(settings: Settings, trials: Mapping[str, Sequence[Run]], finals: Seq
     return Comparison(
         _stated(settings, [found for _, found in done], chosen_by),
         rows,
-        [_trial(run, found, chosen_by) for run, found in tried],
+        [
+            dict(method=run.candidate.label, lr=run.lr, score=chosen_by.of(found['metrics']) if chosen_by else None)
+            for run, found in tried
+        ],
         present(found['metrics'] for _, found in done),
         settings.costs,
     )
-
-
-def _trial(run: Run, found: Mapping[str, Any], metric: Metric | None) -> dict[str, Any]:
-    return dict(method=run.candidate.label, lr=run.lr, score=metric.of(found['metrics']) if metric else None)
 
 
 def _row(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:

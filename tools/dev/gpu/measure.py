@@ -23,12 +23,13 @@ require('mmseg')
 from mmengine.config import Config  # noqa: E402
 from results import Results  # noqa: E402
 from route_costs import route_costs  # noqa: E402
-from step_costs import ALL, LEAN, Bench, Network, clear, synchronize, with_ratios  # noqa: E402
+from step_costs import ALL, LEAN, Bench, Network, clear, with_ratios  # noqa: E402
 
 from mmgps.benchmark import measure_deltas  # noqa: E402
 from mmgps.benchmark.measurements import machine_header  # noqa: E402
 from mmgps.benchmark.sam import Workload  # noqa: E402
 from mmgps.benchmark.sam import compare as compare_sam  # noqa: E402
+from mmgps.benchmark.timing import timed  # noqa: E402
 from mmgps.engine.configs.config import set_data_root  # noqa: E402
 from mmgps.engine.selecting.selection_loss import TrainingLoss  # noqa: E402
 
@@ -165,17 +166,10 @@ class Measurements:
                 clear(self.device)
                 if self.device != 'cpu':
                     torch.cuda.reset_peak_memory_stats(self.device)
-                times.append(self._timed(run))
+                times.append(timed(lambda _, run=run: run(), None, self.device, time.perf_counter))
             peak = None if self.device == 'cpu' else torch.cuda.max_memory_allocated(self.device) / 2**30
             rows.append(dict(what=name, batches=len(bench.batches), ms=1e3 * median(times[1:]), peak_gib=peak))
         return rows
-
-    def _timed(self, run: Callable[[], object]) -> float:
-        synchronize(self.device)
-        began = time.perf_counter()
-        run()
-        synchronize(self.device)
-        return time.perf_counter() - began
 
     def deltas(self, task: Task) -> list[dict[str, Any]]:
         """Measure the size of deltas and the time of a switch on the device."""

@@ -9,9 +9,9 @@ from statistics import median
 from typing import Any
 
 import torch
-from step_costs import synchronize
 from torch import Tensor
 
+from mmgps.benchmark.timing import synchronize
 from mmgps.sparse.linear import LinearPlan, linear_plan
 from mmgps.sparse.routes import GradientKernel, LayerCost
 

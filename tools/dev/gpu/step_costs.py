@@ -18,6 +18,7 @@ from mmgps.benchmark import Setup
 from mmgps.benchmark.memory import activation_bytes, peak_resident
 from mmgps.benchmark.recipes import Lean, Recipe, Selected, Tuned, UnmergedLora
 from mmgps.benchmark.setup import Rig
+from mmgps.benchmark.timing import synchronize
 from mmgps.engine import find_backbone
 from mmgps.selection import RandomScore, Selection
 from mmgps.sparse import CompactTraining, FusedAttention, LeanOption, MaskedTraining, Recomputation
@@ -172,12 +173,6 @@ def with_ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         found.append({**row, **ratios})
     return found
-
-
-def synchronize(device: str) -> None:
-    """Wait for the device."""
-    if device != 'cpu':
-        torch.cuda.synchronize(device)
 
 
 def clear(device: str) -> None:

@@ -1,9 +1,9 @@
-# The commands of continuous integration, one by one. `.ci/run` runs them in fresh environments.
+# The commands of continuous integration. `.ci/run` runs them in new environments.
 VENV ?= .venv
 OPENMMLAB_VENV ?= .venv-openmmlab
-# A wheel of mmcv spares an eleven-minute build: make test-openmmlab MMCV=path/to/mmcv-2.1.0-...whl
+# A wheel of mmcv saves a build of eleven minutes: make test-openmmlab MMCV=path/to/mmcv-2.1.0-...whl
 MMCV ?= mmcv
-# What touches the mm packages; the rest is the same code on both stacks.
+# Tests of the code that uses the mm packages; all other code is the same on both stacks.
 MM_TESTS = tests/engine tests/datasets tests/evaluation tests/models tests/tools tests/visualization \
 	tests/report tests/test_tutorials.py tests/selection/test_zoo_choice.py tests/test_layers.py tests/test_package.py \
 	tests/utils/test_requirements.py

@@ -1,4 +1,4 @@
-# The built-in default: fine-tune a small ViT, pre-trained on drawn shapes, on drawn polyps. Offline, 2 CPU cores.
+# The built-in demo: fine-tune a small ViT, pre-trained on drawn shapes, on drawn polyps. Needs two CPU cores, no network.
 #   python tools/train.py configs/gps_polyp_demo.py
 _base_ = [
     './_base_/default_runtime.py',

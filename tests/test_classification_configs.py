@@ -10,11 +10,11 @@ pytest.importorskip('mmseg')
 pytest.importorskip('mmpretrain', reason='mmpretrain is not installed on this stack')
 
 import mmpretrain
-from meta import without_memory
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
+from zoo import without_memory
 
 from mmgps.datasets.prepare.class_sets import FGVC
 from mmgps.registry import HOOKS, OPTIM_WRAPPERS

@@ -1,4 +1,4 @@
-"""Measure how large deltas are on a config, and how long a switch between two takes. Nothing is trained."""
+"""Measure the size of deltas on a config and the time to switch between two of them. This trains nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--target', default='backbone', help='path of the backbone within the model')
     parser.add_argument('--switches', type=int, default=20, metavar='N', help='timed switches of each method')
     parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--cpu-time', action='store_true', help='time of this process alone, for a busy machine')
+    parser.add_argument('--cpu-time', action='store_true', help='measure CPU time, not wall time, for a busy machine')
     return parser.parse_args()
 
 

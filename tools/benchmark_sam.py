@@ -1,4 +1,4 @@
-"""Measure a step of full fine-tuning of SAM at 1024 px beside the authors' own implementation: time and peak memory."""
+"""Compare a full fine-tuning step of SAM at 1024 px with the authors' own implementation: time and peak memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mmgps.benchmark.sam import Workload, compare, format_costs  # noqa: E402
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--arch', choices=['vit_b', 'vit_l', 'vit_h'], default='vit_b')
-    parser.add_argument('--steps', type=int, default=1, metavar='N', help='timed steps, after one that is not')
+    parser.add_argument('--steps', type=int, default=1, metavar='N', help='timed steps, after one untimed step')
     parser.add_argument('--device', default='cpu', help='cpu (the default), cuda or cuda:N')
     parser.add_argument('--recompute', action='store_true', help='mmgps with gradient checkpointing')
-    parser.add_argument('--cpu-time', action='store_true', help='time of this process alone, for a busy machine')
+    parser.add_argument('--cpu-time', action='store_true', help='measure CPU time, not wall time, for a busy machine')
     return parser.parse_args()
 
 

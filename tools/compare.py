@@ -1,4 +1,4 @@
-"""Compare fine-tuning methods on a config: rates chosen on training images, seeds, one table. See docs/compare.md."""
+"""Compare fine-tuning methods on a config, with rates chosen on training images. See docs/compare.md."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--methods', nargs='+', default=names, help=f'NAME or NAME:KEY=VALUE,...: {", ".join(names)}')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='default: 0 1 2')
     parser.add_argument('--lrs', metavar='METHOD=A,B,C', help='rates to try', **options)
-    parser.add_argument('--lr', metavar='METHOD=A', help='the rate, not searched', **options)
-    parser.add_argument('--holdout', type=float, default=0.125, help='share of training images that score trials')
-    parser.add_argument('--holdout-seed', type=int, default=0, help='of the choice of those images and of the trials')
-    on_holdout = 'the runs that count train without those images too and are scored on them, not on the validation set'
+    parser.add_argument('--lr', metavar='METHOD=A', help='a fixed rate instead of a search', **options)
+    parser.add_argument('--holdout', type=float, default=0.125, help='share of training images that score the trials')
+    parser.add_argument('--holdout-seed', type=int, default=0, help='seed of these images and of the trials')
+    on_holdout = 'hold these images out in the final runs too, and score on them instead of the validation set'
     parser.add_argument('--on-holdout', action='store_true', help=on_holdout)
-    parser.add_argument('--trial-share', type=float, default=1.0, help='of the epochs or iterations for trials')
-    parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
+    parser.add_argument('--trial-share', type=float, default=1.0, help='share of the epochs or iterations in a trial')
+    parser.add_argument('--jobs', type=int, default=1, help='simultaneous runs')
     parser.add_argument('--threads', type=int, default=1, help='OMP_NUM_THREADS of each run')
     parser.add_argument('--costs', metavar='FILE', help='step time and memory from tools/benchmark.py --json FILE')
-    parser.add_argument('--work-dir', help='runs and tables; default: work_dirs/compare_<config name>')
+    parser.add_argument('--work-dir', help='folder of runs and tables; default: work_dirs/compare_<config name>')
     return parser.parse_args()
 
 

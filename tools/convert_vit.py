@@ -1,4 +1,4 @@
-"""Rename the weights of a plain ViT from mmseg's names to those of mmpretrain, which classifiers start from.
+"""Convert the weights of a plain ViT from mmseg's names to mmpretrain's, which classifiers load.
 
 python tools/convert_vit.py pretrain/deit_tiny_mmseg.pth pretrain/deit_tiny_mmpretrain.pth
 """

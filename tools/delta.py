@@ -1,4 +1,4 @@
-"""Deltas: what a run changed, in a small file. See docs/deltas.md."""
+"""Handle deltas, small files with the changes of a run. See docs/deltas.md."""
 
 from __future__ import annotations
 

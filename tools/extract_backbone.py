@@ -1,4 +1,4 @@
-"""Write the backbone of a checkpoint to a file of its own: CHECKPOINT OUT [--prefix backbone.] [--half]."""
+"""Write the backbone of a checkpoint to a separate file."""
 
 import argparse
 import sys
@@ -12,8 +12,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('checkpoint')
     parser.add_argument('out')
-    parser.add_argument('--prefix', default='backbone.', help='where the backbone sits in the model')
-    parser.add_argument('--half', action='store_true', help='store float16, half the size')
+    parser.add_argument('--prefix', default='backbone.', help='prefix of the backbone within the model')
+    parser.add_argument('--half', action='store_true', help='store float16, at half the size')
     args = parser.parse_args()
     try:
         weights = extract_backbone(args.checkpoint, args.out, args.prefix, torch.float16 if args.half else None)

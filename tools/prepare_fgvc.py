@@ -1,4 +1,4 @@
-"""Prepare a set of fine-grained classification. See docs/classification.md.
+"""Prepare a data set of fine-grained classification. See docs/classification.md.
 
 python tools/prepare_fgvc.py cub                                     # downloads, then writes data/cub
 python tools/prepare_fgvc.py nabirds --source downloads --out data/nabirds
@@ -17,12 +17,12 @@ from mmgps.datasets.prepare.classification import prepare_set  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Prepare a set of fine-grained classification.')
-    parser.add_argument('name', choices=list(FGVC), help='which set')
-    parser.add_argument('--source', help='folder with its published files, or with their content; else downloaded')
-    parser.add_argument('--out', help='folder to make (default: data/NAME, with underscores)')
-    parser.add_argument('--download-dir', help='where downloaded files are kept (default: beside --out)')
-    parser.add_argument('--allow-partial', action='store_true', help='accept other numbers of images than published')
+    parser = argparse.ArgumentParser(description='Prepare a data set of fine-grained classification.')
+    parser.add_argument('name', choices=list(FGVC), help='name of the set')
+    parser.add_argument('--source', help='folder with the published files or with their content; default: download')
+    parser.add_argument('--out', help='folder to create (default: data/NAME, with underscores)')
+    parser.add_argument('--download-dir', help='folder of the downloaded files (default: beside --out)')
+    parser.add_argument('--allow-partial', action='store_true', help='accept another number of images than published')
     parser.add_argument('--force', action='store_true', help='replace a prepared set')
     return parser.parse_args()
 

@@ -13,11 +13,11 @@ from mmgps.datasets.prepare import SOURCES, PrepareError, prepare
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Prepare a polyp set for training or testing.')
-    parser.add_argument('name', choices=[source.name for source in SOURCES], help='which set')
-    parser.add_argument('--source', help='zip or folder at hand; without it the set is downloaded')
-    parser.add_argument('--out', help='folder to make (default: data/NAME, with underscores)')
-    parser.add_argument('--download-dir', help='where the downloaded zip is kept (default: beside --out)')
-    parser.add_argument('--split-file', help='list of the ids for validation, instead of the official split')
+    parser.add_argument('name', choices=[source.name for source in SOURCES], help='name of the set')
+    parser.add_argument('--source', help='zip or folder of the set; default: download')
+    parser.add_argument('--out', help='folder to create (default: data/NAME, with underscores)')
+    parser.add_argument('--download-dir', help='folder of the downloaded zip (default: beside --out)')
+    parser.add_argument('--split-file', help='list of validation ids, instead of the official split')
     parser.add_argument('--allow-partial', action='store_true', help='accept another number of images than published')
     parser.add_argument('--force', action='store_true', help='replace a prepared set')
     return parser.parse_args()

@@ -24,11 +24,11 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         default=[],
         choices=[task.name for task in TASKS],
-        help='default: all 19; a folder is made by one command',
+        help='default: all 19; one command prepares the whole folder',
     )
-    parser.add_argument('--source', help='vtab-1k.zip, or a folder with it or with its content')
-    parser.add_argument('--out', default='data/vtab-1k', help='folder to make (default: data/vtab-1k)')
-    parser.add_argument('--allow-partial', action='store_true', help='accept other numbers of images than published')
+    parser.add_argument('--source', help='vtab-1k.zip, or a folder with this file or with its content')
+    parser.add_argument('--out', default='data/vtab-1k', help='folder to create (default: data/vtab-1k)')
+    parser.add_argument('--allow-partial', action='store_true', help='accept another number of images than published')
     parser.add_argument('--force', action='store_true', help='replace a prepared set')
     return parser.parse_args()
 

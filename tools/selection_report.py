@@ -1,4 +1,4 @@
-"""Draw what a selection chose: a page, pictures and figures. Beside another task's, what both share."""
+"""Draw the connections of a selection, alone or compared with those of another task: a page, pictures and numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Put comparisons on several sets into one table with the means of groups. See docs/classification.md.
+"""Combine comparisons on several data sets into one table with group means. See docs/classification.md.
 
 python tools/suite_table.py work_dirs/compare_vit-b16_*/table.json
 """
@@ -10,13 +10,13 @@ from mmgps.utils.requirements import require
 
 require('mmengine')
 
-from mmgps.compare.suites import read_column, suite_table  # noqa: E402
+from mmgps.compare.markdown import read_column, suite_table  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('tables', nargs='+', help='table.json of each comparison')
-    parser.add_argument('--metric', default='top1', help='score by its name in the file (default: top1)')
+    parser.add_argument('--metric', default='top1', help='name of the score in the file (default: top1)')
     return parser.parse_args()
 
 

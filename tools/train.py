@@ -34,12 +34,12 @@ def parse_args() -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument(
         '--work-dir',
-        help='where logs and checkpoints go; default: work_dirs/<config name>, with --tune _<method> behind',
+        help='folder of logs and checkpoints; default: work_dirs/<config name>, followed by _<method> with --tune',
     )
     found = parser.add_mutually_exclusive_group()
     resume = dict(nargs='?', const='auto', metavar='CHECKPOINT')
-    found.add_argument('--resume', **resume, help='go on from CHECKPOINT, or from the last one of the work dir')
-    found.add_argument('--overwrite', action='store_true', help='replace what another run left in the work dir')
+    found.add_argument('--resume', **resume, help='resume from CHECKPOINT, or from the last one in the work dir')
+    found.add_argument('--overwrite', action='store_true', help='replace the files of another run in the work dir')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the lr by the total batch size')
     add_tune_arguments(parser)
@@ -70,7 +70,7 @@ def main() -> None:
     if args.overwrite:
         remove_run(cfg.work_dir)
     runner.train()
-    del lock  # held until here
+    del lock  # the lock has to be held until here
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-# What every run of a classifier shares.
+# Settings that all classifiers share.
 _base_ = ['./default_runtime.py']
 default_scope = 'mmpretrain'
 visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

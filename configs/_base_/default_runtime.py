@@ -1,4 +1,4 @@
-# What every run shares.
+# Settings that all runs share.
 default_scope = 'mmseg'
 env_cfg = dict(
     cudnn_benchmark=True,

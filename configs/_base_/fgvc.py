@@ -1,4 +1,4 @@
-# The five sets of fine-grained classification: their recipes in one table, and what a recipe means.
+# Five sets of fine-grained classification: a table of recipes, and their conversion to configs.
 # Source: train_scripts/vit/fgvc of https://github.com/FightingFighting/GPS, and the paper's appendix.
 _base_ = ['./classification_runtime.py', './schedules/classification_100e.py']
 

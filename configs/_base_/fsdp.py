@@ -1,3 +1,3 @@
-# The frozen base is spread over the processes, docs/fsdp.md. Put it behind default_runtime.py in `_base_`.
+# Shard the frozen base over the processes, see docs/fsdp.md. List this file after default_runtime.py in `_base_`.
 runner_type = 'FlexibleRunner'
 strategy = dict(type='mmgps.GPSFSDPStrategy')

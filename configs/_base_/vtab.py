@@ -1,4 +1,4 @@
-# The 19 tasks of VTAB-1k: their recipes in one table, and what a recipe means. Trained on all 1000 images.
+# The 19 tasks of VTAB-1k, trained on all 1000 images: a table of recipes, and their conversion to configs.
 # Source: train_scripts/vit/vtab of https://github.com/FightingFighting/GPS, commit c52ea8a.
 _base_ = ['./classification_runtime.py', './schedules/classification_100e.py']
 
@@ -27,7 +27,7 @@ __tasks = dict(
 )
 __epochs, __warmup, __size = 100, 10, 224
 
-# No augmentation in training; the views that are compared in selecting have one, or they would be equal.
+# Training uses no augmentation. The contrastive selection does, because its two views would be equal otherwise.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(__size, __size), backend='pillow', interpolation='bicubic'),

@@ -5,9 +5,9 @@ _base_ = [
     '../_base_/schedules/kvasir_8e.py',
     '../_base_/tuning/gps.py',
 ]
-# ViT-B/16 on all of Kvasir-SEG, 224 px: shapes to measure the cost of the methods at, not a recipe.
+# ViT-B/16 on all of Kvasir-SEG at 224 px, to measure the cost of the methods; not a recipe.
 #   python tools/benchmark.py configs/benchmark/vit-b16_kvasir.py --data-root data/kvasir_seg
-# The weights are random unless a file in the keys of mmseg's VisionTransformer is given:
+# Random weights by default. To load a file with the names of mmseg's VisionTransformer, add:
 #   --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE
 model = dict(
     backbone=dict(embed_dims=768, num_heads=12),

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/schedules/kvasir_8e.py',
     '../_base_/tuning/gps.py',
 ]
-# ViT-L/14 in the shape of DINOv2 at 518 px: shapes to measure the cost of the methods at, not a recipe. Random weights.
+# ViT-L/14 with the shape of DINOv2 at 518 px and random weights, to measure the cost of the methods; not a recipe.
 #   python tools/benchmark.py configs/benchmark/vit-l14_kvasir-518.py --data-root data/kvasir_seg --device cuda
 crop_size = (518, 518)
 train_pipeline = [

@@ -1,6 +1,6 @@
-# GPS, K=1: 40 images of each class.
+# GPS with K=1 on 40 images per class.
 #   python tools/train.py configs/classification/deit-tiny_flowers17.py --data-root data/oxford_flowers17
-# Weights: tools/convert_vit.py renames those that mmseg reads; docs/classification.md has the commands.
+# Weights: tools/convert_vit.py converts the file for mmseg; docs/classification.md has the commands.
 _base_ = [
     '../_base_/classification_runtime.py',
     '../_base_/datasets/flowers17_112x112.py',

@@ -1,6 +1,6 @@
-# GPS, K=1: 40 images of each class.
+# GPS with K=1 on 40 images per class.
 #   python tools/train.py configs/classification/mobilenetv2_flowers17.py --data-root data/oxford_flowers17
-# Weights: the backbone in the keys of mmseg, which are those of mmpretrain.
+# Weights: the backbone with the names of mmseg, which mmpretrain shares.
 _base_ = [
     '../_base_/classification_runtime.py',
     '../_base_/datasets/flowers17_112x112.py',

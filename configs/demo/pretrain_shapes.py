@@ -1,4 +1,4 @@
-# Makes the demo's base weights, from scratch on shapes:
+# Train the base weights of the demo from scratch on drawn shapes:
 #   python tools/train.py configs/demo/pretrain_shapes.py --work-dir work_dirs/pretrain_shapes
 #   python tools/extract_backbone.py work_dirs/pretrain_shapes/iter_4000.pth configs/demo/vit-mini_shapes.pth --half
 _base_ = [
@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/models/vit-mini_fcn.py',
 ]
 iterations = 4000
-# 96 px are 64 tokens, a third of the demo's cost; mmseg resizes the position embedding to 144 px when it loads it.
+# 96 px make 64 tokens and a third of the demo's cost; mmseg resizes the position embedding to 144 px on loading.
 size = (96, 96)
 model = dict(
     data_preprocessor=dict(size=size, test_cfg=dict(size=size)),
@@ -18,7 +18,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
-    # Positions start at 0.02 beside patches of size 1; let them catch up.
+    # Position embeddings start at 0.02, patch embeddings at 1; a higher rate lets the former catch up.
     paramwise_cfg=dict(custom_keys=dict(pos_embed=dict(lr_mult=10.0, decay_mult=0.0))),
 )
 param_scheduler = [

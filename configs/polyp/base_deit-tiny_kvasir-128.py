@@ -1,4 +1,4 @@
-# As base_deit-tiny_kvasir.py, at 128 px: a comparison of all methods in two hours of two CPU cores. See docs/results.
+# base_deit-tiny_kvasir.py at 128 px, to compare all methods within two hours on two CPU cores. See docs/results.
 _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/datasets/kvasir_seg_128x128.py',

@@ -1,4 +1,4 @@
-# What the methods share; each leaf adds its method and its learning rate for the backbone.
+# Settings that all methods share; each leaf config adds its method and its learning rate for the backbone.
 _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/datasets/kvasir_seg_224x224.py',

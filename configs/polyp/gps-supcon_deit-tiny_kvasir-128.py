@@ -1,4 +1,4 @@
-# One connection per neuron, chosen by the contrastive loss between pixels of two views of the images: polyp or not.
+# One connection per neuron, chosen by the contrastive loss between pixels (polyp or not) of two views of the images.
 _base_ = './base_deit-tiny_kvasir-128.py'
 custom_hooks = [
     dict(type='mmgps.GPSHook', loss=dict(type='mmgps.SupConLoss', embedding=dict(type='mmgps.PixelEmbedding'))),

@@ -1,4 +1,4 @@
-# A small SAM with random weights on Kvasir-SEG at 128 px: what the methods share.
+# A small SAM with random weights on Kvasir-SEG at 128 px; settings that all methods share.
 _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/datasets/kvasir_seg_128x128.py',

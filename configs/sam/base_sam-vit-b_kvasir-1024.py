@@ -1,11 +1,11 @@
-# The paper's polyp setting, but for the method: SAM ViT-B on Kvasir-SEG at 1024 px, without prompts.
+# The paper's polyp setting without a method: SAM ViT-B on Kvasir-SEG at 1024 px, without prompts.
 _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/datasets/kvasir_seg_1024x1024.py',
     '../_base_/models/sam-vit-b.py',
     '../_base_/schedules/sam_20e.py',
 ]
-# Fetched by tools/train.py where they are missing.
+# tools/train.py downloads these if they are missing.
 inputs = dict(
     images=dict(type='mmgps.PolypImages', name='kvasir-seg'),
     weights=dict(type='mmgps.SAMWeights'),

@@ -1,4 +1,4 @@
-"""Size of deltas, and the time to switch between two of them."""
+"""Size of deltas and the time to switch between two of them."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class DeltaCost:
     Args:
         method: Short name.
         file_bytes: Bytes of the delta file.
-        head_bytes: Bytes of the file that hold parameters outside the backbone.
+        head_bytes: Bytes of the parameters outside the backbone within the file.
         extract_s: Seconds to extract a delta from a trained network.
         add_s: Seconds to read, check and register a file.
-        switch_s: Seconds of each timed switch from one delta to another.
+        switch_s: Seconds of each timed switch between the two deltas.
     """
 
     method: str
@@ -54,13 +54,13 @@ def measure_deltas(
     clock: Clock = time.perf_counter,
     device: str = 'cpu',
 ) -> list[DeltaCost]:
-    """Make up two deltas of each method on the base of ``cfg``, and time them. Nothing is trained.
+    """Make two random deltas of each method on the base of ``cfg``, without training, and time them.
 
     Args:
         cfg: Any config of an mm library.
-        methods: Short names, of methods that select without gradients; ``gps-random`` is as large as ``gps``.
+        methods: Short names of methods that select without gradients; ``gps-random`` is as large as ``gps``.
         target: Path of the backbone within the model.
-        switches: Timed switches, after two untimed ones.
+        switches: Number of timed switches, after two untimed ones.
         clock: Returns seconds; ``time.process_time`` on a busy machine.
         device: Device of the network.
     """
@@ -111,6 +111,9 @@ def made_up_delta(
     """Make a delta with random numbers for everything that ``method`` trains, and time its extraction.
 
     ``model`` keeps its values.
+
+    Returns:
+        The delta, and the seconds of its extraction.
     """
     backbone = find_backbone(model, target)
     selection = method.select(backbone, None)

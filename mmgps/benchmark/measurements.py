@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .lora import is_plain_vit
+from .recipes import is_plain_vit
 
 WIDE = 50_000_000
-"""Backbones of this many parameters have the bars of ViT-B (86 million), smaller ones those of DeiT-Tiny (5.5)."""
+"""Backbones of at least this size use the bars of ViT-B (86 M parameters), smaller ones those of DeiT-Tiny (5.5 M)."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Measurements:
 
     Args:
         step_s: Median seconds of a step.
-        saved_bytes: Bytes that the forward pass keeps for its backward.
-        peak_bytes: Peak memory; None if it was not measured.
+        saved_bytes: Bytes that the forward pass keeps for the backward pass.
+        peak_bytes: Peak memory; None if not measured.
         optimizer_bytes: Bytes of the optimizer state.
-        reduced_bytes: Bytes of gradients that data-parallel processes exchange in a step.
-        trained: Trained values of the whole model.
+        reduced_bytes: Bytes of gradients that data-parallel processes exchange per step.
+        trained: Number of trained values in the whole model.
     """
 
     step_s: float
@@ -53,10 +53,10 @@ class SelectionCost:
     """Cost of choosing connections.
 
     Args:
-        batches: Batches of the selection pass.
-        pass_s: Median seconds of the selection pass over them.
-        plain_s: Median seconds of the forward and backward pass of full fine-tuning over the same batches.
-        choice_s: Seconds to choose from the summed gradients, by K.
+        batches: Number of batches in the selection pass.
+        pass_s: Median seconds of the selection pass.
+        plain_s: Median seconds of the forward and backward passes of full fine-tuning over the same batches.
+        choice_s: Seconds to choose connections from the summed gradients, by K.
     """
 
     batches: int
@@ -90,13 +90,11 @@ class Bar:
     aim: float
 
     def ratio(self, measurements: Mapping[str, Measurements]) -> float | None:
-        """The measured ratio; None if one of the two methods or its measurement is missing."""
-        pair = [
-            getattr(measurements[name], self.measurement)
-            for name in (self.method, self.reference)
-            if name in measurements
-        ]
-        return pair[0] / pair[1] if len(pair) == 2 and all(pair) else None
+        """Return the measured ratio; None if a method or its measurement is missing."""
+        if not {self.method, self.reference} <= measurements.keys():
+            return None
+        own, other = (getattr(measurements[name], self.measurement) for name in (self.method, self.reference))
+        return own / other if own and other else None
 
     def verdict(self, ratio: float | None) -> str:
         """State in words how ``ratio`` compares with the limit and the aim."""
@@ -108,7 +106,7 @@ class Bar:
 
 
 def bars_for(backbone: nn.Module) -> list[Bar]:
-    """Return the bars for a plain ViT of the size of ``backbone``; other architectures have none."""
+    """Return the bars for a plain ViT of this size; other architectures have none."""
     if not is_plain_vit(backbone):
         return []
     wide = sum(value.numel() for value in backbone.parameters()) >= WIDE
@@ -136,7 +134,7 @@ def bars_for(backbone: nn.Module) -> list[Bar]:
 
 
 def machine_name(device: str) -> str:
-    """Name of the CUDA device, or of the processor with its number of cores."""
+    """Return the name of the CUDA device, or of the processor with its number of cores."""
     if torch.device(device).type == 'cuda':
         return torch.cuda.get_device_name(device)
     info = Path('/proc/cpuinfo')
@@ -146,7 +144,7 @@ def machine_name(device: str) -> str:
 
 
 def commit() -> str | None:
-    """Commit of the checkout that mmgps runs from, with ``+`` if files of it were changed; None outside one."""
+    """Return the commit of the checkout that mmgps runs from; ``+`` marks changed files, None means no checkout."""
     found = _git('rev-parse', '--short=12', 'HEAD')
     return found and found + ('+' if _git('status', '--porcelain', '--untracked-files=no') else '')
 
@@ -163,7 +161,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def machine_header(device: str) -> dict[str, Any]:
-    """Machine, its load, commit, torch and threads, as JSON values."""
+    """Return machine, load, commit, torch version and threads as JSON values."""
     return {
         'machine': machine_name(device),
         'load': round(os.getloadavg()[0], 1),

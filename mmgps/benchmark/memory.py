@@ -1,4 +1,4 @@
-"""Bytes that a method keeps in memory and exchanges with other processes."""
+"""Memory of a method, and the bytes it exchanges with other processes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from torch import Tensor
 
 from mmgps.sparse import saved_bytes
 
-from .lora import LeftOutError, import_peft
-from .recipes import Recipe
+from .recipes import LeftOutError, Recipe, import_peft
 from .setup import Rig, Setup
 
 STATUS = Path('/proc/self/status')
@@ -28,11 +27,11 @@ Result = TypeVar('Result')
 
 
 def in_child(what: str, measure: Callable[..., Result], *args: Any) -> Result:
-    """Run ``measure(*args)`` in a fresh process with as many threads as this one.
+    """Run ``measure(*args)`` in a new process with as many threads as this one.
 
     Args:
         what: Subject of the measurement, for the error message.
-        measure: A module-level function, since the child imports it by name.
+        measure: A module-level function, because the child imports it by name.
         args: Arguments of ``measure``.
 
     Raises:
@@ -47,32 +46,32 @@ def in_child(what: str, measure: Callable[..., Result], *args: Any) -> Result:
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
-    """Size of the numbers in ``tensors``."""
+    """Return the total size of ``tensors``."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def reduced_bytes(rig: Rig) -> int:
-    """Bytes of gradients that data-parallel processes exchange in a step."""
+    """Return the bytes of gradients that data-parallel processes exchange per step."""
     return bytes_of(rig.values)
 
 
 def optimizer_bytes(rig: Rig) -> int:
-    """Bytes of the optimizer's state; none before the first step."""
+    """Return the bytes of the optimizer state; 0 before the first step."""
     states = rig.wrapper.optimizer.state.values()
     return bytes_of(value for state in states for value in state.values() if isinstance(value, Tensor))
 
 
 def activation_bytes(rig: Rig, batch: Any) -> int:
-    """Bytes that the forward pass of a step keeps for its backward, without parameters and buffers."""
+    """Return the bytes that a forward pass keeps for the backward pass, without parameters and buffers."""
     lasting = [*rig.model.parameters(), *rig.model.buffers(), *rig.values]
     return saved_bytes(lambda: rig.loss(copy.deepcopy(batch)), lasting)
 
 
 def peak_bytes(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
-    """Peak memory while a method is set up and takes a step on each of ``batches``.
+    """Measure the peak memory of setting up a method and taking a step on each of ``batches``.
 
     On CUDA this is the peak of the allocator, with the method alone on the device. On the CPU it is the resident set of
-    a separate process. That includes the interpreter and all libraries, which are the same for every method.
+    a separate process, which includes the interpreter and all libraries; they are the same for every method.
     """
     if torch.device(setup.device).type == 'cuda':
         return _peak_on_cuda(setup, recipe, batches)
@@ -80,7 +79,7 @@ def peak_bytes(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
 
 
 def _peak_on_cuda(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
-    gc.collect()  # rigs of other methods, held by cycles, count neither as there nor as freed
+    gc.collect()  # free the rigs of other methods now, since freeing them later would change the peak
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(setup.device)
     before = torch.cuda.memory_allocated(setup.device)
@@ -90,7 +89,7 @@ def _peak_on_cuda(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
 
 def _resident(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> int:
     with suppress(LeftOutError):
-        import_peft()  # in every child, so that its size burdens no method alone
+        import_peft()  # in every child, so that no method alone pays for its size
     _steps(setup, recipe, batches)
     return peak_resident()
 
@@ -102,10 +101,10 @@ def _steps(setup: Setup, recipe: Recipe, batches: Sequence[Any]) -> None:
 
 
 def peak_resident() -> int:
-    """Peak resident memory of this process in bytes.
+    """Return the peak resident memory of this process in bytes.
 
-    Linux hands ``ru_maxrss`` down from the process that started this one, so a small child of a large parent would
-    report the parent; ``VmHWM`` of proc(5) starts anew.
+    On Linux a child inherits ``ru_maxrss``, so a small child of a large parent would report the parent's peak;
+    ``VmHWM`` of proc(5) starts from zero.
     """
     if STATUS.is_file():
         fields = dict(line.split(':', 1) for line in STATUS.read_text().splitlines())

@@ -1,15 +1,14 @@
-"""Results of the benchmark as Markdown, as JSON and as a chart."""
+"""Benchmark results as Markdown, JSON and a chart."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from mmgps.utils.atomic_file import atomic_file, write_atomically
+from mmgps.utils.atomic_file import atomic_file, write_json
 from mmgps.utils.text import figure_text, markdown_table
 
 from .measurements import Bar, Measurements, SelectionCost
@@ -27,8 +26,8 @@ class Report:
 
     Args:
         header: Machine, config, commit, torch, threads, seed and more, as JSON values.
-        measurements: Measurements by the name of the method.
-        times: Seconds of every step by the name of the method.
+        measurements: Measurements by method name.
+        times: Seconds of every step by method name.
         bars: Limits to compare the measurements with.
         left_out: A sentence for each method that could not be measured.
         selection: Cost of the selection, if it was measured.
@@ -38,20 +37,20 @@ class Report:
     measurements: Mapping[str, Measurements]
     times: Mapping[str, Sequence[float]]
     bars: Sequence[Bar] = ()
-    left_out: Sequence[str] = field(default=())
+    left_out: Sequence[str] = ()
     selection: SelectionCost | None = None
 
     def write_json(self, path: str | Path) -> None:
-        """Write a JSON object of the header entries, with the measurements under ``methods``."""
+        """Write a JSON object with the header entries and the measurements under ``methods``."""
         content = {**self.header, 'methods': {name: asdict(found) for name, found in self.measurements.items()}}
         if self.selection:
             content['selection_cost'] = asdict(self.selection)
-        write_atomically(path, (json.dumps(content, indent=2) + '\n').encode())
+        write_json(Path(path), content)
 
     def text(self) -> str:
         """Format all results in Markdown."""
-        parts = ['; '.join(f'{key}: {value}' for key, value in self.header.items()), self._table()]
-        parts += [*self.left_out]
+        header = '; '.join(f'{key}: {value}' for key, value in self.header.items())
+        parts = [header, self._table(), *self.left_out]
         if self.bars:
             parts.append(self._bars())
         if self.selection:
@@ -84,10 +83,10 @@ class Report:
     def _bars(self) -> str:
         rows = []
         for bar in self.bars:
-            ratio = bar.ratio(self.measurements)
-            found = '-' if ratio is None else f'{ratio:.3f}'
             label = f'{bar.measurement.removesuffix("_s").replace("_", " ")}: {bar.method} / {bar.reference}'
-            rows.append([label, found, f'{bar.limit:.2f}', f'{bar.aim:.2f}', bar.verdict(ratio)])
+            found = self._ratio(bar.measurement, bar.method, bar.reference)
+            verdict = bar.verdict(bar.ratio(self.measurements))
+            rows.append([label, found, f'{bar.limit:.2f}', f'{bar.aim:.2f}', verdict])
         return markdown_table(['ratio', 'measured', 'bar', 'aim', ''], rows)
 
 
@@ -101,7 +100,7 @@ def _selection_text(cost: SelectionCost) -> str:
 
 
 def spread(seconds: Sequence[float]) -> str:
-    """The interquartile range as a share of the median."""
+    """Format the interquartile range as a share of the median."""
     if len(seconds) < 2:
         return '-'
     low, middle, high = quantiles(seconds, n=4, method='inclusive')
@@ -110,27 +109,23 @@ def spread(seconds: Sequence[float]) -> str:
 
 def draw_chart(report: Report, path: str | Path) -> None:
     """Draw two panels of horizontal bars, step time and saved activations, with their ratios to bias tuning."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 1.6 + 0.36 * len(report.measurements)), layout='constrained')
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     _panel(left, 'step time, ms', {name: own.step_s * 1e3 for name, own in report.measurements.items()})
     _panel(right, 'saved activations, MiB', {name: own.saved_bytes / MIB for name, own in report.measurements.items()})
     left.invert_yaxis()
-    title = (
-        f'{figure_text(report.header["config"])}, batch of {report.header["batch_size"]}\n{report.header["machine"]}, '
-    )
-    figure.suptitle(f'{title}threads: {report.header["threads"]}', fontsize=10)
+    head = report.header
+    title = f'{figure_text(head["config"])}, batch of {head["batch_size"]}'
+    figure.suptitle(f'{title}\n{head["machine"]}, threads: {head["threads"]}', fontsize=10)
     with atomic_file(path) as partial:
         figure.savefig(partial, dpi=130, format=Path(path).suffix[1:] or 'png')
 
 
 def _panel(axes: Any, title: str, values: Mapping[str, float]) -> None:
-    bars = axes.barh(
-        list(map(figure_text, values)), list(values.values()), color=[_colour(name) for name in values], height=0.7
-    )
+    colours = [next(colour for start, colour in COLOURS.items() if name.startswith(start)) for name in values]
+    bars = axes.barh(list(map(figure_text, values)), list(values.values()), color=colours, height=0.7)
     reference = values.get(REFERENCE)
     labels = [f'{value:.0f}' + (f'  ({value / reference:.2f}x)' if reference else '') for value in values.values()]
     axes.bar_label(bars, labels, padding=3, fontsize=8)
@@ -139,7 +134,3 @@ def _panel(axes: Any, title: str, values: Mapping[str, float]) -> None:
     axes.set_title(title + (f' (x of {REFERENCE})' if reference else ''), fontsize=10)
     axes.margins(x=0.25)
     axes.spines[['top', 'right']].set_visible(False)
-
-
-def _colour(name: str) -> str:
-    return next(colour for start, colour in COLOURS.items() if name.startswith(start))

@@ -1,11 +1,11 @@
-"""Run the benchmark: select, time the methods in turns, and measure their memory."""
+"""Run the benchmark: select connections, time the methods in turns, and measure their memory."""
 
 from __future__ import annotations
 
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -16,10 +16,9 @@ from mmgps.engine import find_backbone
 from mmgps.engine.selecting.selection_loss import TrainingLoss
 from mmgps.tuning import GPS
 
-from .lora import LeftOutError
 from .measurements import Measurements, SelectionCost, bars_for, machine_header
 from .memory import activation_bytes, optimizer_bytes, peak_bytes, reduced_bytes
-from .recipes import Recipe, connections_per_neuron, default_names, recipe_of
+from .recipes import LeftOutError, Recipe, connections_per_neuron, default_names, recipe_of
 from .report import Report
 from .setup import Rig, Setup
 from .timing import Clock, interleaved
@@ -33,15 +32,15 @@ class Options:
     """Methods to measure and number of steps.
 
     Args:
-        methods: Names of the methods; :func:`default_names` of ``ks`` if None.
+        methods: Names of the methods; None for :func:`default_names` of ``ks``.
         ks: Connections per neuron.
         steps: Timed steps of each method.
         warmup: Untimed steps before them.
-        batch_size: Batch size; the config's if None.
-        selection_batches: Batches whose summed gradients decide the selections.
-        peak: Measure peak memory; on the CPU this takes a process per method.
+        batch_size: Batch size; None for the config's.
+        selection_batches: Number of batches in the selection pass.
+        peak: Measure peak memory; on the CPU this takes one process per method.
         selection_cost: Also time the selection.
-        clock: Returns seconds; ``time.process_time`` ignores other programs on the CPU, and any work on a GPU.
+        clock: Returns seconds; ``time.process_time`` ignores other programs on the CPU, but also all work on a GPU.
     """
 
     methods: Sequence[str] | None = None
@@ -56,7 +55,7 @@ class Options:
 
 
 def run_benchmark(setup: Setup, options: Options, name: str) -> Report:
-    """Select by the gradients of the config's own data and weights, then measure every method.
+    """Select by gradients of the config's own data and weights, then measure every method.
 
     Args:
         setup: Config, device and seed.
@@ -87,17 +86,19 @@ def run_benchmark(setup: Setup, options: Options, name: str) -> Report:
     rigs.clear()
     steps.clear()
     if options.peak:
-        found = {method: _with_peak(setup, recipes, method, own, batches) for method, own in found.items()}
-    cost = (
-        selection_cost(setup, model, batches, gradients, ks, options.clock) if options.selection_cost and ks else None
-    )
+        for method, own in found.items():
+            _say(f'peak memory of {method}')
+            found[method] = replace(own, peak_bytes=peak_bytes(setup, recipes[method], batches[:PEAK_STEPS]))
+    cost = None
+    if options.selection_cost and ks:
+        cost = selection_cost(setup, model, batches, gradients, ks, options.clock)
     size = options.batch_size or setup.cfg.train_dataloader.batch_size
     header.update(batch_size=size, steps=options.steps, selection_batches=len(batches), clock=options.clock.__name__)
     return Report(header, found, times, bars_for(backbone), left_out, cost)
 
 
 def build_rigs(setup: Setup, model: nn.Module, recipes: Mapping[str, Recipe]) -> tuple[dict[str, Rig], list[str]]:
-    """A rig for each method on its own copy of ``model``, and a sentence for each that cannot be measured."""
+    """Build a rig for each method on its own copy of ``model``, and a sentence for each method left out."""
     rigs, left_out = {}, []
     for name, recipe in recipes.items():
         try:
@@ -108,7 +109,7 @@ def build_rigs(setup: Setup, model: nn.Module, recipes: Mapping[str, Recipe]) ->
 
 
 def measure_rig(rig: Rig, seconds: Sequence[float], batch: Any) -> Measurements:
-    """Measure a rig that has taken steps; its peak memory is measured separately."""
+    """Measure a rig that has taken steps, all but its peak memory."""
     return Measurements(
         step_s=median(seconds),
         saved_bytes=activation_bytes(rig, batch),
@@ -117,14 +118,6 @@ def measure_rig(rig: Rig, seconds: Sequence[float], batch: Any) -> Measurements:
         reduced_bytes=reduced_bytes(rig),
         trained=rig.trained,
     )
-
-
-def _with_peak(
-    setup: Setup, recipes: Mapping[str, Recipe], name: str, own: Measurements, batches: Sequence[Any]
-) -> Measurements:
-    _say(f'peak memory of {name}')
-    peak = peak_bytes(setup, recipes[name], batches[:PEAK_STEPS])
-    return Measurements(**{**vars(own), 'peak_bytes': peak})
 
 
 def _say(message: str) -> None:
@@ -137,16 +130,16 @@ def selection_cost(
     batches: Sequence[Any],
     gradients: Mapping[str, Tensor],
     ks: Sequence[int],
-    clock: Clock = time.perf_counter,
+    clock: Clock,
 ) -> SelectionCost:
     """Time the selection pass against a plain forward and backward pass over the same ``batches``, in turns.
 
     Args:
         setup: Setup that built ``model``.
-        model: Keeps its parameters; BN statistics change.
+        model: Its parameters stay as they are; BN statistics change.
         batches: Loaded batches, so that loading is not timed.
         gradients: Gradients of the selection pass.
-        ks: Connections per neuron to choose.
+        ks: Connections per neuron; each choice is timed.
         clock: Returns seconds.
     """
     loss = TrainingLoss(model, setup.optimize(list(model.parameters())))
@@ -158,11 +151,9 @@ def selection_cost(
 
     steps = {'pass': lambda own: setup.gradients(model, own), 'plain': plain}
     times = interleaved(steps, [batches], ROUNDS, 1, setup.device, setup.seed, clock)
-    choices = {str(k): _choice_s(find_backbone(model, setup.target), gradients, k, clock) for k in ks}
+    backbone, choices = find_backbone(model, setup.target), {}
+    for k in ks:
+        began = clock()
+        GPS(k).select(backbone, gradients)  # ends on the CPU, so it waits for CUDA
+        choices[str(k)] = clock() - began
     return SelectionCost(len(batches), median(times['pass']), median(times['plain']), choices)
-
-
-def _choice_s(backbone: nn.Module, gradients: Mapping[str, Tensor], k: int, clock: Clock) -> float:
-    began = clock()
-    GPS(k).select(backbone, gradients)  # ends on the CPU, so CUDA is waited for
-    return clock() - began

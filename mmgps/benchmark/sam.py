@@ -1,4 +1,4 @@
-"""Cost of one step of full fine-tuning of SAM: mmgps beside the authors' code, each in its own process."""
+"""Cost of a full fine-tuning step of SAM in mmgps and in the authors' code, each in its own process."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Logits = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Workload:
-    """Workload to measure.
+    """The step to measure.
 
     Args:
         arch: ``'vit_b'``, ``'vit_l'`` or ``'vit_h'``.
         size: Side of the image in pixels; the authors' SAM takes 1024 only.
         steps: Timed steps, after one untimed step.
         device: Device to run on.
-        recompute: Let mmgps keep only the inputs of blocks (``with_cp``).
-        clock: Returns seconds; ``time.process_time`` ignores other programs on the CPU, and any work on a GPU.
+        recompute: Keep only the inputs of blocks in mmgps (``with_cp``).
+        clock: Returns seconds; ``time.process_time`` ignores other programs on the CPU, but also all work on a GPU.
     """
 
     arch: str = 'vit_b'
@@ -43,7 +43,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class StepCost:
-    """Seconds of the fastest step, and bytes at the peak: resident on the CPU, allocated on CUDA."""
+    """Seconds of the fastest step, and peak bytes: resident on the CPU, allocated on CUDA."""
 
     step_s: float
     peak_bytes: int
@@ -55,11 +55,11 @@ def compare(workload: Workload) -> dict[str, StepCost]:
     Raises:
         RuntimeError: If one of the processes failed.
     """
-    return {name: in_child(name, _fresh, name, workload) for name in BUILDERS}
+    return {name: in_child(name, measure, name, workload) for name in BUILDERS}
 
 
 def format_costs(costs: dict[str, StepCost]) -> str:
-    """The costs as a table, with the ratio to the authors'."""
+    """Format the costs as a table, with their ratios to the authors' code."""
     theirs = costs['segment-anything']
     rows = [
         [
@@ -101,14 +101,10 @@ def _theirs(workload: Workload) -> tuple[nn.Module, Logits]:
 BUILDERS = {'segment-anything': _theirs, 'mmgps': _own}
 
 
-def _fresh(name: str, workload: Workload) -> StepCost:
-    torch.manual_seed(0)
-    require('mmseg')  # in both, so that its size burdens neither alone
-    return measure(name, workload)
-
-
 def measure(name: str, workload: Workload) -> StepCost:
     """Measure a forward and a backward pass of the network called ``name`` in this process."""
+    require('mmseg')  # for both networks, so that neither alone pays for its size
+    torch.manual_seed(0)
     model, logits = BUILDERS[name](workload)
     model.to(workload.device).train()
     image = torch.randn(1, 3, workload.size, workload.size, device=workload.device)

@@ -1,4 +1,4 @@
-"""Step times of several methods, taken in turns so that changes in the machine's load affect all alike."""
+"""Step times of several methods, measured in turns so that a change in the machine's load affects all alike."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def interleaved(
     """Time each step ``rounds`` times, in seconds.
 
     In a round each method takes one step on the same batch with the same random state. The order of the methods
-    alternates between rounds, so that no method always follows the same other one. Copying the batch, which a step may
-    change, and collecting garbage are not timed.
+    alternates between rounds, so that no method always follows the same other one. Steps may change their batch:
+    each gets a copy. Copying and garbage collection are not timed.
 
     Args:
         steps: Timed functions of a batch, by name.
@@ -54,16 +54,17 @@ def interleaved(
 
 
 def timed(step: Step, batch: Any, device: str, clock: Clock) -> float:
-    """Seconds of ``step`` on a copy of ``batch``."""
+    """Time ``step`` on a copy of ``batch``, in seconds."""
     own = copy.deepcopy(batch)
-    _synchronize(device)
+    synchronize(device)
     began = clock()
     step(own)
-    _synchronize(device)
+    synchronize(device)
     return clock() - began
 
 
-def _synchronize(device: str) -> None:
+def synchronize(device: str) -> None:
+    """Wait for the device."""
     if torch.device(device).type == 'cuda':
         torch.cuda.synchronize(device)
 
@@ -73,7 +74,7 @@ def _no_collection() -> Iterator[None]:
     enabled = gc.isenabled()
     gc.disable()
     gc.collect()
-    gc.freeze()  # so that collecting between rounds looks at what is new alone
+    gc.freeze()  # so that the collections between rounds look at new objects only
     try:
         yield
     finally:

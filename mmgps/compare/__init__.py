@@ -4,15 +4,13 @@ from mmgps.utils.requirements import require
 
 require('mmengine')
 
-from .candidates import Candidate, parse_assignments, parse_candidate  # noqa: E402
+from .candidates import Candidate, grids_of, parse_assignments, parse_candidate  # noqa: E402
 from .chart import draw_comparison  # noqa: E402
 from .markdown import text_of  # noqa: E402
-from .metrics import METRICS, Metric  # noqa: E402
 from .processes import RunFailedError  # noqa: E402
-from .rates import grids_of  # noqa: E402
 from .run import run_comparison  # noqa: E402
 from .runs import Settings, stated_options  # noqa: E402
-from .table import Comparison, read_costs  # noqa: E402
+from .table import METRICS, Comparison, Metric, read_costs  # noqa: E402  # noqa: E402
 
 __all__ = [
     'METRICS',

@@ -1,20 +1,18 @@
-"""Chart of the scores over the number of trained parameters and over peak memory."""
+"""Chart of scores over the number of trained parameters and over peak memory."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from mmgps.utils.atomic_file import write_atomically
+from mmgps.utils.atomic_file import atomic_file
 from mmgps.utils.text import figure_text
 
-from .metrics import Metric
-from .table import Comparison, MethodResult
+from .table import Comparison, MethodResult, Metric
 
 FIXED = {'gps': ('#1b7f5c', '*'), 'full': ('#222222', 's'), 'linear': ('#8a8f98', 'o'), 'bias': ('#b5651d', 'o')}
 COLOURS = ('#1f77b4', '#d62728', '#9467bd', '#e377c2', '#17becf', '#8c564b', '#bcbd22', '#ff7f0e', '#3b3bb3', '#c51b7d')
@@ -24,12 +22,12 @@ DIRECTIONS = 12
 HALF_POINT = 8
 """Half the width of a point in pixels."""
 LED = 20
-"""A label farther away than this has a line from its point."""
+"""Labels farther away than this get a line to their point."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """Point of one method in the chart.
+    """One method in the chart.
 
     Args:
         label: Label of the method.
@@ -37,8 +35,8 @@ class Point:
         bar: Standard deviation over seeds; None for a single seed.
         colour: Colour in both panels.
         marker: Marker in both panels.
-        trained: Trained parameters of the backbone.
-        memory: Peak memory in MiB; None if it was not measured.
+        trained: Number of trained parameters in the backbone.
+        memory: Peak memory in MiB; None if not measured.
     """
 
     label: str
@@ -51,19 +49,17 @@ class Point:
 
     @classmethod
     def of(cls, own: MethodResult, metric: Metric, colour: str) -> Point:
-        """Make the point of a method; ``colour`` is used unless the method has a fixed colour."""
+        """Make the point of a method, in ``colour`` unless the method has a fixed one."""
         colour, marker = FIXED.get(own.label.partition(':')[0], (colour, 'o'))
         memory = own.costs['peak_bytes'] / MIB if 'peak_bytes' in own.costs else None
-        scores = own.scores(metric)
-        return cls(
-            own.label, mean(scores), own.deviation(metric), colour, marker, own.rows[0]['backbone_trained'], memory
-        )
+        score, trained = mean(own.scores(metric)), own.rows[0]['backbone_trained']
+        return cls(own.label, score, own.deviation(metric), colour, marker, trained, memory)
 
 
 def draw_comparison(found: Comparison, path: str | Path) -> None:
     """Draw two panels with one point per method; bars show the standard deviation over seeds.
 
-    A method that trains nothing of the backbone has no place on a logarithmic axis, so a dashed line shows its score.
+    A dashed line shows the score of a method that trains nothing of the backbone, as the axis is logarithmic.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -73,22 +69,23 @@ def draw_comparison(found: Comparison, path: str | Path) -> None:
     figure = Figure(figsize=(13, 5.6), dpi=130, layout='constrained')
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
-    trained = {point.label: point.trained for point in points if point.trained}
-    memory = {point.label: point.memory for point in points if point.memory}
+    panels: dict[Any, list[tuple[float, Point]]] = {
+        left: [(point.trained, point) for point in points if point.trained],
+        right: [(point.memory, point) for point in points if point.memory],
+    }
     _logarithmic(left)
     _lines(left, [point for point in points if not point.trained])
     left.set(xlabel='trained parameters of the backbone, without the head (log scale)', ylabel=f'{metric.title}, %')
     right.set_xlabel('peak memory of selecting and training, MiB')
     figure.suptitle(_title(found, metric))
-    for axes, values in ((left, trained), (right, memory)):
-        _panel(axes, [point for point in points if point.label in values], values)
+    for axes, placed in panels.items():
+        _panel(axes, placed)
     figure.draw_without_rendering()
-    figure.set_layout_engine('none')  # labels are placed in pixels, so nothing may shift any more
-    for axes, values in ((left, trained), (right, memory)):
-        label_points(axes, [(p.label, values[p.label], p.score, p.bar, p.colour) for p in points if p.label in values])
-    content = io.BytesIO()
-    figure.savefig(content)
-    write_atomically(path, content.getvalue())
+    figure.set_layout_engine('none')  # labels get positions in pixels, so nothing may move from here on
+    for axes, placed in panels.items():
+        _label_points(axes, placed)
+    with atomic_file(path) as partial:
+        figure.savefig(partial, format='png')
 
 
 def points_of(found: Comparison, metric: Metric) -> list[Point]:
@@ -106,11 +103,11 @@ def _title(found: Comparison, metric: Metric) -> str:
     return f'{figure_text(found.settings["config"])}: {metric.title} on the {place} ({over}). Better: up and left'
 
 
-def _panel(axes: Any, points: Sequence[Point], values: Mapping[str, float]) -> None:
-    for point in points:
+def _panel(axes: Any, points: Sequence[tuple[float, Point]]) -> None:
+    for x, point in points:
         size = 13 if point.marker == '*' else 7
         style = dict(color=point.colour, marker=point.marker, markersize=size, capsize=3, elinewidth=0.8)
-        axes.errorbar(values[point.label], point.score, point.bar, **style)
+        axes.errorbar(x, point.score, point.bar, **style)
     axes.grid(alpha=0.25)
     axes.margins(x=0.2, y=0.15)
     axes.spines[['top', 'right']].set_visible(False)
@@ -138,31 +135,32 @@ def _short(value: float) -> str:
     return f'{value:g}'
 
 
-def label_points(axes: Any, points: Sequence[tuple[str, float, float, float | None, str]]) -> None:
-    """Write the label of each point near it, where it covers the least of other points and labels.
+def _label_points(axes: Any, points: Sequence[tuple[float, Point]]) -> None:
+    """Write each label near its point, where it covers other points and labels least.
 
     Args:
-        axes: Axes that were drawn, so that positions in pixels are known.
-        points: Label, x, y, half the length of the bar, and colour of each point.
+        axes: Drawn axes, whose positions in pixels are known.
+        points: The points with their x.
     """
-    taken = [_extent(text) for text in axes.texts] + [_box_of(axes, x, y, bar or 0) for _, x, y, bar, _ in points]
-    for label, x, y, _, colour in points:
+    taken = [*map(_extent, axes.texts), *(_box_of(axes, x, point.score, point.bar or 0) for x, point in points)]
+    for x, point in points:
         tried = []
         for order, place in enumerate(_offsets()):
-            text = _write(axes, label, (x, y), place, colour)
+            text = _write(axes, x, point, place)
             box = _extent(text)
             text.remove()
-            outside = 0 if _within(box, axes.bbox) else box.width * box.height
+            area = float(box.width * box.height)
+            outside = 0.0 if _shared(box, axes.bbox) == area else area
             tried.append((sum(_shared(box, other) for other in taken) + outside, order, place, box))
             if not tried[-1][0]:
                 break
         _, _, place, box = min(tried, key=lambda one: one[:2])
-        _write(axes, label, (x, y), place, colour)
+        _write(axes, x, point, place)
         taken.append(box)
 
 
 def _box_of(axes: Any, x: float, y: float, bar: float) -> Any:
-    """Bounding box of a point with its bar."""
+    """Return the bounding box of a point with its bar."""
     from matplotlib.transforms import Bbox
 
     (left, low), (_, high) = (axes.transData.transform((x, y + sign * bar)) for sign in (-1, 1))
@@ -171,7 +169,7 @@ def _box_of(axes: Any, x: float, y: float, bar: float) -> Any:
 
 
 def _extent(text: Any) -> Any:
-    """Bounding box of a label without the line from its point."""
+    """Return the bounding box of a label without the line to its point."""
     from matplotlib.text import Text
 
     text.update_positions(text.figure.canvas.get_renderer())
@@ -179,26 +177,23 @@ def _extent(text: Any) -> Any:
 
 
 def _offsets() -> Iterator[tuple[float, float]]:
-    """Offsets in points to try: near before far, right before left."""
+    """Yield offsets in points: near before far, right before left."""
     angles = sorted((math.tau * step / DIRECTIONS for step in range(DIRECTIONS)), key=lambda a: -math.cos(a - 0.3))
     for distance in DISTANCES:
         yield from ((distance * math.cos(angle), distance * math.sin(angle)) for angle in angles)
 
 
-def _write(axes: Any, label: str, point: tuple[float, float], place: tuple[float, float], colour: str) -> Any:
+def _write(axes: Any, x: float, point: Point, place: tuple[float, float]) -> Any:
     side = 'left' if place[0] > 1 else 'right' if place[0] < -1 else 'center'
-    line = dict(arrowstyle='-', color=colour, linewidth=0.6, shrinkA=0, shrinkB=3)
+    line = dict(arrowstyle='-', color=point.colour, linewidth=0.6, shrinkA=0, shrinkB=3)
     led = line if math.hypot(*place) > LED else None
-    options = dict(textcoords='offset points', ha=side, va='center', fontsize=9, color=colour, arrowprops=led)
-    return axes.annotate(figure_text(label), point, place, **options)
+    options = dict(textcoords='offset points', ha=side, va='center', fontsize=9, color=point.colour, arrowprops=led)
+    return axes.annotate(figure_text(point.label), (x, point.score), place, **options)
 
 
 def _shared(one: Any, other: Any) -> float:
-    """Area of the intersection of two boxes."""
-    width = min(one.x1, other.x1) - max(one.x0, other.x0)
-    height = min(one.y1, other.y1) - max(one.y0, other.y0)
-    return max(width, 0) * max(height, 0)
+    """Return the area of the intersection of two boxes."""
+    from matplotlib.transforms import Bbox
 
-
-def _within(box: Any, frame: Any) -> bool:
-    return bool(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1)
+    box = Bbox.intersection(one, other)
+    return 0.0 if box is None else float(box.width * box.height)

@@ -1,6 +1,6 @@
 """The process of one run: ``python -m mmgps.compare.child FOLDER``.
 
-It resumes from the last checkpoint in the folder, and ends as soon as the process that started it is gone.
+It resumes from the last checkpoint in the folder, and ends as soon as the process that started it has died.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from pathlib import Path
 
 
 def start_parent_watchdog() -> None:
-    """End this process as soon as the one that holds the other end of its standard input is gone.
+    """End this process when its parent dies, even by SIGKILL.
 
-    Only the parent holds that end, so it closes however the parent dies, by SIGKILL too. Call this in a process that
-    was started with ``stdin=subprocess.PIPE``.
+    Only the parent holds the other end of the standard input, so that end closes with the parent. Start the process
+    with ``stdin=subprocess.PIPE``.
     """
     threading.Thread(target=_watch_parent, daemon=True).start()
 
 
 def _watch_parent() -> None:
-    # Not through sys.stdin: its lock, held while reading, would be copied into the workers of a data loader.
+    # sys.stdin would hold a lock while reading, and data loader workers would inherit it.
     while os.read(0, 1):
         pass
     os._exit(1)
@@ -30,9 +30,9 @@ def _watch_parent() -> None:
 def train(folder: Path) -> None:
     """Train the config in ``folder``, from its last checkpoint if it has one, and write its result.
 
-    A trial that diverges writes a result without scores: its rate is too high, and would be again.
+    A trial that diverges writes a result without scores, since its rate would be too high the next time as well.
     """
-    # Imported here, so that the watchdog runs before what takes seconds to load.
+    # These imports take seconds; the watchdog has to run before them.
     from mmengine.config import Config
     from mmengine.runner import Runner
 

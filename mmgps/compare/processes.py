@@ -1,4 +1,4 @@
-"""Train every run in a process of its own, a few at a time."""
+"""Train each run in its own process, a few at a time."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class RunFailedError(RuntimeError):
 
 
 def run_all(runs: Sequence[Run], jobs: int, threads: int, lock: int, finished: Callable[[Run], object]) -> list[str]:
-    """Train the runs that have no result yet. If one fails, the others continue.
+    """Train the runs without a result. If one fails, the others continue.
 
     Args:
         runs: Runs, in order.
         jobs: Number of simultaneous runs.
         threads: ``OMP_NUM_THREADS`` of each process.
-        lock: A file descriptor that each process inherits.
+        lock: File descriptor that each process inherits.
         finished: Called with every run that succeeded.
 
     Returns:
-        A sentence for every run that failed.
+        A sentence for each run that failed.
     """
     waiting = deque(run for run in runs if run.result() is None)
     if len(runs) > len(waiting):
-        say(f'{len(runs) - len(waiting)} of {len(runs)} runs were finished before')
+        say(f'{len(runs) - len(waiting)} of {len(runs)} runs have finished before')
     running: dict[Run, subprocess.Popen] = {}
     failures = []
     try:
@@ -69,14 +69,14 @@ def start(run: Run, threads: int, lock: int) -> subprocess.Popen:
     """Start the process that trains ``run``."""
     stale = run.under_other_settings()
     if stale and not run.folder.exists():
-        say(f'{run}: the settings have changed, so it is run anew; {stale[0].name} is left as it is')
+        say(f'{run}: the settings have changed, so it starts anew; {stale[0].name} stays as it is')
     run.prepare()
     say(f'{run}: training in {run.folder}')
     environment = {**os.environ, 'OMP_NUM_THREADS': str(threads)}
     with run.log.open('a') as log:
         return subprocess.Popen(
             [sys.executable, *CHILD, str(run.folder)],
-            stdin=subprocess.PIPE,  # the watchdog of the child ends it when this end is gone
+            stdin=subprocess.PIPE,  # the child's watchdog ends it when this end closes
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -85,7 +85,7 @@ def start(run: Run, threads: int, lock: int) -> subprocess.Popen:
 
 
 def _failure(run: Run, code: int) -> str | None:
-    """Describe the failure of a run that ended; None if it wrote its result."""
+    """Describe why a run failed; None if it wrote its result."""
     if code == 0 and run.result() is not None:
         return None
     lines = [line for line in run.log.read_text(errors='replace').splitlines() if line.strip()]
@@ -100,10 +100,10 @@ def say(message: str) -> None:
 
 @contextmanager
 def locked(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[int]:
-    """Hold the lock of ``folder``, so that only one comparison runs there; yields the file descriptor of the lock.
+    """Hold the lock of ``folder``, so that only one comparison runs there, and yield its file descriptor.
 
-    The training processes inherit the descriptor. After a kill, the lock is therefore free once the last of them has
-    ended too, which takes a moment.
+    The training processes inherit the descriptor. After a kill the lock therefore stays held for a moment, until the
+    last of them has ended.
 
     Args:
         folder: Folder of the comparison; created if missing.

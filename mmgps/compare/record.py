@@ -26,19 +26,19 @@ from mmgps.utils.atomic_file import write_json
 
 CHECKPOINT_KEY = 'mmgps_cost'
 LIBRARIES = ('mmseg', 'mmpretrain')
-"""Libraries whose versions are recorded if a run uses them; this layer does not import them."""
+"""Libraries whose versions are recorded if a run uses them. This layer does not import them."""
 
 
 class RecordHook(Hook):
-    """Write one JSON file atomically when training has ended, with the scores of the last step.
+    """Write a JSON file with the scores of the last step when training ends.
 
-    Step times exclude data loading. Checkpoints carry the times and the peak of memory, so that a resumed run reports
-    all of its steps. The memory is that of selecting and training, without validation.
+    Step times exclude data loading, and peak memory excludes validation. Checkpoints carry both, so that a resumed run
+    reports all of its steps.
 
     Args:
         path: File to write.
         target: Path of the backbone within the model.
-        facts: Entries written beside the results.
+        facts: Further entries of the file.
         backbone_lr: Expected learning rate of all trained parameters of the backbone; None for no check.
     """
 
@@ -78,7 +78,7 @@ class RecordHook(Hook):
         self.metrics = metrics
 
     def after_train(self, runner: Runner) -> None:
-        if self.metrics is None:  # resumed from the last checkpoint: nothing is left to train, but it was not scored
+        if self.metrics is None:  # resumed from the last checkpoint, after training and before scoring
             runner.val_loop.run()
         [hook] = [hook for hook in runner.hooks if isinstance(hook, TuneHook)]
         assert hook.selection is not None
@@ -93,7 +93,7 @@ class RecordHook(Hook):
         write_json(self.path, {**self.facts, **found})
 
     def _measure(self) -> None:
-        """Record the peak so far, unless a validation has raised it."""
+        """Record the peak memory so far, unless a validation may have raised it."""
         if not self.measured:
             cuda = torch.cuda.is_available()
             self.peak = max(self.peak, torch.cuda.max_memory_allocated() if cuda else peak_resident())
@@ -110,10 +110,10 @@ def check_rates(runner: Runner, target: str, expected: float) -> None:
     outside = {id(value) for value in model.parameters()} - inside
     for group in runner.optim_wrapper.optimizer.param_groups:
         rate = group.get('initial_lr', group['lr'])
-        # What trains chosen connections stands in for weights of the backbone, and is no parameter of the model.
+        # The values of chosen connections belong to the backbone but are no parameters of the model.
         if any(id(value) not in outside for value in group['params']) and abs(rate / expected - 1) > 1e-6:
             raise ValueError(
-                f'numbers of {target} are trained at {rate:g} where {expected:g} is compared: another entry of '
+                f'parameters of {target} train at {rate:g} instead of the compared rate {expected:g}: another entry of '
                 f'paramwise_cfg in the config sets it; let the entries for the backbone begin with {target!r}'
             )
 
@@ -125,7 +125,7 @@ def _counts(model: nn.Module, target: str, selection: Selection) -> dict[str, in
 
 
 def _circumstances(runner: Runner) -> dict[str, Any]:
-    """Machine, commit, threads and versions."""
+    """Return machine, commit, threads and versions."""
     device = str(next(runner.model.parameters()).device)
     versions = dict(python=platform.python_version(), mmengine=mmengine.__version__, mmcv=mmcv.__version__)
     loaded = {name: sys.modules[name].__version__ for name in LIBRARIES if name in sys.modules}

@@ -8,33 +8,27 @@ from mmgps.utils.atomic_file import write_atomically, write_json
 
 from .chart import draw_comparison
 from .markdown import text_of
-from .metrics import leading
 from .processes import RunFailedError, locked, run_all, say
 from .runs import Run, Settings
-from .table import Comparison, collect
+from .table import Comparison, collect, leading
 
 
 def run_comparison(settings: Settings) -> Comparison:
-    """Train the runs that have no result in the work dir yet, and write ``table.md``, ``table.json`` and ``table.png``.
+    """Train the runs without a result in the work dir, and write ``table.md``, ``table.json`` and ``table.png``.
 
-    The tables are rewritten after each final run. Trials see training images only.
+    Each final run updates these files. Trials see training images only.
 
     Raises:
-        RunFailedError: If a run failed, after all others have ended. The tables then lack it.
-        ValueError: If no comparison can run on the config.
+        RunFailedError: If a run failed; raised after all others have ended, with tables that lack this run.
+        ValueError: If the config or the settings allow no comparison.
     """
     _check(settings)
     with locked(settings.work_dir) as lock:
         trials = {
             c.label: [settings.trial(c, lr) for lr in settings.grids.get(c.label, ())] for c in settings.candidates
         }
-        failures = run_all(
-            [run for runs in trials.values() for run in runs],
-            settings.jobs,
-            settings.threads,
-            lock,
-            Run.discard_checkpoints,
-        )
+        every = [run for runs in trials.values() for run in runs]
+        failures = run_all(every, settings.jobs, settings.threads, lock, Run.discard_checkpoints)
         complete = {label: runs for label, runs in trials.items() if runs and all(run.result() for run in runs)}
         lost = [label for label, runs in complete.items() if all('diverged' in (run.result() or {}) for run in runs)]
         failures += [_diverged(label, complete.pop(label)) for label in lost]
@@ -53,18 +47,18 @@ def run_comparison(settings: Settings) -> Comparison:
         comparison = write()
     if failures:
         listed = '\n'.join(failures)
-        raise RunFailedError(f'{len(failures)} runs failed, the same command tries them again:\n{listed}')
+        raise RunFailedError(f'{len(failures)} runs failed; the same command tries them again:\n{listed}')
     return comparison
 
 
 def best_rate(trials: Sequence[Run]) -> float:
-    """Rate with the highest score on the held-out images; the lowest of equal ones."""
+    """Return the rate with the highest score on the held-out images; the lowest one on a tie."""
     results = {run.lr: run.result() for run in trials}
     metric = leading(found['metrics'] for found in results.values() if found)
     scores = {lr: metric.of(found['metrics']) for lr, found in sorted(results.items()) if found}
     best = max(scores, key=lambda lr: float('-inf') if scores[lr] is None else float(scores[lr] or 0))
     listed = ', '.join(f'{lr:g}: {score}' for lr, score in scores.items())
-    say(f'{trials[0].candidate.label}: {metric.title} on held-out training images by rate: {listed}; taking {best:g}')
+    say(f'{trials[0].candidate.label}: {metric.title} on held-out training images by rate: {listed}; best: {best:g}')
     return best
 
 
@@ -92,4 +86,4 @@ def _check(settings: Settings) -> None:
     if missing:
         raise ValueError(f'the config has no {" and no ".join(missing)}; a comparison needs a validation set')
     if settings.jobs < 1 or settings.threads < 1:
-        raise ValueError(f'jobs={settings.jobs} and threads={settings.threads} are to be 1 or more')
+        raise ValueError(f'jobs={settings.jobs} and threads={settings.threads}: expected 1 or more of each')

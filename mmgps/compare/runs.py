@@ -1,4 +1,4 @@
-"""Settings of a comparison and the runs that follow from them: config, folder and result of each."""
+"""Settings of a comparison, and its runs: their configs, folders and results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from mmengine.config import Config
 
 from mmgps.engine import tune_config
 from mmgps.engine.configs.config import type_name
-from mmgps.utils.atomic_file import read_json, write_json
+from mmgps.utils.atomic_file import read_json, write_atomically, write_json
 
-from .candidates import Candidate
-from .rates import ON_THE_HEAD, set_rate
+from .candidates import ON_THE_HEAD, Candidate, set_rate
 from .trials import hold_out, positions, score_at_the_end, shorten, split
 
 FORMAT = 1
@@ -33,7 +32,7 @@ class Run:
         candidate: Method.
         lr: Learning rate.
         seed: Seed of the run.
-        trial: True if it is scored on held-out training images to choose a rate.
+        trial: True if the run is scored on held-out training images to choose a rate.
         cfg: Complete config, without a work dir.
         target: Path of the backbone within the model.
         top: Folder of all runs.
@@ -54,18 +53,18 @@ class Run:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of everything the run depends on except data and weights."""
+        """Hash of everything that the run depends on except data and weights."""
         content = dict(format=FORMAT, config=self.cfg.to_dict(), lr=self.lr, target=self.target)
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     @property
     def kind(self) -> Path:
-        """Folder name of this run under any settings, without the digest."""
+        """Folder of this run without the digest of its settings."""
         return self.top / self.candidate.folder / (f'trial_{self.lr:g}' if self.trial else f'seed{self.seed}')
 
     @property
     def folder(self) -> Path:
-        """Folder of this run. Other settings have another folder, so that results are never mixed."""
+        """Folder of this run. Other settings have another folder, so results never mix."""
         return self.kind.with_name(f'{self.kind.name}-{self.digest}')
 
     @property
@@ -73,24 +72,21 @@ class Run:
         return self.folder / 'log.txt'
 
     def result(self) -> dict[str, Any] | None:
-        """Result of the finished run; None before."""
+        """Return the result; None if the run has not finished."""
         found = read_json(self.folder / 'result.json')
         return found if found and found.get('digest') == self.digest else None
 
     def under_other_settings(self) -> list[Path]:
-        """Folders of the same run under other settings."""
+        """Return the folders of this run under other settings."""
         return [path for path in sorted(self.kind.parent.glob(f'{self.kind.name}-*')) if path != self.folder]
 
     def prepare(self) -> None:
         """Write the files that the training process reads."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / 'config.py'
         if not path.exists():
             cfg = copy.deepcopy(self.cfg)
             cfg.work_dir = str(self.folder)
-            unfinished = self.folder / 'unfinished.py'
-            cfg.dump(unfinished)
-            os.replace(unfinished, path)
+            write_atomically(path, cfg.pretty_text.encode())
         rate = None if self.candidate.name in ON_THE_HEAD else self.lr
         facts = dict(digest=self.digest, method=self.candidate.label, trial=self.trial, lr=self.lr, seed=self.seed)
         write_json(self.folder / 'run.json', {**facts, 'target': self.target, 'backbone_lr': rate})
@@ -103,23 +99,23 @@ class Run:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a comparison, and the runs that follow from them.
+    """Settings of a comparison.
 
     Args:
         cfg: Config that every run starts from.
         name: Name of the config.
         candidates: Methods to compare.
         seeds: Seeds of the final runs.
-        grids: Rates to try, by the label of a method.
-        fixed: Rates that are not searched, by the label of a method.
+        grids: Rates to try, by label.
+        fixed: Rates that are not searched, by label.
         work_dir: Folder of runs and tables.
         share: Share of the training images that trials hold out.
         trial_share: Length of trials as a share of the epochs or iterations.
         split_seed: Seed of the held-out images and of the trials.
-        on_holdout: Let the final runs, too, train without the held-out images and score on them.
+        on_holdout: Hold out these images in the final runs too, and score on them.
         jobs: Number of simultaneous runs.
         threads: Threads of each run.
-        costs: ``step_s`` and ``peak_bytes`` measured separately, by label; None to use those of the runs.
+        costs: ``step_s`` and ``peak_bytes`` measured separately, by label; None to use the costs of the runs.
         stated: Facts to print with the results, such as options that changed the config.
     """
 
@@ -140,56 +136,43 @@ class Settings:
     stated: Mapping[str, Any] = field(default_factory=dict)
 
     def trial(self, candidate: Candidate, lr: float) -> Run:
-        """Run on a part of the training images, scored on the rest."""
-        cfg, target = self._tuned(candidate, lr, self.split_seed)
-        self._hold_out(cfg, self.trial_share)
-        score_at_the_end(cfg)
-        return Run(candidate, lr, self.split_seed, True, cfg, target, self._top)
+        """Make a run that trains on a part of the training images and is scored on the rest."""
+        return self._run(candidate, lr, self.split_seed, trial=True)
 
     def final(self, candidate: Candidate, lr: float, seed: int) -> Run:
-        """Run on all training images, scored on the validation set after the last step; see ``on_holdout``."""
-        cfg, target = self._tuned(candidate, lr, seed)
-        if self.on_holdout:
-            self._hold_out(cfg, 1.0)
-        score_at_the_end(cfg)
-        return Run(candidate, lr, seed, False, cfg, target, self._top)
+        """Make a run that trains on all images and is scored on the validation set at the end; see ``on_holdout``."""
+        return self._run(candidate, lr, seed, trial=False)
 
-    def _hold_out(self, cfg: Config, share: float) -> None:
-        """Train on a part of the training images for ``share`` of the steps, and score on the rest."""
-        chosen = positions(cfg)
-        kept, held = split(len(chosen), self.share, self.split_seed)
-        hold_out(cfg, ([chosen[at] for at in kept], [chosen[at] for at in held]))
-        shorten(cfg, share, len(kept) / len(chosen))
+    def _run(self, candidate: Candidate, lr: float, seed: int, trial: bool) -> Run:
+        cfg, target = self._tuned(candidate, lr, seed)
+        if trial or self.on_holdout:
+            chosen = positions(cfg)
+            kept, held = split(len(chosen), self.share, self.split_seed)
+            hold_out(cfg, ([chosen[at] for at in kept], [chosen[at] for at in held]))
+            shorten(cfg, self.trial_share if trial else 1.0, len(kept) / len(chosen))
+        score_at_the_end(cfg)
+        top = Path(os.path.abspath(self.work_dir)) / 'runs'  # absolute for mmengine's note of the last checkpoint
+        return Run(candidate, lr, seed, trial, cfg, target, top)
 
     def _tuned(self, candidate: Candidate, lr: float, seed: int) -> tuple[Config, str]:
         cfg = copy.deepcopy(self.cfg)
         cfg.pop('work_dir', None)
         cfg.pop('resume', None)
         tune_config(cfg, candidate.name, dict(candidate.options))
-        target = _target(cfg)
+        [hook] = [hook for hook in cfg.custom_hooks if type_name(hook) == 'mmgps.TuneHook']
+        target = str(hook.get('target', 'backbone'))
         set_rate(cfg, candidate, lr, target)
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
         hooks = cfg.setdefault('default_hooks', {})
         hooks['checkpoint'] = {
             'type': 'CheckpointHook',
             **(hooks.get('checkpoint') or {}),
-            'max_keep_ckpts': 1,  # enough, since the next one is written before this one is removed
+            'max_keep_ckpts': 1,  # mmengine removes a checkpoint only after it has written the next one
         }
         return cfg, target
 
-    @property
-    def _top(self) -> Path:
-        # Absolute, because another process reads the note of the last checkpoint.
-        return Path(os.path.abspath(self.work_dir)) / 'runs'
-
-
-def _target(cfg: Config) -> str:
-    """Path of the backbone according to the hook that :func:`mmgps.engine.tune_config` added."""
-    [hook] = [h for h in cfg.custom_hooks if type_name(h) == 'mmgps.TuneHook']
-    return str(hook.get('target', 'backbone'))
-
 
 def stated_options(options: Mapping[str, Any]) -> dict[str, str]:
-    """Format options that changed the config, for the results; paths are reduced to their last part."""
+    """Format the options that changed the config, for the results; paths keep only their last part."""
     values = {key: value.rpartition('/')[2] if isinstance(value, str) else value for key, value in options.items()}
     return {'cfg_options': ' '.join(f'{key}={value}' for key, value in values.items())} if options else {}

@@ -1,21 +1,73 @@
-"""Results of a comparison by run and by method, collected from finished runs."""
+"""Results of a comparison: metrics, runs and methods, collected from finished runs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from .candidates import Candidate
-from .metrics import METRICS, Metric, leading, present
 from .runs import Run, Settings
 
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of the validation set, in percent; higher is better.
+
+    Args:
+        key: Name in the JSON file.
+        printed: Name in the evaluator's results, without the prefix that an evaluator may add.
+        title: Column title.
+    """
+
+    key: str
+    printed: str
+    title: str
+
+    def of(self, found: Mapping[str, float | None]) -> float | None:
+        """Return the score from the results ``found``; None if it is missing or not a number."""
+        names = [name for name in found if name == self.printed or name.endswith(f'/{self.printed}')]
+        return found[names[0]] if names else None
+
+
+METRICS = (
+    Metric('dice', 'Dice', 'Dice'),
+    Metric('iou', 'IoU', 'IoU'),
+    Metric('mdice', 'mDice', 'mDice'),
+    Metric('miou', 'mIoU', 'mIoU'),
+    Metric('top1', 'accuracy/top1', 'top-1'),
+)
+"""Foreground scores per image, mmseg's class means, and the accuracy of a classifier. The first one that the evaluator
+prints chooses the rates."""
 KEPT = ('trained', 'total', 'backbone_trained', 'backbone_total', 'step_s', 'peak_bytes', 'iterations')
 CIRCUMSTANCES = ('machine', 'device', 'threads', 'commit', 'python', 'torch', 'mmengine', 'mmcv', 'mmseg', 'mmpretrain')
 COSTS = ('step_s', 'peak_bytes')
+
+
+def present(results: Iterable[Mapping[str, float | None]]) -> list[Metric]:
+    """Return the metrics that occur in any of ``results``."""
+    names = dict.fromkeys((name for found in results for name in found), 0.0)
+    return [metric for metric in METRICS if metric.of(names) is not None]
+
+
+def leading(results: Iterable[Mapping[str, float | None]]) -> Metric:
+    """Return the metric that chooses the rates.
+
+    Raises:
+        ValueError: If the evaluator prints no known metric.
+    """
+    results = list(results)
+    found = present(results)
+    if not found:
+        printed = sorted({name for result in results for name in result})
+        raise ValueError(
+            f'the evaluator of the config prints {", ".join(printed) or "nothing"}; expected one of '
+            f'{", ".join(metric.printed for metric in METRICS)}: add mmgps.PolypMetric or IoUMetric to val_evaluator'
+        )
+    return found[0]
 
 
 @dataclass(frozen=True)
@@ -24,7 +76,7 @@ class MethodResult:
 
     Args:
         label: Label of the method.
-        rows: Results of its runs.
+        rows: Results of its runs, one per seed.
         costs: Mean ``step_s`` and ``peak_bytes``.
     """
 
@@ -33,11 +85,11 @@ class MethodResult:
     costs: Mapping[str, float]
 
     def scores(self, metric: Metric) -> list[float]:
-        """Scores of the runs that have one."""
+        """Return the scores of the runs that have one."""
         return [row[metric.key] for row in self.rows if row.get(metric.key) is not None]
 
     def deviation(self, metric: Metric) -> float | None:
-        """Standard deviation over seeds, with n - 1; None for a single seed."""
+        """Return the sample standard deviation over seeds; None for a single seed."""
         scores = self.scores(metric)
         return stdev(scores) if len(scores) > 1 else None
 
@@ -55,10 +107,10 @@ class Comparison:
 
     Args:
         settings: Settings as JSON values.
-        rows: A mapping for each final run, methods in the requested order.
-        trials: A mapping for each trial.
+        rows: One mapping per final run, methods in the requested order.
+        trials: One mapping per trial.
         metrics: Metrics that occur in the rows.
-        costs: Costs measured separately, by label; None to use those of the runs.
+        costs: Costs measured separately, by label; None to use the costs of the runs.
     """
 
     settings: Mapping[str, Any]
@@ -68,18 +120,18 @@ class Comparison:
     costs: Mapping[str, Mapping[str, float]] | None = None
 
     def content(self) -> dict[str, Any]:
-        """Content of the JSON file."""
+        """Return the content of the JSON file."""
         return dict(settings=self.settings, rows=list(self.rows), trials=list(self.trials), costs=self.costs)
 
     def summaries(self) -> list[MethodResult]:
-        """Results of each method that has a row."""
+        """Return the results of each method that has a row."""
         labels = dict.fromkeys(row['method'] for row in self.rows)
         return [self._summary(label, [row for row in self.rows if row['method'] == label]) for label in labels]
 
     def _summary(self, label: str, rows: Sequence[Mapping[str, Any]]) -> MethodResult:
         if self.costs is not None:
             return MethodResult(label, rows, self.costs.get(label, {}))
-        found = {cost: [row[cost] for row in rows if row[cost]] for cost in ('step_s', 'peak_bytes')}
+        found = {cost: [row[cost] for row in rows if row[cost]] for cost in COSTS}
         return MethodResult(label, rows, {cost: mean(values) for cost, values in found.items() if values})
 
 
@@ -100,14 +152,13 @@ def collect(settings: Settings, trials: Mapping[str, Sequence[Run]], finals: Seq
     return Comparison(
         _stated(settings, [found for _, found in done], chosen_by),
         rows,
-        [_trial(run, found, chosen_by) for run, found in tried],
+        [
+            dict(method=run.candidate.label, lr=run.lr, score=chosen_by.of(found['metrics']) if chosen_by else None)
+            for run, found in tried
+        ],
         present(found['metrics'] for _, found in done),
         settings.costs,
     )
-
-
-def _trial(run: Run, found: Mapping[str, Any], metric: Metric | None) -> dict[str, Any]:
-    return dict(method=run.candidate.label, lr=run.lr, score=metric.of(found['metrics']) if metric else None)
 
 
 def _row(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +174,7 @@ def _row(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stated(settings: Settings, results: Sequence[Mapping[str, Any]], chosen_by: Metric | None) -> dict[str, Any]:
-    """Settings and circumstances for the reader, without paths or host names."""
+    """Return settings and circumstances for the reader, without paths or host names."""
     circumstances = {key: sorted({str(found[key]) for found in results if found.get(key)}) for key in CIRCUMSTANCES}
     return dict(
         config=settings.name,
@@ -149,10 +200,10 @@ def read_costs(path: str | Path, candidates: Sequence[Candidate]) -> dict[str, d
         candidates: Methods of the comparison.
 
     Returns:
-        ``step_s`` and ``peak_bytes`` by label; the latter is missing if it was not measured.
+        ``step_s`` and ``peak_bytes`` by label; without ``peak_bytes`` if it was not measured.
 
     Raises:
-        ValueError: If the file has none of them, or was not written by that tool.
+        ValueError: If the file holds the costs of no candidate, or was not written by that tool.
     """
     methods = json.loads(Path(path).read_text()).get('methods')
     if not isinstance(methods, dict):
@@ -163,12 +214,14 @@ def read_costs(path: str | Path, candidates: Sequence[Candidate]) -> dict[str, d
         if name is not None:
             found[candidate.label] = {cost: methods[name][cost] for cost in COSTS if methods[name].get(cost)}
     if not found:
-        raise ValueError(f'{path} has costs of {", ".join(methods)}, and of none of the methods compared')
+        raise ValueError(
+            f'{path} has costs of {", ".join(methods)} but of no compared method; measure one with tools/benchmark.py'
+        )
     return found
 
 
 def _benchmark_names(candidate: Candidate) -> Iterator[str]:
-    """Names that the benchmark may use for the candidate."""
+    """Yield the names that the benchmark may use for the candidate."""
     options = dict(candidate.options)
     yield candidate.label
     if candidate.name == 'gps' and options.keys() <= {'k'}:

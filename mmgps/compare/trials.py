@@ -1,4 +1,4 @@
-"""Make a trial out of a config: hold out training images to score on, and shorten the schedule."""
+"""Turn a config into a trial: hold out training images for scoring, and shorten the schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LENGTH_KEYS = ('max_epochs', 'max_iters')
 
 
 def split(length: int, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Split the positions ``0..length-1`` into those to train on and those to hold out, both ascending.
+    """Split the positions ``0..length-1`` into a part to train on and a part to hold out, both ascending.
 
     Raises:
         ValueError: If one of the two parts would be empty.
@@ -24,7 +24,7 @@ def split(length: int, share: float, seed: int) -> tuple[list[int], list[int]]:
     held = round(length * share)
     if not 0 < held < length:
         raise ValueError(
-            f'a share of {share} of {length} training images holds out {held}; choose --holdout between 0 and 1 so '
+            f'a share of {share} of {length} training images holds out {held}; choose --holdout between 0 and 1 such '
             'that both parts have images'
         )
     order = np.random.default_rng(seed).permutation(length)
@@ -32,10 +32,9 @@ def split(length: int, share: float, seed: int) -> tuple[list[int], list[int]]:
 
 
 def hold_out(cfg: Config, parts: tuple[list[int], list[int]]) -> None:
-    """Make ``cfg`` train on the first part of its training images and be scored on the second, in place.
+    """Let ``cfg`` train on the first part of its training images and score on the second, in place.
 
-    The second part goes through the pipeline of the validation set. The configured validation and test sets are removed
-    from the config.
+    The second part goes through the pipeline of the validation set. The config loses its own validation and test sets.
 
     Args:
         cfg: A config with a training and a validation set.
@@ -51,7 +50,7 @@ def hold_out(cfg: Config, parts: tuple[list[int], list[int]]) -> None:
 
 
 def positions(cfg: Config) -> list[int]:
-    """Positions within the whole training set that the config trains on.
+    """Return the positions within the whole training set that the config trains on.
 
     Raises:
         ValueError: If the training set consists of several sets.
@@ -68,7 +67,7 @@ def positions(cfg: Config) -> list[int]:
 
 
 def innermost(dataset: Any) -> Any:
-    """Unwrap a data set from wrappers such as ``RepeatDataset``.
+    """Unwrap the config of a data set from wrappers such as ``RepeatDataset``.
 
     Raises:
         ValueError: If it consists of several sets.
@@ -83,7 +82,7 @@ def innermost(dataset: Any) -> Any:
 
 
 def score_at_the_end(cfg: Config) -> None:
-    """Validate only after the last step; a validation before the first would count as memory of training."""
+    """Validate only after the last step; an earlier validation would count as memory of training."""
     cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if not _scores_before(hook)]
     hooks = cfg.get('default_hooks') or {}
     for name in [name for name, hook in hooks.items() if _scores_before(hook)]:
@@ -97,12 +96,12 @@ def shorten(cfg: Config, share: float, kept: float) -> None:
     """Reduce training to ``share`` of the steps, in place; warm-up and decay keep their proportions.
 
     Args:
-        cfg: A config whose loop is counted in epochs or iterations.
+        cfg: A config whose training is measured in epochs or iterations.
         share: Share of the epochs or iterations.
-        kept: Share of the training images that is left, and so of the iterations of an epoch.
+        kept: Remaining share of the training images, and so of the iterations per epoch.
 
     Raises:
-        ValueError: If ``share`` is outside (0, 1], or the loop counts neither.
+        ValueError: If ``share`` is outside (0, 1], or the loop counts neither epochs nor iterations.
     """
     if not 0 < share <= 1:
         raise ValueError(f'the share of a trial must lie in (0, 1], got {share}; set --trial-share')
@@ -114,7 +113,7 @@ def shorten(cfg: Config, share: float, kept: float) -> None:
     for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
         in_epochs = scheduler.get('by_epoch', True)
         factor = after / before if in_epochs else by_iteration
-        if scheduler.get('warm_up'):  # of mmgps.WarmUpCosineLR, in iterations whatever the loop counts
+        if scheduler.get('warm_up'):  # of mmgps.WarmUpCosineLR: always in iterations
             scheduler['warm_up'] = max(1, round(scheduler['warm_up'] * by_iteration))
         in_parts = scheduler.get('convert_to_iter_based', False)
         for name in LENGTHS:
@@ -125,7 +124,7 @@ def shorten(cfg: Config, share: float, kept: float) -> None:
 
 
 def length_key(cfg: Config) -> str:
-    """Key of ``train_cfg`` that sets the length of training.
+    """Return the key of ``train_cfg`` that sets the length of training.
 
     Raises:
         ValueError: If there is none.
@@ -143,6 +142,6 @@ def _scores_before(hook: Any) -> bool:
 def _scaled(value: Any, factor: float, in_parts: bool) -> Any:
     if isinstance(value, list | tuple):
         return [_scaled(part, factor, in_parts) for part in value]
-    if in_parts:  # of epochs, which mmengine turns into iterations
+    if in_parts:  # fractions of epochs, which mmengine turns into iterations
         return value * factor
     return max(1, round(value * factor)) if value else value

@@ -1,4 +1,4 @@
-"""LoRA by peft, and with an attention that merges nothing."""
+"""LoRA by peft, and by mmgps without merging."""
 
 import copy
 
@@ -10,10 +10,10 @@ pytest.importorskip('mmseg')
 from torch import nn
 
 from mmgps.benchmark import Setup
-from mmgps.benchmark.lora import Lora, UnmergedLora, is_plain_vit
+from mmgps.benchmark.recipes import Lora, UnmergedLora, is_plain_vit
 from mmgps.benchmark.setup import Rig
 
-#: Rank 8 on two blocks, 16 wide, hidden 32: packed input projection, output projection, two linear layers.
+#: Rank 8 in two blocks of width 16 and hidden width 32: packed input projection, output projection, two linear layers.
 FACTORS = 2 * 8 * ((16 + 48) + (16 + 16) + (16 + 32) + (32 + 16))
 
 
@@ -35,7 +35,7 @@ def test_factors_on_every_linear_layer_move_and_nothing_else(kind, setup: Setup)
     assert moved.count(False) == 0
 
 
-def test_both_start_as_the_base(setup: Setup) -> None:
+def test_both_start_at_the_base(setup: Setup) -> None:
     base = setup.build().eval()
     x = torch.randn(2, 3, 32, 32)
     expected = base.backbone(x)[0]
@@ -45,7 +45,7 @@ def test_both_start_as_the_base(setup: Setup) -> None:
         assert torch.allclose(tuned.backbone(x)[0], expected, atol=1e-6)
 
 
-def test_what_is_a_plain_vit(setup: Setup) -> None:
+def test_is_plain_vit(setup: Setup) -> None:
     assert is_plain_vit(setup.build().backbone)
     assert not is_plain_vit(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 4)))
     assert not is_plain_vit(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.MultiheadAttention(4, 1)))

@@ -1,4 +1,4 @@
-"""A run of the benchmark: its figures, its JSON, its text."""
+"""A run of the benchmark: measurements, JSON, text, and the origin of the weights."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 import mmgps.benchmark.setup
 from mmgps.benchmark import Options, Report, Setup, draw_chart, run_benchmark
@@ -16,10 +17,11 @@ from mmgps.benchmark.recipes import MethodRecipe, default_names
 from mmgps.tuning import GPS, FullTuning
 
 ROOT = Path(__file__).resolve().parents[2]
+PRETRAINED = dict(type='Pretrained', checkpoint='far/base.pth')
 KEYS = ['step_s', 'saved_bytes', 'peak_bytes', 'optimizer_bytes', 'reduced_bytes', 'trained']
-#: Numbers in the head of the tiny model: a 3x3 convolution of 16 to 8, its norm, and the classifier of 8 to 2.
+#: Parameters in the head of the tiny model: a 3x3 convolution from 16 to 8, its norm, and a classifier from 8 to 2.
 HEAD = 8 * 16 * 9 + 2 * 8 + (8 + 1) * 2
-#: Neurons of its backbone, each with a bias, and its four norms of 16.
+#: Neurons of the backbone, each with a bias, and parameters in its four norms of width 16.
 NEURONS, NORMS = 240, 4 * 16
 
 
@@ -52,7 +54,7 @@ def test_trained_numbers(report: Report) -> None:
 
 
 def test_optimizer_and_gradients_hold_only_what_is_trained(report: Report) -> None:
-    """AdamW keeps two float32 for each number, and a count for each parameter."""
+    """AdamW keeps two float32 values per trained value, and a step count per parameter."""
     for name, figures in report.measurements.items():
         dense = report.measurements['full'] if name == 'gps-masked-k1' else figures
         held = figures.reduced_bytes // 4
@@ -68,8 +70,8 @@ def test_activations(report: Report) -> None:
     assert saved['gps-compact-k1'] < saved['gps-masked-k1'] <= saved['full']
 
 
-def test_the_selection_is_that_of_the_data(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It follows from the summed gradients of the config's batches and weights, made once for every K."""
+def test_the_data_decide_the_selection(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass over the config's batches with its weights provides the selections for every K."""
     passes, seen = [], {}
     gradients = Setup.gradients
 
@@ -79,8 +81,7 @@ def test_the_selection_is_that_of_the_data(setup: Setup, monkeypatch: pytest.Mon
 
     def watched_rig(self, setup, model, recipe):
         seen[len(recipe.selection)] = recipe.selection
-        found = original(self, setup, model, recipe)
-        return found
+        original(self, setup, model, recipe)
 
     original = mmgps.benchmark.setup.Rig.__init__
     monkeypatch.setattr(Setup, 'gradients', watched_pass)
@@ -125,16 +126,8 @@ def test_unknown_method(setup: Setup) -> None:
         run_benchmark(setup, Options(['bias', 'gps-compact']), 'tiny.py')
 
 
-def test_options_of_a_method_are_told_apart_from_it(setup: Setup) -> None:
-    names = [
-        'bias',
-        'bias+fused',
-        'full',
-        'full+lean',
-        'gps-compact-k1',
-        'gps-compact-k1+lean',
-        'gps-compact-k1+leaner',
-    ]
+def test_methods_with_options(setup: Setup) -> None:
+    names = ['bias', 'bias+fused', 'full', 'full+lean', *(f'gps-compact-k1{end}' for end in ('', '+lean', '+leaner'))]
     report = run_benchmark(setup, Options(names, steps=1, warmup=0, selection_batches=1, peak=False), 'tiny.py')
     saved = {name: figures.saved_bytes for name, figures in report.measurements.items()}
     assert list(saved) == names
@@ -143,7 +136,7 @@ def test_options_of_a_method_are_told_apart_from_it(setup: Setup) -> None:
     assert saved['gps-compact-k1+leaner'] < saved['gps-compact-k1+lean'] < saved['gps-compact-k1']
     trained = {name: figures.trained for name, figures in report.measurements.items()}
     assert trained['full+lean'] == trained['full']
-    with pytest.raises(ValueError, match=r"unknown method 'bias\+leen', .* \+leaner behind it; nearest: bias\+lean"):
+    with pytest.raises(ValueError, match=r"unknown method 'bias\+leen', .* \+leaner; nearest: bias\+lean"):
         run_benchmark(setup, Options(['bias+leen']), 'tiny.py')
 
 
@@ -172,7 +165,7 @@ def test_lora_on_another_architecture_is_left_out(benchmark_config) -> None:
     assert found.bars == []
 
 
-def test_a_process_of_its_own_that_fails() -> None:
+def test_a_failing_child_process() -> None:
     assert in_child('a sum', sum, [1, 2]) == 3
     with pytest.raises(RuntimeError, match='the process that measures nothing failed: ValueError: invalid literal'):
         in_child('nothing', int, 'no number')
@@ -181,8 +174,8 @@ def test_a_process_of_its_own_that_fails() -> None:
 
 
 @pytest.mark.slow
-def test_peak_memory_of_a_process_of_its_own(setup: Setup) -> None:
-    """Not that of this process, although Linux hands the maximum of a parent down."""
+def test_peak_memory_of_a_child_process(setup: Setup) -> None:
+    """The peak is not that of this process, although a child on Linux inherits the parent's ``ru_maxrss``."""
     ballast = torch.ones(2**28)
     batches = setup.batches(1)
     assert 2**26 < peak_bytes(setup, MethodRecipe(FullTuning()), batches) < peak_resident()
@@ -208,3 +201,34 @@ def test_tool(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found = json.loads((tmp_path / 'found.json').read_text())
     assert (found['batch_size'], found['steps'], list(found['methods'])) == (2, 1, ['bias', 'gps-compact-k1'])
     assert (tmp_path / 'found.png').is_file()
+
+
+@pytest.mark.parametrize(
+    ('config', 'name'),
+    [
+        ('configs/gps_polyp.py', 'sam_vit_b_01ec64.pth'),
+        ('configs/gps_polyp_demo.py', 'vit-mini_shapes.pth'),
+        ('configs/polyp/gps_deit-tiny_kvasir.py', 'deit_tiny_mmseg.pth'),
+    ],
+)
+def test_weights_of_a_shipped_config(config: str, name: str) -> None:
+    assert Setup(Config.fromfile(ROOT / config)).weights() == name
+
+
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        dict(init_cfg=PRETRAINED),
+        dict(init_cfg=dict(type='anything.OfOnesOwn', checkpoint='far/base.pth')),
+        dict(init_cfg=[dict(type='Kaiming', layer='Conv2d'), PRETRAINED]),
+        dict(type='mmgps.TunedBackbone', backbone=dict(init_cfg=PRETRAINED)),
+        dict(pretrained='far/base.pth'),
+    ],
+)
+def test_weights_in_every_form_of_config(backbone: dict) -> None:
+    assert Setup(Config(dict(model=dict(init_cfg=None, backbone=backbone)))).weights() == 'base.pth'
+
+
+def test_weights_without_a_file() -> None:
+    model = dict(backbone=dict(init_cfg=dict(type='Normal', layer='Linear'), pretrained=None))
+    assert Setup(Config(dict(model=model)), seed=4).weights() == 'random (seed 4), the config names no file'

@@ -1,4 +1,4 @@
-"""SAM beside the authors' own: one step of ours, and the table."""
+"""Benchmark of SAM against the authors' code."""
 
 import runpy
 import sys
@@ -10,20 +10,19 @@ pytest.importorskip('mmseg')
 
 from tiny_sam import TINY
 
-from mmgps.benchmark import Options, Setup, run_benchmark
-from mmgps.benchmark import sam as beside
+from mmgps.benchmark import Options, Setup, run_benchmark, sam
 from mmgps.benchmark.sam import StepCost, Workload, format_costs, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_step_of_ours() -> None:
+def test_a_step_of_mmgps() -> None:
     cost = measure('mmgps', Workload(dict(**TINY), 64))
     assert 0 < cost.step_s < 10
     assert cost.peak_bytes > 2**20
 
 
-def test_their_size_is_fixed() -> None:
+def test_the_size_of_segment_anything_is_fixed() -> None:
     pytest.importorskip('segment_anything')
     with pytest.raises(ValueError, match='segment-anything is built for 1024 px, got size=512'):
         measure('segment-anything', Workload('vit_b', 512))
@@ -37,9 +36,12 @@ def test_table() -> None:
 
 def test_tool(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     seen = []
-    monkeypatch.setattr(
-        beside, 'in_child', lambda what, measure, name, load: (seen.append((name, load)), StepCost(1.0, 2**20))[1]
-    )
+
+    def in_child(what, measure, name, load) -> StepCost:
+        seen.append((name, load))
+        return StepCost(1.0, 2**20)
+
+    monkeypatch.setattr(sam, 'in_child', in_child)
     monkeypatch.setattr(sys, 'argv', ['benchmark_sam.py', '--arch', 'vit_l', '--steps', '3', '--recompute'])
     runpy.run_path(str(ROOT / 'tools/benchmark_sam.py'), run_name='__main__')
     assert seen == [(name, Workload('vit_l', 1024, 3, 'cpu', True)) for name in ('segment-anything', 'mmgps')]
@@ -47,7 +49,7 @@ def test_tool(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
 
 
 def test_the_benchmark_runs_on_sam(real_data: Path) -> None:
-    """The reduced config, all layers of which have a route."""
+    """On the reduced config, where every layer has a gradient route."""
     from mmengine.config import Config
 
     from mmgps.engine.configs.config import set_data_root

@@ -1,4 +1,4 @@
-"""Steps of several methods, taken in turns."""
+"""Step times of several methods, measured in turns."""
 
 import time
 
@@ -14,7 +14,7 @@ def watched(names: str, log: list) -> dict:
     return {name: lambda batch, name=name: log.append((name, batch[0], torch.rand(()).item())) for name in names}
 
 
-def test_every_round_takes_each_method_once_and_turns_around() -> None:
+def test_every_round_times_each_method_once_in_alternating_order() -> None:
     log: list = []
     times = interleaved(watched('abc', log), [['x'], ['y'], ['z']], rounds=3, warmup=1)
     assert ''.join(name for name, *_ in log) == 'abccbaabccba'

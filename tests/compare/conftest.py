@@ -1,4 +1,4 @@
-"""A tiny config with a validation set, and comparisons on it whose runs are stand-ins."""
+"""A tiny config with a validation set, and comparisons on it with fake runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +34,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def settings(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
-    """Make the settings of a comparison whose runs are those of ``fake_child.py``."""
+    """Make the settings of a comparison that runs ``fake_child.py``."""
     monkeypatch.setattr(processes, 'CHILD', (fake_child.__file__,))
     monkeypatch.setattr(processes, 'POLL_S', 0.01)
     monkeypatch.setattr(run, 'draw_comparison', lambda found, path: path.touch())

@@ -1,4 +1,4 @@
-"""The flow: which runs there are, what is done anew, what a failure leaves."""
+"""Flow of a comparison: its runs, repetitions and failures."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def test_runs_are_scored_on_held_out_images_if_asked(on_holdout: bool, settings)
     assert f'of the last step on the {place}, ' in text_of(found)
 
 
-def test_what_is_finished_is_not_run_again(settings) -> None:
+def test_finished_runs_are_not_repeated(settings) -> None:
     first = settings('bias', lr=['bias=3e-3'], seeds=[0])
     run_comparison(first)
     again = settings('bias', 'gps', lr=['bias=3e-3', 'gps=1e-3'], seeds=[0, 1])
@@ -89,7 +89,7 @@ def test_changed_settings_are_noticed(change: dict, anew: bool, settings, config
     assert len(list(changed.work_dir.rglob('result.json'))) == 1 + anew
 
 
-def test_a_failing_run_names_its_log_and_the_others_go_on(settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_run_names_its_log_and_the_others_continue(settings, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = settings('full', 'bias', 'gps', lr=['bias=1e-3'])
     monkeypatch.setenv('FAKE_FAIL', 'bias')
     with pytest.raises(RunFailedError, match=r'^2 runs failed') as error:
@@ -104,7 +104,7 @@ def test_a_failing_run_names_its_log_and_the_others_go_on(settings, monkeypatch:
     assert len(run_comparison(chosen).rows) == 6
 
 
-def test_a_method_whose_trial_failed_is_not_run_on(settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_trial_prevents_the_final_runs_of_its_method(settings, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = settings('bias', 'gps')
     monkeypatch.setenv('FAKE_FAIL', 'gps')
     with pytest.raises(RunFailedError, match=r'3 runs failed(.|\n)*gps, trial of 0.001: exited with 1'):
@@ -127,8 +127,8 @@ def test_rates_that_all_diverge_are_named(settings, monkeypatch: pytest.MonkeyPa
         run_comparison(settings('gps', 'bias', lr=['bias=1e-3'], seeds=[0]))
 
 
-def test_jobs_at_a_time(settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the four ends only once all are there."""
+def test_simultaneous_jobs(settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the four runs waits until all have started."""
     monkeypatch.setenv('FAKE_TOGETHER', '4')
     chosen = settings('bias', 'gps', lr=['bias=3e-3', 'gps=3e-3'], jobs=4)
     run_comparison(chosen)
@@ -150,7 +150,7 @@ time.sleep(60)
 
 
 def test_a_run_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    """Even where that one is killed without a chance to tell."""
+    """Even if SIGKILL gives the parent no chance to react."""
     folder = tmp_path / 'runs/bias/seed0-x'
     folder.mkdir(parents=True)
     (folder / 'run.json').write_text(json.dumps(dict(method='bias', lr=1e-3, seed=0)))
@@ -179,7 +179,7 @@ def wait_until(condition, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-def test_twice_the_same(settings) -> None:
+def test_repeated_methods_and_seeds(settings) -> None:
     with pytest.raises(ValueError, match='a method is named twice in bias, bias'):
         run_comparison(settings('bias', 'bias'))
     with pytest.raises(ValueError, match='a seed is named twice'):

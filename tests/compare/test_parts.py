@@ -1,4 +1,4 @@
-"""Names, rates, the split and the schedule."""
+"""Parts of a comparison: names, rates, the split, the schedule, metrics and costs."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 from mmengine.config import Config
 
 from mmgps.compare import grids_of, parse_assignments, parse_candidate, read_costs
-from mmgps.compare.metrics import METRICS, leading, present
-from mmgps.compare.rates import set_rate
+from mmgps.compare.candidates import set_rate
 from mmgps.compare.runs import stated_options
+from mmgps.compare.table import METRICS, leading, present
 from mmgps.compare.trials import hold_out, positions, shorten, split
 
 
@@ -64,7 +64,7 @@ def test_assignments() -> None:
     found = parse_assignments(['gps=3e-3,1e-3', 'gps:k=5=0.1'], candidates)
     assert found == {'gps': (1e-3, 3e-3), 'gps:k=5': (0.1,)}
     assert parse_assignments(['gps=1'], candidates) == {'gps': (1,), 'gps:k=5': (1,)}
-    with pytest.raises(ValueError, match=r"'bias', which is not among the methods compared"):
+    with pytest.raises(ValueError, match=r"'bias', which is not among the compared methods"):
         parse_assignments(['bias=1e-3'], candidates)
     for wrong in ('gps', 'gps=', 'gps=fast', 'gps=0', 'gps=-1', 'gps=nan', 'gps=inf'):
         with pytest.raises(ValueError, match='expected METHOD=RATE'):
@@ -115,7 +115,7 @@ def test_split() -> None:
     ('indices', 'expected'), [(None, range(16)), (5, range(5)), (-5, range(11, 16)), ([7, 3], [7, 3])]
 )
 def test_positions(indices, expected, config: Config) -> None:
-    """A config that trains on a part of the images holds out a part of that part."""
+    """A config that trains on a part of the images holds out images from this part."""
     config.train_dataloader.dataset.indices = indices
     assert positions(config) == list(expected)
 
@@ -135,8 +135,8 @@ def test_hold_out_within_a_wrapper(config: Config) -> None:
         positions(config)
 
 
-def test_a_shorter_schedule_keeps_its_form() -> None:
-    """8 epochs of 110 iterations become 4 of 96 or 97."""
+def test_a_shorter_schedule_keeps_its_shape() -> None:
+    """8 epochs of 110 iterations become 4 epochs of 96 or 97."""
     cfg = Config(dict(
         train_cfg=dict(max_epochs=8),
         param_scheduler=[
@@ -157,7 +157,7 @@ def test_a_shorter_schedule_keeps_its_form() -> None:
 
 
 def test_a_shorter_loop_over_iterations() -> None:
-    """Iterations do not become fewer because there are fewer images."""
+    """Fewer images do not reduce the number of iterations."""
     cfg = Config(dict(train_cfg=dict(max_iters=400), param_scheduler=dict(type='PolyLR', by_epoch=False, end=400)))
     shorten(cfg, 0.5, 0.875)
     assert (cfg.train_cfg.max_iters, cfg.param_scheduler.end) == (200, 200)
@@ -187,12 +187,12 @@ def test_costs(tmp_path: Path) -> None:
     assert read_costs(path, candidates) == {
         'full': dict(step_s=2.0, peak_bytes=8), 'gps': dict(step_s=1.0), 'gps:k=5': dict(step_s=1.5, peak_bytes=6),
     }  # fmt: skip
-    with pytest.raises(ValueError, match='of none of the methods compared'):
+    with pytest.raises(ValueError, match='but of no compared method'):
         read_costs(path, candidates[3:])
     path.write_text('{}')
     with pytest.raises(ValueError, match='has no "methods"'):
         read_costs(path, candidates)
 
 
-def test_no_path_is_stated() -> None:
+def test_stated_options_hide_paths() -> None:
     assert stated_options({'a.checkpoint': '/data/of/me/w.pth', 'b': 3}) == {'cfg_options': 'a.checkpoint=w.pth b=3'}

@@ -1,4 +1,4 @@
-"""The table, the JSON file and the picture."""
+"""The table, the JSON file and the chart of a comparison."""
 
 import json
 import runpy
@@ -63,12 +63,15 @@ def test_json(found, tmp_path: Path) -> None:
 
 
 def test_picture(found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every method is labelled once in each panel, and no label lies upon another."""
+    """Each panel labels every method once, without overlaps."""
     drawn = []
     original = matplotlib.figure.Figure.savefig
-    monkeypatch.setattr(
-        matplotlib.figure.Figure, 'savefig', lambda self, path: (drawn.append(self), original(self, path))
-    )
+
+    def savefig(figure: matplotlib.figure.Figure, *args, **options) -> None:
+        drawn.append(figure)
+        original(figure, *args, **options)
+
+    monkeypatch.setattr(matplotlib.figure.Figure, 'savefig', savefig)
     draw_comparison(found, tmp_path / 'table.png')
     assert (tmp_path / 'table.png').read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
     [figure] = drawn
@@ -81,7 +84,7 @@ def test_picture(found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         assert not any(one.overlaps(other) for at, one in enumerate(boxes) for other in boxes[:at])
 
 
-def test_costs_measured_apart(settings) -> None:
+def test_costs_measured_separately(settings) -> None:
     costs = {'full': dict(step_s=2.0, peak_bytes=100), 'gps': dict(step_s=1.5)}
     run_comparison(chosen := settings('full', 'gps', 'bias', lr=['full=1', 'gps=1', 'bias=1'], costs=costs))
     text = (chosen.work_dir / 'table.md').read_text()
@@ -89,7 +92,7 @@ def test_costs_measured_apart(settings) -> None:
     at = rows['method'].index('step / full')
     assert rows['gps'][at : at + 2] == ['0.75', '-']
     assert rows['bias'][at : at + 2] == ['-', '-']
-    assert 'measured apart' in text
+    assert 'measured separately' in text
 
 
 def test_tool(config: Config, settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -1,4 +1,4 @@
-"""Runs that train: what they read, what they write, how they go on after a kill."""
+"""Real runs of a comparison: their data, their results, and resuming after a kill."""
 
 import json
 import os
@@ -23,7 +23,7 @@ NEURONS = 240
 
 @pytest.fixture
 def run(config: Config, tmp_path: Path):
-    """Make a run, in an own folder for each ``name``."""
+    """Make a run in the folder ``name``."""
 
     def make(method: str = 'gps', trial: bool = False, name: str = 'runs', rate: float = 3e-3, **changes) -> Run:
         config.experiment_name = f'{tmp_path.name}-{name}-{method}'  # one logger per name in a process
@@ -37,7 +37,7 @@ def run(config: Config, tmp_path: Path):
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL, which the process of the tests would not survive."""
+    """Simulates SIGKILL, which the test process would not survive."""
 
 
 def stop_before(iteration: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def stop_before(iteration: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_trial_reads_no_image_of_the_validation_set(run, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Built or not: here that set cannot even be built. And what scores the trial was not trained on, nor chosen by."""
+    """The validation set cannot even be built here. The images that score the trial neither train it nor select."""
     seen: list[int] = []
     transform = tiny.DrawTiny.transform
     monkeypatch.setattr(
@@ -104,7 +104,7 @@ def test_a_trial_that_diverges_has_a_result_without_scores(run) -> None:
         train(run(rate=1e25, name='final').folder)
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_resumes_from_its_checkpoint(run, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, cut = run(name='whole'), run(name='cut')
     train(whole.folder)
     with monkeypatch.context() as patch:
@@ -145,7 +145,7 @@ def test_killed_after_the_last_checkpoint_and_before_the_score(run, monkeypatch:
 
 
 def test_killed_while_a_checkpoint_was_written(run) -> None:
-    """The note of the last checkpoint is empty or names a file that is gone: the run begins anew."""
+    """The run starts anew if the note of the last checkpoint is empty or names a missing file."""
     done = run()
     for note in ('', str(done.folder / 'iter_2.pth')):
         (done.folder / 'last_checkpoint').write_text(note)
@@ -156,7 +156,7 @@ def test_killed_while_a_checkpoint_was_written(run) -> None:
 
 @pytest.mark.parametrize('place', ['default_hooks', 'custom_hooks'])
 def test_nothing_is_scored_before_training(place: str, run, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory of a run is that of selecting and training."""
+    """The memory of a run covers selecting and training only."""
     hook = dict(type='mmgps.BeforeAfterHook')
     if place == 'default_hooks':
         config.default_hooks.scores = hook
@@ -169,7 +169,7 @@ def test_nothing_is_scored_before_training(place: str, run, config: Config, monk
         assert done.result()['peak_bytes'] > 0
 
 
-def test_the_rate_is_that_of_the_backbone_and_the_head_keeps_its_own(run) -> None:
+def test_the_rate_applies_to_the_backbone_and_the_head_keeps_its_own(run) -> None:
     done = run('bias', rate=2e-4)
     train(done.folder)
     saved = tiny.torch.load(done.folder / 'iter_4.pth', weights_only=True)
@@ -177,7 +177,7 @@ def test_the_rate_is_that_of_the_backbone_and_the_head_keeps_its_own(run) -> Non
     assert sorted(rates) == pytest.approx([2e-4, 1e-2])
 
 
-def test_the_rate_of_linear_probing_is_that_of_the_head(run) -> None:
+def test_the_rate_of_linear_probing_applies_to_the_head(run) -> None:
     done = run('linear', rate=2e-4)
     train(done.folder)
     saved = tiny.torch.load(done.folder / 'iter_4.pth', weights_only=True)
@@ -186,13 +186,13 @@ def test_the_rate_of_linear_probing_is_that_of_the_head(run) -> None:
 
 def test_a_config_that_sets_another_rate_is_refused(run, config: Config) -> None:
     config.optim_wrapper.paramwise_cfg = dict(custom_keys={'layers.0.attn': dict(lr_mult=5.0)})
-    with pytest.raises(ValueError, match=r'numbers of backbone are trained at 0.05 where 0.003 is compared'):
+    with pytest.raises(ValueError, match=r'parameters of backbone train at 0.05 instead of the compared rate 0.003'):
         train(run('bias').folder)
 
 
 @pytest.mark.slow
-def test_processes_survive_a_kill(config: Config, tmp_path: Path) -> None:
-    """The real thing: a process that is killed in the middle, and one that goes on."""
+def test_a_run_survives_sigkill(config: Config, tmp_path: Path) -> None:
+    """SIGKILL ends one process in the middle, and another one resumes the run."""
     import sys
 
     from mmgps.compare.processes import start

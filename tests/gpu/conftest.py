@@ -1,4 +1,4 @@
-"""The device of these tests: CUDA, or what ``MMGPS_TEST_DEVICE`` names; ``cpu`` runs them at toy size."""
+"""Device of these tests: CUDA or the value of ``MMGPS_TEST_DEVICE``; ``cpu`` runs them at toy size."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ import torch
 
 @pytest.fixture(scope='session')
 def device() -> str:
-    """Name of the device.
-
-    Skips where it is CUDA and there is none.
-    """
+    """Name of the device; skips the test if CUDA is missing."""
     name = os.environ.get('MMGPS_TEST_DEVICE', 'cuda')
     if name != 'cpu' and not torch.cuda.is_available():
         pytest.skip('needs a CUDA device; MMGPS_TEST_DEVICE=cpu runs this at toy size')
@@ -23,13 +20,13 @@ def device() -> str:
 
 @pytest.fixture(scope='session')
 def toy(device: str) -> bool:
-    """True where sizes are to suit a CPU."""
+    """True for sizes that suit a CPU."""
     return device == 'cpu'
 
 
 @pytest.fixture(autouse=True)
 def _exact_products() -> Iterator[None]:
-    """Float32 products without TF32, so that float32 is compared with float32."""
+    """Compute float32 products without TF32."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     yield

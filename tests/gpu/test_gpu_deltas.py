@@ -1,4 +1,4 @@
-"""Deltas on CUDA: taken from a network there, switched there, and the same bits as on the CPU."""
+"""Deltas extracted and switched on CUDA have the same bits as on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data parallelism on one card: one NCCL process, two gloo processes, SyncBN, and the sharded base."""
+"""Data parallelism on one GPU: one NCCL process, two gloo processes, SyncBN, and the sharded base."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.gpu
 
 
 def run(folder: Path, device: str, world: int, backend: str) -> list[dict[str, Any]]:
-    """What each process of ``gpu_ranks.py`` found."""
+    """Return the result of each process of ``gpu_ranks.py``."""
     run_ranks(
         'gpu_ranks.py', world, folder, BACKEND=backend, MMGPS_TEST_DEVICE=device, CUBLAS_WORKSPACE_CONFIG=':4096:8',
         CUDA_VISIBLE_DEVICES='' if device == 'cpu' else os.environ.get('CUDA_VISIBLE_DEVICES', '0'),
@@ -33,7 +33,7 @@ def one(device: str, toy: bool, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 @pytest.fixture(scope='module')
 def two(device: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """NCCL refuses two processes on one card, gloo does not."""
+    """Two processes on one GPU; gloo allows this, unlike NCCL."""
     return run(tmp_path_factory.mktemp('two'), device, 2, 'gloo')
 
 

@@ -1,4 +1,4 @@
-"""Whole runs on CUDA: the polyp config in each precision, killed and resumed, and a step of SAM."""
+"""Complete runs on CUDA: the polyp config in each precision, a killed and resumed run, and a step of SAM."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WRAPPERS: dict[str, dict[str, Any]] = {
     'float32': dict(type='mmgps.GPSOptimWrapper'),
     'bfloat16': dict(type='mmgps.GPSAmpOptimWrapper', dtype='bfloat16'),
-    # a scale at which the first steps overflow
+    # the first steps overflow at this scale
     'float16': dict(
         type='mmgps.GPSAmpOptimWrapper', dtype='float16', loss_scale=dict(init_scale=2.0**30, growth_interval=2000)
     ),
@@ -35,7 +35,7 @@ WRAPPERS: dict[str, dict[str, Any]] = {
 
 
 class Watch(Hook):
-    """Keeps the losses, and the state before and after the first iteration."""
+    """Records the losses, and the states before and after the first iteration."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -106,7 +106,7 @@ def run_demo(work_dir: Path, *at: int) -> subprocess.Popen:
 
 
 def test_killed_and_resumed_is_uninterrupted(device: str, toy: bool, tmp_path: Path) -> None:
-    """Bit for bit, with deterministic algorithms where torch has them."""
+    """Both runs end with the same bits, given the deterministic algorithms of torch."""
     whole, cut = run_demo(tmp_path / 'whole'), run_demo(tmp_path / 'cut', 7)
     said = [cut.communicate()[0], whole.communicate()[0]]
     assert (cut.returncode, whole.returncode) == (-9, 0), '\n'.join(said)[-4000:]
@@ -152,7 +152,7 @@ def test_a_step_of_sam(device: str, toy: bool, method: str) -> None:
 
 
 def synthetic_batch(model: torch.nn.Module, side: int) -> dict[str, Any]:
-    """One picture of noise with a bright square as the truth."""
+    """Make a batch with one picture of noise and a bright square as the truth."""
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 

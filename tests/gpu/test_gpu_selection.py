@@ -1,4 +1,4 @@
-"""A selection made on CUDA is that of the CPU, but for ties."""
+"""CUDA selects the same connections as the CPU, except for ties."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_exact_ties_fall_as_on_the_cpu(device: str) -> None:
     values = {name: entry.value for name, entry in GPS().candidates(network).items()}
     gradients = {name: torch.randint(-2, 3, value.shape).float() for name, value in values.items()}
     for value in gradients.values():
-        value[0] = 0  # neurons without any gradient
+        value[0] = 0  # neurons without a gradient
     for k in (1, 3):
         expected = chosen(network, GPS(k).select(network, gradients))
         moved = copy.deepcopy(network).to(device)

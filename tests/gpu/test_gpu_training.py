@@ -1,4 +1,4 @@
-"""Compact training on CUDA is masked training: every layer type and route, compiled, captured, channels last."""
+"""Compact training on CUDA equals masked training: every layer type and route, compiled, captured, channels last."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_channels_last(device: str, optimizer: str) -> None:
 
 def state_after(network: nn.Module, x: Tensor, forward: Callable[[nn.Module], nn.Module]) -> dict[str, Tensor]:
     network = copy.deepcopy(network)
-    # not Adam: the bias of keys has no gradient but rounding, which Adam would blow up
+    # not Adam, which would amplify the rounding errors that are the only gradient of the key bias
     training, optimizer = prepare(CompactTraining, network, random_selection(network, 2), 'sgd')
     run = forward(network)
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""Small networks of each architecture that the methods are claimed for, built by their own classes."""
+"""Small networks of all supported architectures, built by their own classes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _built(scope: str, **cfg) -> nn.Module:
     torch.manual_seed(1)
     backbone = MODELS.build(cfg)
     backbone.init_weights()
-    with torch.no_grad():  # as in a trained network: no bias is zero, no norm is plain
+    with torch.no_grad():  # like in a trained network, where no bias is zero and no gain is one
         for value in backbone.parameters():
             if value.dim() == 1:
                 value += 0.1 * torch.randn(value.shape)
@@ -98,11 +98,11 @@ def _template(kind: str) -> nn.Module:
 
 
 def build(kind: str) -> nn.Module:
-    """A network of the architecture ``kind``, always with the same numbers."""
+    """Build a network of the architecture ``kind``, always with the same weights."""
     torch.manual_seed(1)
     return copy.deepcopy(_template(kind))
 
 
 def maps(backbone: nn.Module, x: Tensor) -> list[Tensor]:
-    """The feature maps of ``backbone`` for ``x``."""
+    """Return the feature maps of ``backbone`` for ``x``."""
     return list(backbone(x))

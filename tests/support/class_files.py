@@ -1,4 +1,4 @@
-"""Miniatures of the published sets of images with a class each, in their true on-disk layouts."""
+"""Miniatures of the published classification sets in their true layouts on disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def picture(seed: int) -> bytes:
 
 
 def mat(**values) -> bytes:
-    """A MATLAB file, compressed as the published ones are."""
+    """Return a MATLAB file, compressed like the published ones."""
     from scipy.io import savemat
 
     file = io.BytesIO()
@@ -28,14 +28,14 @@ def mat(**values) -> bytes:
 
 
 def cells(values) -> np.ndarray:
-    """A column of cells."""
+    """Return a column of MATLAB cells."""
     column = np.empty((len(values), 1), object)
     column[:, 0] = values
     return column
 
 
 def cub() -> dict[str, bytes]:
-    """Members of ``CUB_200_2011.tgz``: two classes of two images, one of each for training."""
+    """Members of ``CUB_200_2011.tgz``: two classes with a training and a test image each."""
     paths = [f'{name}/Bird_{at:04}_{at}.jpg' for name in CUB_CLASSES for at in (1, 2)]
     top = 'CUB_200_2011/'
     lists = {
@@ -51,7 +51,7 @@ def cub() -> dict[str, bytes]:
 
 
 def nabirds() -> dict[str, bytes]:
-    """Members of ``nabirds.tar.gz``: categories 817 and 1010, of a hierarchy that has others."""
+    """Members of ``nabirds.tar.gz``: categories 817 and 1010 of a larger hierarchy."""
     categories = (817, 1010, 817, 1010)
     paths = [f'{category:04}/{key.replace("-", "")}.jpg' for key, category in zip(NABIRDS_IDS, categories, strict=True)]
     lists = {'images.txt': paths, 'image_class_labels.txt': categories, 'train_test_split.txt': (1, 1, 1, 0)}
@@ -64,7 +64,7 @@ def nabirds() -> dict[str, bytes]:
 
 
 def flowers102() -> dict[str, dict[str, bytes] | bytes]:
-    """Six flowers of two classes: the archive's members, and the two MATLAB files beside it."""
+    """Six flowers of two classes: members of the archive, and the two separate MATLAB files."""
     return {
         '102flowers.tgz': {f'jpg/image_{at:05}.jpg': picture(at) for at in range(1, 7)},
         'imagelabels.mat': mat(labels=np.array([[1, 1, 1, 2, 2, 2]], np.uint8)),
@@ -95,7 +95,7 @@ def dogs() -> dict[str, dict[str, bytes]]:
 
 
 def cars() -> dict[str, dict[str, bytes] | bytes]:
-    """Two cars to train on and two to test on: three archives, and the labels of the test images."""
+    """Two training and two test images of cars: three archives, and the labels of the test images."""
     kind = [('bbox_x1', 'O'), ('bbox_y1', 'O'), ('bbox_x2', 'O'), ('bbox_y2', 'O'), ('class', 'O'), ('fname', 'O')]
     notes = np.zeros((1, 2), kind)
     for at in range(2):
@@ -110,7 +110,7 @@ def cars() -> dict[str, dict[str, bytes] | bytes]:
 
 
 def vtab(task: str = 'dtd', top: str = 'vtab-1k/') -> dict[str, bytes]:
-    """One task with two images to train on, one to choose by and two to test on."""
+    """One task with two training images, one validation image and two test images."""
     lists = {'train800': [(0, 3), (1, 46)], 'val200': [(2, 0)], 'test': [(3, 5), (4, 6)]}
     lists['train800val200'] = lists['train800'] + lists['val200']
     members = {
@@ -129,7 +129,7 @@ def _numbered(values) -> bytes:
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    """A tar, compressed if its name says so."""
+    """Write a tar archive, compressed if its suffix says so."""
     with tarfile.open(path, 'w:gz' if path.suffix in {'.tgz', '.gz'} else 'w') as archive:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
@@ -139,7 +139,7 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def write_parts(folder: Path, parts: dict[str, dict[str, bytes] | bytes]) -> Path:
-    """The published files of a set: members are put into an archive, bytes written as they are."""
+    """Write the published files of a set: an archive for each dict of members, a plain file for bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in parts.items():
         if isinstance(content, bytes):

@@ -1,4 +1,4 @@
-"""Masked and compact training by two processes; each process saves what it holds in the end."""
+"""Masked and compact training by two processes; each process saves its final state."""
 
 import copy
 import os
@@ -19,10 +19,10 @@ STEPS = 6
 
 
 class Net(nn.Module):
-    """A convolution, attention and two branches, of which a call may leave out one."""
+    """A convolution, attention and two branches; a call may skip the second branch."""
 
     reads = False
-    """Whether the weight of the first branch is also read without a call of it."""
+    """True to read the weight of the first branch without calling it as well."""
 
     def __init__(self, norm: type[nn.Module] = nn.Identity) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Net(nn.Module):
 
 
 def both(case: str, step: int, rank: int) -> bool:
-    """Whether both branches are used: in one case neither process, or only the first one, uses the second."""
+    """Tell whether a call uses both branches; in the case ``unused``, some or all processes skip the second one."""
     return case != 'unused' or step % 3 == 0 or (step % 3 == 1 and rank == 0)
 
 
@@ -52,7 +52,7 @@ def loss(network: nn.Module, case: str, step: int, rank: int, part: int) -> Tens
     return (network(images(step, rank, part), both(case, step, rank)) - 0.3).square().mean()
 
 
-#: Case to the options of DDP, the parts of a batch, and the norm. On the CPU DDP refuses a SyncBatchNorm.
+#: Options of DDP, number of parts per batch, and the norm, by case. On the CPU DDP refuses SyncBatchNorm.
 CASES: dict[str, tuple[dict[str, Any], int, type[nn.Module]]] = {
     'plain': ({}, 1, nn.Identity),
     'unused': (dict(find_unused_parameters=True), 1, nn.Identity),
@@ -71,7 +71,7 @@ def base_of(case: str) -> nn.Module:
 
 
 class Counter:
-    """Numbers handed to other processes: by DDP, and by ``dist.all_reduce`` otherwise."""
+    """Counts the values that a process exchanges, by DDP and by other calls of ``dist.all_reduce``."""
 
     def __init__(self) -> None:
         self.by_ddp = self.otherwise = 0
@@ -88,11 +88,11 @@ class Counter:
 
 
 def run(kind: str, case: str, rank: int) -> dict[str, Any]:
-    """The state after training, and the numbers exchanged per step."""
+    """Return the state after training, and the number of exchanged values per step."""
     options, parts, _ = CASES[case]
     network = base_of(case)
     training, optimizer = prepare(KINDS[kind], network, random_selection(network, 2), 'sgd', registered=False)
-    wrapped = DistributedDataParallel(network, **options)  # after freezing, as the hook wraps anew
+    wrapped = DistributedDataParallel(network, **options)  # after freezing, like the hook
     counter = Counter()
     if case == 'plain':
         wrapped.register_comm_hook(None, counter.hook)
@@ -116,11 +116,11 @@ def work(rank: int, folder: Path) -> None:
         for kind in KINDS:
             torch.save(run(kind, case, rank), folder / f'{case}-{kind}-{rank}.pt')
     dist.barrier()
-    os._exit(0)  # on a busy machine gloo's threads were seen to abort the process while it takes them down
+    os._exit(0)  # gloo's threads may abort a process while it shuts down on a busy machine
 
 
 def alone(case: str) -> dict[str, Tensor]:
-    """The state after masked training by one process over the samples of both."""
+    """Return the state after masked training by one process over the samples of both."""
     network = copy.deepcopy(base_of(case))
     training, optimizer = prepare(MaskedTraining, network, random_selection(network, 2), 'sgd')
     for step in range(STEPS):

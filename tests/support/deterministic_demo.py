@@ -1,7 +1,6 @@
-# The demo with deterministic algorithms. Torch has none for the class loss of maps on CUDA, whose kernel does not vary
-# where nothing is reduced; with warn_only it is let through.
+# The demo with deterministic algorithms, for killed_run.py. On CUDA, torch has no deterministic class loss of maps; the
+# hook only warns about it, since its kernel does not vary without a reduction.
 _base_ = '../../configs/gps_polyp_demo.py'
-custom_imports = dict(imports=['determinism'])
 custom_hooks = [
     dict(type='Deterministic', priority='VERY_HIGH'),
     dict(type='mmgps.GPSHook', k=1),

@@ -1,4 +1,4 @@
-"""What README and the other documents hold, taken apart."""
+"""Parse README and the other documents."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def documents() -> list[Path]:
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    """The fenced blocks of ``language``, in order."""
+    """Return the fenced blocks of ``language``, in order."""
     return re.findall(rf'^```{language}\n(.*?)^```$', path.read_text(), re.DOTALL | re.MULTILINE)
 
 
 def commands(path: Path) -> list[list[str]]:
-    """Every single command of the blocks fenced as bash, in words, without variables set before it.
+    """Return each command of the bash blocks as words, without variable assignments in front.
 
-    ``METHOD`` in a command stands for any method.
+    ``gps`` replaces the placeholder ``METHOD``.
     """
     text = '\n'.join(blocks(path, 'bash')).replace('\\\n', ' ').replace('METHOD', 'gps')
     lines = text.splitlines()
@@ -31,11 +31,11 @@ def commands(path: Path) -> list[list[str]]:
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors that GitHub gives to the headings."""
+    """Return the anchors that GitHub gives to the headings."""
     headings = re.findall(r'^#+ (.*)$', path.read_text(), re.MULTILINE)
     return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
 
 def links(path: Path) -> list[str]:
-    """Targets of the links that stay within the repository."""
+    """Return the targets of links within the repository."""
     return [link for link in re.findall(r'\]\(([^)\s]+)\)', path.read_text()) if '://' not in link]

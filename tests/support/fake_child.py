@@ -1,8 +1,8 @@
-"""Stands in for the process of a run: a score that depends on the rate, at once, without torch.
+"""Fake process of a run, which writes a score at once and without torch.
 
-The score peaks at 3e-3. ``FAKE_FAIL`` holds the label of a method that fails, ``FAKE_DIVERGE`` a rate from which on
-trials diverge, ``FAKE_SLEEP`` seconds to wait before the result is written, ``FAKE_TOGETHER`` how many runs have to be
-there at a time for one to end.
+The score depends on the rate and peaks at 3e-3. ``FAKE_FAIL`` is the label of a method that fails, ``FAKE_DIVERGE`` the
+lowest rate at which trials diverge, ``FAKE_SLEEP`` the seconds before the result, and ``FAKE_TOGETHER`` the number of
+runs that have to start before any of them ends.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A file server on 127.0.0.1 whose faults a test chooses."""
+"""File server on 127.0.0.1 with configurable faults."""
 
 import threading
 import time
@@ -10,15 +10,15 @@ class FileServer:
 
     Args:
         content: The file.
-        ranges: Whether ``Range`` is honoured.
-        cut_after: Bytes of each body after which the connection closes, or ``None``.
-        cuts: How many answers are cut in this way.
-        linger: Seconds that the connection stays open, silent, after such a cut.
-        status: Status of every answer, or of the first ``failures``.
-        failures: How many answers have that status.
+        ranges: True to honour ``Range``.
+        cut_after: Bytes of a body after which the connection closes; None for the whole body.
+        cuts: Number of answers to cut.
+        linger: Seconds that a cut connection stays open in silence.
+        status: Status of the first ``failures`` answers.
+        failures: Number of answers with this status.
         pause: Seconds before each KiB.
         etag: Validator of the content.
-        tls: The ``ssl.SSLContext`` to serve with, or ``None`` for plain HTTP.
+        tls: ``ssl.SSLContext`` of the server; None for plain HTTP.
     """
 
     def __init__(
@@ -35,8 +35,7 @@ class FileServer:
         etag='"v1"',
         tls=None,
     ):
-        self.content, self.ranges, self.cut_after, self.cuts = content, ranges, cut_after, cuts
-        self.linger = linger
+        self.content, self.ranges, self.cut_after, self.cuts, self.linger = content, ranges, cut_after, cuts, linger
         self.status, self.failures, self.pause, self.etag, self.tls = status, failures, pause, etag, tls
         self.requests = []
 
@@ -52,7 +51,7 @@ class FileServer:
 
         self.httpd = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
         self.httpd.daemon_threads = True
-        self.httpd.handle_error = lambda *request: None  # clients that hang up are what the tests are about
+        self.httpd.handle_error = lambda *request: None  # the tests make clients hang up
         if self.tls:
             self.httpd.socket = self.tls.wrap_socket(self.httpd.socket, server_side=True)
         threading.Thread(target=self.httpd.serve_forever, args=(0.02,), daemon=True).start()

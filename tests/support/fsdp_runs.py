@@ -1,4 +1,4 @@
-"""Training with and without FSDP: see :mod:`ranks`."""
+"""Training with and without FSDP, as a script for :func:`ranks.run_ranks`."""
 
 import copy
 import gc
@@ -22,10 +22,9 @@ from mmgps.utils.requirements import require
 
 require('mmseg')
 
-import rank_probe  # noqa: E402, F401
+import ranks  # noqa: E402, F401
 from architectures import BUILDERS, OF_MMPRETRAIN, build  # noqa: E402
-from stopping import Stop  # noqa: E402
-from tiny import PIPELINE, tiny_config, tiny_model  # noqa: E402
+from tiny import PIPELINE, Stop, tiny_config, tiny_model  # noqa: E402
 from tuned import Tuned  # noqa: E402
 
 from mmgps.engine import build_method, build_plain, build_runner, tune_config  # noqa: E402
@@ -33,7 +32,7 @@ from mmgps.engine.fsdp.shards import gathered_state, held_bytes, shard_frozen  #
 from mmgps.engine.fsdp.strategy import has_fsdp2  # noqa: E402, F401
 from mmgps.sparse.weight import is_sharded  # noqa: E402
 
-#: Method to its options for networks 8 to 16 wide.
+#: Options of each method for networks 8 to 16 wide.
 METHODS: dict[str, dict[str, Any]] = {
     'gps': dict(k=2),
     'bias': {},
@@ -44,7 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
     'ssf': {},
     'spt-lora': dict(budget=0.3, rank=2),
 }
-#: Of packages that are here. The last one in half precision.
+#: Architectures of the installed packages; the last one in half precision.
 NETWORKS = (*(k for k in BUILDERS if k not in OF_MMPRETRAIN or find_spec('mmpretrain')), 'vit-bf16')
 ITERATIONS = 6
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +51,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @HOOKS.register_module(force=True)
 class Watch(Hook):
-    """Keep what the process holds between two steps, and the scores."""
+    """Record the bytes that the process holds between steps, and the scores."""
 
     priority = 'LOWEST'
 
@@ -69,7 +68,7 @@ class Watch(Hook):
 
 
 def alive(model: nn.Module) -> list[str]:
-    """Names of the sharded weights of which a whole copy is alive."""
+    """Return the names of sharded weights with an unsharded copy in memory."""
     gc.collect()
     tensors = [found for found in gc.get_objects() if isinstance(found, Tensor) and not is_sharded(found)]
     tensors = [found for found in tensors if found.untyped_storage().nbytes() >= found.nbytes > 0]
@@ -82,7 +81,7 @@ def alive(model: nn.Module) -> list[str]:
 
 
 def network(kind: str, rank: int, world: int, sharded: bool) -> dict[str, Tensor]:
-    """What three steps of GPS make of a network whose processes see different pictures."""
+    """Return the state after three steps of GPS by processes with different pictures."""
     tuned = Tuned(build(kind.removesuffix('-bf16')), build_method(dict(type='mmgps.GPS', k=2)))
     tuned.model.backbone.eval()
     held = [value for group in tuned.wrapper.param_groups for value in group['params']]
@@ -97,7 +96,7 @@ def network(kind: str, rank: int, world: int, sharded: bool) -> dict[str, Tensor
 
 
 def networks(kind: str, rank: int, world: int) -> list[dict[str, Tensor]]:
-    """Sharded, whole, and before training."""
+    """Return the states after sharded training, after unsharded training, and before training."""
     base = {f'backbone.{name}': value for name, value in build(kind.removesuffix('-bf16')).state_dict().items()}
     return [*(network(kind, rank, world, sharded) for sharded in (True, False)), base]
 
@@ -135,7 +134,7 @@ def trained(cfg) -> dict[str, Any]:
 
 
 def interrupted(folder: Path, base: Path, fsdp: bool, **changes: Any) -> dict[str, Any]:
-    """A run that fails between two checkpoints and is resumed from the first."""
+    """Train a run that fails between two checkpoints and resumes from the first one."""
     cfg = config(folder, base, fsdp, **changes)
     cut = copy.deepcopy(cfg)
     cut.custom_hooks.append(dict(type='StopAt', at=5))
@@ -152,14 +151,14 @@ def tuned_config(folder: Path, base: Path, fsdp: bool, method: str):
 
 
 def flexible(folder: Path, base: Path):
-    """The run without FSDP in a ``FlexibleRunner``."""
+    """Return the config of the run without FSDP in a ``FlexibleRunner``."""
     cfg = validating(config(folder, base, False))
     cfg.update(runner_type='FlexibleRunner', strategy=dict(type='DDPStrategy', model_wrapper=cfg.model_wrapper_cfg))
     return cfg
 
 
 def through_tool(folder: Path, base: Path, rank: int) -> None:
-    """GPS under FSDP by ``tools/train.py``."""
+    """Run GPS under FSDP by ``tools/train.py``."""
     cfg = config(folder / 'tool', base, True, max_iters=2, custom_hooks=[dict(type='mmgps.ExactResumeHook')])
     if rank == 0:
         cfg.dump(folder / 'tool.py')
@@ -202,7 +201,7 @@ def main(rank: int, world: int, folder: Path) -> None:
         through_tool(folder, base, rank)
     torch.save(found, folder / f'found-{rank}.pth')
     dist.barrier()
-    os._exit(0)  # on a busy machine gloo's threads were seen to abort the process while it takes them down
+    os._exit(0)  # gloo's threads may abort a process while it shuts down on a busy machine
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Runs of several processes on one device: python gpu_ranks.py RANK FOLDER, with the environment of ``torchrun``."""
+"""Runs of several processes on one GPU: python gpu_ranks.py RANK FOLDER, with the environment of ``torchrun``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def images(step: int) -> Tensor:
 
 
 def trained(kind: str, norm: type[nn.Module], rank: int, world: int, device: str) -> dict[str, Tensor]:
-    """State after a few steps on four images each, which the processes share out."""
+    """Return the state after a few steps on four images each, split among the processes."""
     torch.manual_seed(0)
     network = Net(norm).double().to(device)
     training, optimizer = prepare(KINDS[kind], network, random_selection(network, 2), 'sgd')
@@ -44,7 +44,7 @@ def trained(kind: str, norm: type[nn.Module], rank: int, world: int, device: str
 
 
 def sharded(folder: Path, base: Path, backend: str) -> dict[str, Any]:
-    """The end of a tiny run under ``GPSFSDPStrategy``, and of the same run without it, twice."""
+    """Return the final states of a tiny run under ``GPSFSDPStrategy`` and, twice, without it."""
     from fsdp_runs import config
 
     from mmgps.engine import build_runner
@@ -72,7 +72,7 @@ def main(rank: int, folder: Path) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     world, device, backend = int(os.environ['WORLD_SIZE']), os.environ['MMGPS_TEST_DEVICE'], os.environ['BACKEND']
     if device != 'cpu':
-        torch.cuda.set_device(0)  # all processes on one card
+        torch.cuda.set_device(0)  # all processes share one GPU
         device = 'cuda:0'
     store = dist.FileStore(str(folder / 'store'), world)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timedelta(seconds=120))
@@ -90,7 +90,7 @@ def main(rank: int, folder: Path) -> None:
         found.update(sharded(folder, base, backend))
     torch.save(found, folder / f'found-{rank}.pth')
     dist.barrier()
-    os._exit(0)  # on a busy machine gloo's threads were seen to abort the process while it takes them down
+    os._exit(0)  # gloo's threads may abort a process while it shuts down on a busy machine
 
 
 if __name__ == '__main__':

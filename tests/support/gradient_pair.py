@@ -1,4 +1,4 @@
-"""The gradients of masked and compact training of one layer, over two steps, side by side."""
+"""Compare the gradients of masked and compact training of one layer over two steps."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from mmgps.tuned import Tuned, method_of
 
 @dataclass(frozen=True)
 class Exact:
-    """A type of the numbers, and the error allowed as a share of the largest number of a gradient."""
+    """A dtype, and the tolerated error relative to the largest value of a gradient."""
 
     dtype: torch.dtype
     within: float
 
 
 FLOAT32 = Exact(torch.float32, 1e-5)
-#: Half-precision types round outputs and gradients once more, and each step the weights.
+#: Half-precision types round outputs, gradients and, after each step, weights once more.
 EXACT = (
     Exact(torch.float64, 1e-12), FLOAT32, Exact(torch.bfloat16, 16 * 2**-8), Exact(torch.float16, 16 * 2**-11),
 )  # fmt: skip
 
 
 def supported(network: nn.Module, x: Tensor, exact: Exact) -> Exact:
-    """``exact``, or float32 where torch has no such operation on this device."""
+    """Return ``exact``, or float32 if torch lacks an operation for its dtype on this device."""
     try:
         x = x.to(exact.dtype, copy=True).requires_grad_()
         copy.deepcopy(network).to(exact.dtype)(x).sum().backward()
@@ -43,7 +43,7 @@ def supported(network: nn.Module, x: Tensor, exact: Exact) -> Exact:
 
 
 def gradients(kind: type, network: nn.Module, k: int, run: Callable[[nn.Module], Tensor]) -> list[Tensor]:
-    """Of the chosen numbers, and of what is trained whole, at the start and after a step of descent."""
+    """Return the gradients of all trained values at the start and after a step of gradient descent."""
     network, found = copy.deepcopy(network), []
     selection = random_selection(network, k)
     training = Tuned(network, selection, method_of(selection), '', kind).training
@@ -69,7 +69,7 @@ def gradients(kind: type, network: nn.Module, k: int, run: Callable[[nn.Module],
 
 
 def assert_equal_gradients(network: nn.Module, x: Tensor, k: int, route: GradientKernel | None, exact: Exact) -> None:
-    """Of the values as of the biases and the input, by ``route``, or by the cheapest."""
+    """Assert equal gradients of chosen values, biases and input, by ``route`` or by the cheapest route."""
     exact = supported(network, x, exact)
     network, x = network.to(exact.dtype), x.to(exact.dtype)
     inputs: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Exceptions at every place of a call."""
+"""Raise exceptions at every line or operation of a call."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ PACKAGE = str(Path(mmgps.__file__).parent)
 
 
 class Interrupt(KeyboardInterrupt):
-    """Ctrl-C at one place."""
+    """Ctrl-C at one line or instruction."""
 
 
 class OutOfMemory(torch.OutOfMemoryError):
-    """Memory that is missing at one operation of torch."""
+    """Lack of memory at one operation of torch."""
 
 
 class AtLine:
-    """Raises at the ``count``-th line of mmgps that runs, or instruction, within the context.
+    """Raises at the ``count``-th line or instruction of mmgps that runs within the context.
 
     Attributes:
-        place: File and line where it was raised; None if fewer ran.
-        seen: Lines or instructions that ran.
+        place: File and line of the exception; None if fewer lines ran.
+        seen: Number of lines or instructions that ran.
     """
 
     def __init__(self, count: int, event: str = 'line') -> None:
@@ -78,10 +78,10 @@ class AtOperation(TorchFunctionMode):
 
 
 def interrupted(kind: Callable[[int], Any], work: Callable[[], Any], most: int) -> Iterator[str]:
-    """Run ``work`` again and again, each time stopped at another place; at most about ``most`` times, evenly.
+    """Run ``work`` about ``most`` times, interrupted at evenly spaced places.
 
     Yields:
-        The place, after the exception came out of ``work``.
+        The place of each interruption, after ``work`` has raised.
     """
     with kind(0) as counting:
         work()

@@ -1,4 +1,4 @@
-"""Train a config for a few iterations and, if told so, die as if killed: python killed_run.py CONFIG DIR [AT]"""
+"""Train a config for a few iterations, and optionally die by SIGKILL: python killed_run.py CONFIG DIR [AT]"""
 
 import os
 import signal
@@ -8,6 +8,7 @@ from mmgps.utils.requirements import require
 
 require('mmseg')
 
+import torch  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.hooks import Hook  # noqa: E402
 from mmengine.registry import HOOKS  # noqa: E402
@@ -15,8 +16,17 @@ from mmengine.runner import Runner  # noqa: E402
 
 
 @HOOKS.register_module()
+class Deterministic(Hook):
+    """Like ``randomness=dict(deterministic=True)``, but only warn about operations without a deterministic form."""
+
+    def before_run(self, runner) -> None:
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+@HOOKS.register_module()
 class KillAt(Hook):
-    """SIGKILL before iteration ``at``, unless the run is a resumed one."""
+    """Kill this process before iteration ``at``, unless the run was resumed."""
 
     def __init__(self, at: int) -> None:
         self.at = at

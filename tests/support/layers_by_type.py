@@ -1,4 +1,4 @@
-"""One small layer of each type that has a route of its own, with the shape of an input."""
+"""A small layer of each type with its own gradient route, and the shape of its input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Queries, keys and values from one and from two places."""
+    """Self-attention plus attention with different queries, keys and values."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,12 +1,12 @@
-"""Load a checkpoint and predict by mmseg alone, where there is no mmgps: python plain_mmseg.py CONFIG CHECKPOINT OUT"""
+"""Load a checkpoint and predict with mmseg but without mmgps: python plain_mmseg.py CONFIG CHECKPOINT OUT"""
 
 import importlib.util
 import sys
 from pathlib import Path
 
-sys.modules['mmgps'] = None  # an import of it is an error
+sys.modules['mmgps'] = None  # makes every import of mmgps fail
 
-# One file, not the package: where torchvision was built for another torch, mmseg cannot be imported without it.
+# Load this single file without the package: mmseg cannot be imported with a torchvision for another torch otherwise.
 spec = importlib.util.spec_from_file_location('operators', Path(__file__).parents[2] / 'mmgps/utils/requirements.py')
 operators = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(operators)

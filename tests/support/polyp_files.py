@@ -1,4 +1,4 @@
-"""Miniatures of the published polyp sets, in their true on-disk layouts."""
+"""Miniatures of the published polyp sets in their true layouts on disk."""
 
 import zipfile
 
@@ -7,12 +7,12 @@ import numpy as np
 
 
 def frame(seed, size):
-    """A ``(H, W, 3)`` image for ``size`` = (width, height)."""
+    """Return an image ``(H, W, 3)`` for ``size`` = (width, height)."""
     return np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
 
 
 def blob(size):
-    """A ``(H, W)`` mask of 0 and 255 with a disc a fifth of the height in radius."""
+    """Return a mask ``(H, W)`` of 0 and 255 with a disc whose radius is a fifth of the height."""
     mask = np.zeros((size[1], size[0]), np.uint8)
     return cv2.circle(mask, (size[0] // 2, size[1] // 2), size[1] // 5, 255, -1)
 
@@ -24,7 +24,7 @@ def encode(image, suffix):
 
 
 def kvasir(ids, size=(60, 48)):
-    """Members of ``kvasir-seg.zip``: JPEG images and, with the grey edges of JPEG, three-channel JPEG masks."""
+    """Members of ``kvasir-seg.zip``: JPEG images and three-channel JPEG masks, whose edges are grey."""
     members = {'Kvasir-SEG/kavsir_bboxes.json': b'{}'}
     members |= {f'__MACOSX/Kvasir-SEG/{kind}/._x.jpg': b'junk' for kind in ('images', 'masks')}
     for seed, name in enumerate(ids):
@@ -57,7 +57,7 @@ def write_folder(path, members):
 
 
 def write_pictures(folder, part, count, size=(96, 72)):
-    """A prepared set of ``count`` dark discs, the polyps, on noise, and their masks of 0 and 1."""
+    """Write a prepared set of ``count`` images with dark discs, the polyps, on noise, and their masks of 0 and 1."""
     for number in range(count):
         rng = np.random.default_rng(number)
         centre, radius = (int(rng.integers(24, 72)), int(rng.integers(24, 48))), int(rng.integers(10, 20))

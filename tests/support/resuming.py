@@ -1,4 +1,4 @@
-"""Small runs that are resumed under other settings, and what they saw."""
+"""Small runs that resume under other settings and record their data and rates."""
 
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,14 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from tiny import PIPELINE, tiny_config, train
 
-#: A schedule by scores, and the score of each epoch.
+#: A schedule that depends on scores, and the score of each epoch.
 PLATEAU = dict(type='ReduceOnPlateauLR', monitor='score', rule='greater', factor=0.5, patience=1)
 SCORES = [0.0, 0.5, 0.6, 0.55, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0]
 
 
 @HOOKS.register_module(force=True)
 class Watch(Hook):
-    """Keeps the rate and the pictures of every iteration."""
+    """Records the rate and the pictures of every iteration."""
 
     def __init__(self, seen: list | None = None) -> None:
         self.seen = [] if seen is None else seen
@@ -30,7 +30,7 @@ class Watch(Hook):
 
 @HOOKS.register_module(force=True)
 class Score(Hook):
-    """Puts scores into the metrics of each validation: by epoch, as the config says."""
+    """Adds a score to the metrics of each validation, by epoch."""
 
     priority = 'VERY_HIGH'
 
@@ -90,7 +90,7 @@ def log_of(runner: Any) -> str:
 
 
 def train_four_epochs(folder: Path) -> Path:
-    """16 pictures in batches of 4, checkpoints of every epoch and one within."""
+    """Train on 16 pictures in batches of 4, with a checkpoint per epoch and one in between."""
     cfg = by_epochs(folder)
     cfg.custom_hooks = [*cfg.custom_hooks, dict(type='CheckpointHook', interval=6, by_epoch=False)]
     train(cfg)

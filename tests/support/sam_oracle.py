@@ -1,4 +1,4 @@
-"""The authors' own SAM, with weights to compare with."""
+"""The authors' own SAM as the oracle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from mmgps.utils.requirements import require
 
-require('mmseg')  # declares what torchvision, which segment_anything imports, may lack
+require('mmseg')  # declares operators that torchvision may lack; segment_anything imports it
 pytest.importorskip('segment_anything', reason='the oracle of SAM; install the extra "test"')
 
 from segment_anything.modeling import (  # noqa: E402
@@ -26,7 +26,7 @@ NARROW = dict(embed_dims=32, depth=4, num_heads=2, global_blocks=(1, 3))
 
 
 def oracle(arch: dict[str, Any], img_size: int) -> Sam:
-    """SAM as its authors build it, at any size, with random weights in every tensor, in evaluation mode."""
+    """Build the authors' SAM at any size, with random weights in every tensor, in evaluation mode."""
     side = img_size // 16
     encoder = ImageEncoderViT(
         img_size=img_size,
@@ -45,14 +45,14 @@ def oracle(arch: dict[str, Any], img_size: int) -> Sam:
         MaskDecoder(transformer_dim=256, transformer=transformer),
     )
     with torch.no_grad():
-        for value in sam.parameters():  # the tables of positions and the norms start as zeros and ones
+        for value in sam.parameters():  # position tables and norms start as zeros and ones
             value.add_(torch.randn_like(value) * (0.02 if value.dim() > 1 else 0.1))
     return sam.eval()
 
 
 @torch.no_grad()
 def oracle_logits(sam: Sam, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features and logits ``[B, 1, H / 4, W / 4]`` without prompts, image by image."""
+    """Return features and logits ``[B, 1, H / 4, W / 4]`` without prompts, image by image."""
     features = sam.image_encoder(images)
     sparse, dense = sam.prompt_encoder(None, None, None)
     positions = sam.prompt_encoder.get_dense_pe()

@@ -1,27 +1,61 @@
-"""The selection pass on 1, 2 and 4 processes: python selection_probe.py RANK FOLDER; all four ranks at once."""
+"""Selection pass by 1, 2 and 4 processes: start python selection_probe.py RANK FOLDER for all four ranks."""
 
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
 
 from mmgps.utils.requirements import require
 
 require('mmseg')
 
-from probing import probed  # noqa: E402
 from tiny import PIPELINE, tiny_model  # noqa: E402
 from torch import nn  # noqa: E402
 
+from mmgps.engine import GPSOptimWrapper  # noqa: E402
+from mmgps.engine.selecting.selection_pass import select  # noqa: E402
+from mmgps.tuning import GPS  # noqa: E402
+
+SEED = 3
 WORLDS = (1, 2, 4)
 LENGTHS = {'five': 5, 'three': 3}
 
 
+def probed(model: nn.Module, loader: dict[str, Any], *objective: Any) -> tuple[dict, dict, int]:
+    """Run a selection pass without a runner.
+
+    Args:
+        model: A model with a backbone.
+        loader: Config of the training data loader.
+        objective: The selection loss; the task's loss if missing.
+
+    Returns:
+        Summed gradients, chosen positions, and the number of batches in this process.
+    """
+    runner = SimpleNamespace(
+        train_dataloader=Runner.build_dataloader(loader),
+        seed=SEED,
+        model=model,
+        optim_wrapper=GPSOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)),
+        logger=MMLogger.get_current_instance(),
+    )
+    gradients = {}
+    method = GPS(2)
+    chosen = method.select
+    method.select = lambda backbone, found: (gradients.update(found), chosen(backbone, found))[1]
+    choice = select(runner, model.backbone, method, None, *objective)
+    return gradients, {name: item.positions for name, item in choice.selection.connections.items()}, choice.cost.batches
+
+
 class InStep(nn.Identity):
-    """Exchanges something with the other processes in each forward pass, as SyncBN does."""
+    """Synchronizes the processes in each forward pass, like SyncBN."""
 
     def forward(self, x):
         met = torch.ones(1)
@@ -31,7 +65,7 @@ class InStep(nn.Identity):
 
 
 def model() -> nn.Module:
-    """Without anything random, and without norms that look at a batch."""
+    """Build a model without randomness and without norms over the batch."""
     torch.manual_seed(0)
     options = tiny_model()
     options['backbone'].update(drop_rate=0.0, drop_path_rate=0.0)

@@ -1,4 +1,4 @@
-"""Small plain networks, and deltas that a made-up training gives them."""
+"""Small plain networks, and their deltas after random changes in place of training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmgps.tuning import GPS, TuningMethod
 
 
 class Small(nn.Module):
-    """A backbone with a norm that counts, a tied weight and a transposed convolution, and a head."""
+    """A head and a backbone with batch norm, a tied weight and a transposed convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ def picture(seed: int = 0) -> Tensor:
 def trained(
     seed: int = 1, method: TuningMethod | None = None, model: nn.Module | None = None
 ) -> tuple[nn.Module, Delta]:
-    """A trained copy of ``model``, and its delta: all that may move moved by random amounts."""
+    """Return a copy of ``model`` with random changes in all trained values, and its delta."""
     model = copy.deepcopy(model or Small())
     chosen = method or GPS(2, score=RandomScore(seed))
     selection = chosen.select(model.backbone, None)
@@ -50,6 +50,6 @@ def trained(
         named = dict(model.backbone.named_parameters())
         for value in [*(named[name] for name in selection.whole), *model.head.parameters()]:
             value += torch.randn(value.shape, generator=generator)
-        model.train()(picture(seed))  # moves the statistics of the norm
+        model.train()(picture(seed))  # changes the statistics of the norm
     origin = Origin(metrics={'mIoU': 50.0 + seed}, config={'model': {'type': 'Small'}}, iteration=seed)
     return model, extract(model, selection, base, origin=origin)

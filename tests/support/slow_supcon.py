@@ -1,4 +1,4 @@
-"""A contrastive selection pass as a slow loop that shares no code with the fast one but the seeds of the views."""
+"""Contrastive selection pass as a slow loop that shares only the seeds of the views with the fast one."""
 
 import random
 
@@ -12,7 +12,7 @@ TEMPERATURE = 0.07
 
 
 def view(dataset, seed: int, place: int, index: int, number: int) -> torch.Tensor:
-    """One view, drawn as the pass draws it, normalised by hand."""
+    """Draw a view like the selection pass, and normalise it by hand."""
     its_own = mixed_seed(mixed_seed(seed, place, index), number)
     random.seed(its_own)
     np.random.seed(its_own)  # noqa: NPY002
@@ -22,7 +22,7 @@ def view(dataset, seed: int, place: int, index: int, number: int) -> torch.Tenso
 
 
 def slow_term(features: list[torch.Tensor], labels: list[int]) -> torch.Tensor:
-    """The loss of a batch, pair by pair."""
+    """Compute the loss of a batch, pair by pair."""
     unit = [one / one.square().sum().sqrt() for one in features]
     terms = []
     for i, own in enumerate(unit):
@@ -35,7 +35,7 @@ def slow_term(features: list[torch.Tensor], labels: list[int]) -> torch.Tensor:
 
 
 def slow_gradients(model: nn.Module, dataset, seed: int, size: int) -> dict[str, torch.Tensor]:
-    """Summed over batches of ``size`` images, each weighed by its images."""
+    """Sum the gradients over batches of ``size`` images, each weighted by its number of images."""
     order = np.random.default_rng(seed).permutation(len(dataset)).tolist()
     sums = {name: torch.zeros_like(value) for name, value in model.backbone.named_parameters()}
     for begin in range(0, len(order), size):

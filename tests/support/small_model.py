@@ -17,7 +17,7 @@ class Output:
 
 
 class SmallModel(nn.Module):
-    """Attention-free block and head; ``model(x).loss`` as in transformers."""
+    """A block without attention and a head; provides ``model(x).loss`` like transformers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ def state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def moved(model: nn.Module, before: dict[str, Tensor]) -> dict[str, int]:
-    """How many numbers of each tensor differ from ``before``, those of which some do."""
+    """Count the values that differ from ``before``, for each tensor with a difference."""
     counts = {name: int((value != before[name]).sum()) for name, value in model.state_dict().items() if name in before}
     return {name: count for name, count in counts.items() if count}
 

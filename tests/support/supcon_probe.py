@@ -1,4 +1,4 @@
-"""A contrastive selection pass on several processes: python supcon_probe.py RANK FOLDER; all ranks at once."""
+"""Contrastive selection pass by two processes: start python supcon_probe.py RANK FOLDER for both ranks."""
 
 import sys
 from datetime import timedelta
@@ -12,7 +12,7 @@ from mmgps.utils.requirements import require
 
 require('mmpretrain')
 
-from probing import probed  # noqa: E402
+from selection_probe import probed  # noqa: E402
 from tiny_classes import PIPELINE, classifier  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -20,17 +20,17 @@ from mmgps.engine import SupConLoss  # noqa: E402
 
 WORLD, SIZE = 2, 4
 LABELS = (0, 1, 2, 0, 1, 2, 0, 0, 1, 2)
-"""Ten images: batches of 4, 4 and 2, so one process has two batches and the other only one that counts."""
+"""Ten images in batches of 4, 4 and 2: one process has two batches, the other only one that counts."""
 
 
 def model() -> nn.Module:
-    """A ViT without anything random."""
+    """Build a ViT without randomness."""
     torch.manual_seed(0)
     return MODELS.build(classifier())
 
 
 def probe() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Summed gradients and chosen positions of this process."""
+    """Return the summed gradients and chosen positions of this process."""
     data = dict(type='TinyClasses', labels=LABELS, pipeline=PIPELINE)
     sampler = dict(type='DefaultSampler', shuffle=True)
     collate = dict(type='default_collate')

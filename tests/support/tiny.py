@@ -11,7 +11,8 @@ import torch
 import yapf.yapflib.yapf_api
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
-from mmengine.registry import DATASETS, TRANSFORMS
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, HOOKS, TRANSFORMS
 from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 
@@ -22,7 +23,7 @@ require('mmseg')
 from mmgps.engine import tune_config  # noqa: E402
 from mmgps.selection import load_selection  # noqa: E402
 
-# mmengine prints the config at every start and into every checkpoint; laying it out takes longer than a tiny run.
+# mmengine formats the config at every start and for every checkpoint, which takes longer than a tiny run.
 for module in (yapf.yapflib.yapf_api, mmengine.config.config):
     module.FormatCode = lambda text, **style: (text, True)
 
@@ -45,7 +46,7 @@ class TinyPictures(BaseSegDataset):
 
 @TRANSFORMS.register_module(force=True)
 class DrawTiny(BaseTransform):
-    """Draw picture ``number``, with noise from NumPy's global generator as augmentations use it."""
+    """Draw picture ``number`` with noise from NumPy's global generator, like an augmentation."""
 
     def transform(self, results: dict) -> dict:
         rng = np.random.default_rng(results['number'])
@@ -57,6 +58,22 @@ class DrawTiny(BaseTransform):
         target[y : y + side, x : x + side] = 1
         results.update(img=image, gt_seg_map=target, img_shape=(32, 32), ori_shape=(32, 32), seg_fields=['gt_seg_map'])
         return results
+
+
+class Stop(Exception):
+    pass
+
+
+@HOOKS.register_module(force=True)
+class StopAt(Hook):
+    """Raise :class:`Stop` before the iteration ``at``, for example between two checkpoints."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter == self.at:
+            raise Stop
 
 
 #: Methods that add modules, with options for a network 16 wide.
@@ -109,14 +126,14 @@ def tiny_model(**backbone: Any) -> dict:
 
 
 def resnet(**options) -> dict:
-    """A narrow ResNet-18 of two stages in place of the ViT."""
+    """Replace the ViT of the model by a narrow ResNet-18 of two stages."""
     shape = dict(depth=18, base_channels=8, stem_channels=8, num_stages=2, out_indices=(1,), strides=(1, 2))
     backbone = dict(type='ResNet', dilations=(1, 1), norm_eval=True, norm_cfg=dict(type='BN'), **shape, **options)
     return dict(tiny_model(), backbone=backbone)
 
 
 def tiny_config(work_dir: Path, max_iters: int = 6, workers: int = 0, **changes: Any) -> Config:
-    """A config for an iteration-based run; ``changes`` replace whole top-level keys."""
+    """Return the config of an iteration-based run; ``changes`` replace whole top-level keys."""
     data = dict(type='TinyPictures', pipeline=PIPELINE)
     cfg = dict(
         default_scope='mmseg',
@@ -146,7 +163,7 @@ def tiny_config(work_dir: Path, max_iters: int = 6, workers: int = 0, **changes:
 
 
 def plain_config(folder: Path, **changes):
-    """A config that knows nothing of mmgps, made to tune by GPS as the command line does it."""
+    """Return a config without mmgps that ``tune_config`` has switched to GPS, like the command line."""
     wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05))
     return tune_config(tiny_config(folder, **{'optim_wrapper': wrapper, 'custom_hooks': [], **changes}), 'gps')
 
@@ -161,10 +178,10 @@ def train(cfg: Config) -> Runner:
 
 
 def stop_workers(runner: Runner) -> None:
-    """End the processes that load data, which costs nothing here.
+    """End the data loader's worker processes.
 
-    A runner is freed by Python's collection of cycles, which closes the queues to the workers before it ends them:
-    torch then waits five seconds for each, in whatever test is running.
+    Otherwise Python's garbage collector closes their queues first, during any later test, and torch then waits five
+    seconds for each worker.
     """
     loops = [runner._train_loop, runner._val_loop]
     loaders = [runner._train_dataloader, *(getattr(loop, 'dataloader', None) for loop in loops)]
@@ -177,7 +194,7 @@ def state_of(runner: Runner) -> dict[str, torch.Tensor]:
 
 
 def base_state(cfg) -> dict[str, torch.Tensor]:
-    """The weights that training starts from."""
+    """Return the weights that training starts from."""
     cfg = cfg.copy()
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=0)
     cfg.param_scheduler = None
@@ -187,7 +204,7 @@ def base_state(cfg) -> dict[str, torch.Tensor]:
 
 
 def frozen_numbers(runner, work_dir: Path) -> dict[str, torch.Tensor]:
-    """Parameter name to True where a number of the backbone may not move."""
+    """Return masks of the frozen values in the backbone, by parameter name."""
     backbone = runner.model.backbone
     frozen = {name: torch.ones_like(value, dtype=torch.bool) for name, value in backbone.named_parameters()}
     selection = load_selection(work_dir / 'selection.safetensors')

@@ -64,7 +64,7 @@ class TinyClasses(BaseDataset):
 
 @TRANSFORMS.register_module(force=True)
 class DrawClass(BaseTransform):
-    """Draw picture ``number``, with noise from NumPy's global generator as augmentations use it."""
+    """Draw picture ``number`` with noise from NumPy's global generator, like an augmentation."""
 
     def transform(self, results: dict) -> dict:
         image = np.random.default_rng(results['number']).integers(0, 120, (32, 32, 3)).astype(np.float32)
@@ -77,7 +77,7 @@ class DrawClass(BaseTransform):
 
 @TRANSFORMS.register_module(force=True)
 class DrawView(DrawClass):
-    """The same, for views only."""
+    """Like :class:`DrawClass`, for views only."""
 
 
 PIPELINE = [dict(type='DrawClass'), dict(type='PackInputs')]
@@ -96,7 +96,7 @@ def classifier(kind: str = 'vit', **changes: Any) -> dict:
 
 
 def classes_config(work_dir: Path, kind: str = 'vit', **changes: Any) -> Config:
-    """A config that selects by SupCon and takes two iterations; ``changes`` replace whole top-level keys."""
+    """Return the config of a run that selects by SupCon and trains two iterations; ``changes`` replace whole keys."""
     data = dict(type='TinyClasses', pipeline=PIPELINE)
     sampler = dict(type='DefaultSampler', shuffle=True)
     return tiny_config(

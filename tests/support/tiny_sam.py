@@ -1,4 +1,4 @@
-"""A segmentor like SAM that is small."""
+"""A small segmentor like SAM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TINY = dict(embed_dims=16, depth=2, num_heads=2, global_blocks=(1,))
 
 
 def sam_model(arch: dict | str = TINY, img_size: int = 64, **changes: Any) -> dict:
-    """The config of a segmentor; ``changes`` replace whole keys of it."""
+    """Return the config of a segmentor; ``changes`` replace whole keys."""
     preprocessor = dict(
         type='SegDataPreProcessor', mean=[123.7, 116.3, 103.5], std=[58.4, 57.1, 57.4], size=(64, 64), seg_pad_val=255
     )

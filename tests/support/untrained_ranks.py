@@ -1,4 +1,4 @@
-"""A branch that one of two processes runs, and ZeroRedundancyOptimizer: what the first iteration says of both."""
+"""First iteration with branches that not all processes run, and with ZeroRedundancyOptimizer."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ from mmgps.tuning import GPS, FirstIteration, check_held, trained_tensors
 
 
 class Branches(nn.Module):
-    """Rank 0 runs the first branch, rank 1 the second, none the third."""
+    """Rank 0 runs the first branch, rank 1 the second, and no rank runs the third."""
 
     def __init__(self, rank: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ def unused(rank: int) -> tuple[bool, list[str]]:
 
 
 def zero(kind: type) -> str:
-    """What is said of an optimizer that spreads its state over the processes, and which tensors move."""
+    """Return the refusal of an optimizer that distributes its state, or the names of the tensors that move."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
     gps, x = GPS(1), torch.randn(8, 4)

@@ -1,10 +1,10 @@
-"""The start of a run of several processes: python work_dir_probe.py RANK FOLDER; all ranks at once."""
+"""Start of a run of several processes: start python work_dir_probe.py RANK FOLDER for all ranks."""
 
 import os
 import sys
 from pathlib import Path
 
-import rank_probe  # noqa: F401  so that it runs without a CUDA device
+import ranks  # noqa: F401  so that it runs without a CUDA device
 import torch.distributed as dist
 from mmengine.config import Config
 

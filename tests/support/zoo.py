@@ -1,9 +1,13 @@
-"""Configs of the installed model zoo, which nobody here wrote."""
+"""Configs and backbones of the installed model zoo."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import mmseg
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
@@ -27,7 +31,7 @@ def zoo_config(path: str) -> Config:
 
 
 def zoo_backbone(name: str) -> nn.Module:
-    """The backbone of a zoo config, at its own size, with random weights."""
+    """Build the backbone of a zoo config at its full size, with random weights."""
     if name == 'convnext':
         pytest.importorskip('mmpretrain')
     cfg = zoo_config(BACKBONES[name])
@@ -38,3 +42,12 @@ def zoo_backbone(name: str) -> nn.Module:
     if 'norm_cfg' in backbone and backbone.norm_cfg.type == 'SyncBN':
         backbone.norm_cfg.type = 'BN'
     return MODELS.build(backbone)
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Build on the meta device, except for the rates of stochastic depth, which builders read off a tensor."""
+    original = torch.linspace
+    on_cpu = mock.patch.object(torch, 'linspace', lambda *a, **options: original(*a, **{**options, 'device': 'cpu'}))
+    with on_cpu, torch.device('meta'):
+        yield

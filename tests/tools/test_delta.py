@@ -1,4 +1,4 @@
-"""tools/delta.py, and what it writes in the hands of plain mmseg."""
+"""tools/delta.py, and its files in plain mmseg."""
 
 import io
 import json
@@ -33,7 +33,7 @@ METHODS = {'gps': {'k': 2}, 'lora': {'rank': 2}, 'adapter': {}}
 
 
 class Run:
-    """A run of each method on one base, and the tool for them."""
+    """A run of each method on one base, and calls of the tool."""
 
     def __init__(self, folder: Path, methods: dict[str, dict]) -> None:
         self.folder, self.base = folder, folder / 'base.pth'
@@ -52,7 +52,7 @@ class Run:
             train(cfg)
 
     def __call__(self, *words: object) -> str:
-        """What the tool prints; files are in the folder of the run."""
+        """Run the tool with ``words`` and return its output."""
         printed = io.StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
             patch.setattr(sys, 'argv', ['tools/delta.py', *map(str, words)])
@@ -91,7 +91,7 @@ def test_extracted_and_applied_is_the_checkpoint(run: Run, name: str, tmp_path: 
 
 @pytest.mark.parametrize('name', ['gps', 'lora'])
 def test_a_merged_checkpoint_in_a_process_without_mmgps(run: Run, name: str, tmp_path: Path) -> None:
-    """Predicts in plain mmseg what base and delta predict here, with the config that knows of no method."""
+    """With a config without a method, it predicts in plain mmseg what base and delta predict here."""
     delta, plain = run.extract(name), run.folder / f'{name}_plain.py'
     run('merge', run.folder / f'{name}.py', delta, tmp_path / 'merged.pth')
     if name == 'gps':
@@ -109,7 +109,7 @@ def test_a_merged_checkpoint_in_a_process_without_mmgps(run: Run, name: str, tmp
     assert not torch.allclose(expected, inference_model(init_model(plain), image).seg_logits.data, atol=1e-3)
 
 
-def test_what_cannot_be_merged_is_said(run: Run, tmp_path: Path) -> None:
+def test_a_delta_that_cannot_be_merged_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r'^merge: a delta of adapter cannot be merged.*ship base and delta'):
         run('merge', run.folder / 'adapter.py', run.extract('adapter'), tmp_path / 'merged.pth')
     assert list(tmp_path.iterdir()) == []
@@ -148,7 +148,7 @@ def test_diff_and_union(run: Run, tmp_path: Path) -> None:
         assert torch.equal(state[name], run.state('gps')[name])
         name = 'backbone.layers.0.attn.attn.lora.b'
         assert torch.equal(state[name], run.state('lora')[name])
-        name = 'decode_head.conv_seg.weight'  # in both: the second wins
+        name = 'decode_head.conv_seg.weight'  # in both deltas: the second one wins
         assert torch.equal(state[name], run.state('lora')[name])
         assert not torch.equal(state[name], run.state('gps')[name])
 
@@ -170,7 +170,7 @@ def test_a_checkpoint_of_another_base_is_refused(run: Run, tmp_path: Path) -> No
     assert not (tmp_path / 'd').exists()
 
 
-def test_other_weights_than_those_of_the_checkpoint_are_said(run: Run, tmp_path: Path) -> None:
+def test_weights_that_differ_from_the_checkpoint_are_reported(run: Run, tmp_path: Path) -> None:
     checkpoint = torch.load(run.folder / 'gps/iter_2.pth', weights_only=True)
     checkpoint['state_dict']['decode_head.conv_seg.bias'][0] += 1
     torch.save(checkpoint, tmp_path / 'c.pth')
@@ -201,7 +201,7 @@ def test_the_base_may_be_a_whole_network(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('tool', ['train', 'test'])
-def test_a_delta_in_place_of_a_checkpoint_is_refused_with_what_to_do(
+def test_a_delta_instead_of_a_checkpoint_is_refused_with_the_next_step(
     run: Run, tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -225,7 +225,7 @@ def test_no_command_overwrites_what_it_reads(run: Run) -> None:
         ('extract', config, checkpoint, checkpoint),
         ('extract', config, checkpoint, link),
         ('extract', config, checkpoint, config),
-        ('extract', config, checkpoint, run.base),  # where the config starts from
+        ('extract', config, checkpoint, run.base),  # the initial weights of the config
         ('extract', config, checkpoint, run.folder / 'b.pth', '--base', run.folder / 'b.pth'),
         ('apply', config, delta, delta),
         ('apply', config, delta, run.base),
@@ -242,7 +242,7 @@ def test_a_checkpoint_is_no_delta(run: Run) -> None:
         run('info', run.folder / 'gps/iter_2.pth')
 
 
-def test_names_in_a_delta_reach_no_terminal_as_they_are(run: Run) -> None:
+def test_names_in_a_delta_are_escaped_for_the_terminal(run: Run) -> None:
     path = run.folder / 'red.safetensors'
     red = replace(load_delta(run.extract('gps')), origin=Origin(dataset_meta={'classes': ['\x1b[31mred', 'a']}))
     save_delta(replace(red, tensors={**red.tensors, 'head.\x1b[31m': torch.zeros(1)}), path)
@@ -254,7 +254,7 @@ def test_names_in_a_delta_reach_no_terminal_as_they_are(run: Run) -> None:
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """Only around a save: what pytest prints goes to a file, too."""
+    """Limit file sizes; use it around a single save only, since pytest writes files as well."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
     try:

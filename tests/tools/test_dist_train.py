@@ -24,7 +24,7 @@ def free_port() -> int:
 @pytest.mark.skipif(sys.platform == 'win32', reason='the launcher is a bash script')
 def test_two_processes_hold_the_same_selection_and_weights(tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path / 'run', max_iters=2)
-    cfg.custom_imports = dict(imports=['tiny', 'rank_probe'])
+    cfg.custom_imports = dict(imports=['tiny', 'ranks'])
     cfg.custom_hooks.append(dict(type='RankProbe', folder=str(tmp_path)))
     cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
     cfg.dump(tmp_path / 'config.py')

@@ -1,4 +1,4 @@
-"""The reduced SAM by its own config on a few pictures: resumed, tested with augmentation, and in mmseg's API."""
+"""The config of the reduced SAM on a few pictures: resuming, test-time augmentation, and mmseg's API."""
 
 import runpy
 import sys
@@ -23,7 +23,7 @@ CONFIG = ROOT / 'configs/sam/gps_sam-mini_kvasir-128.py'
 
 
 def sam_config(data: Path, work_dir: Path, **changes) -> Config:
-    """Four iterations of two pictures, from random weights."""
+    """Return a config for four iterations of two pictures, from random weights."""
     cfg = Config.fromfile(CONFIG)
     set_data_root(cfg, str(data))
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
@@ -49,7 +49,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Work dir of a whole run."""
+    """Work dir of an uninterrupted run."""
     work_dir = tmp_path_factory.mktemp('sam') / 'whole'
     train(sam_config(data, work_dir))
     return work_dir
@@ -72,7 +72,7 @@ def test_resumed_equals_uninterrupted(data: Path, trained: Path, tmp_path: Path)
 
 
 def scores(config: Path, trained: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> list[str]:
-    """Rows of the images' scores by tools/test.py."""
+    """Return the rows of scores per image from tools/test.py."""
     work = ['--work-dir', str(out), '--cfg-options', f'experiment_name={out.name}-{out.parent.name}']
     monkeypatch.setattr(sys, 'argv', ['test.py', str(config), str(trained / 'iter_4.pth'), *options, *work])
     runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
@@ -80,7 +80,7 @@ def scores(config: Path, trained: Path, out: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_augmentation_by_the_tool(data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the structure measures of the merged map, and pictures."""
+    """tools/test.py scores the structure of the merged map, and draws pictures."""
     cfg = sam_config(data, tmp_path / 'unused')
     cfg.test_evaluator[0].per_image_file = str(tmp_path / 'scores.csv')
     cfg.default_hooks.pop('overlays')
@@ -97,7 +97,7 @@ def test_augmentation_by_the_tool(data: Path, trained: Path, tmp_path: Path, mon
 
 @pytest.mark.parametrize('given', ['path', 'array'])
 def test_the_api_of_mmseg(given: str, data: Path, trained: Path) -> None:
-    """On the config that the run wrote, for a tuned checkpoint; the labels are those of the weights in it."""
+    """The config that the run wrote loads the tuned checkpoint and predicts with its weights."""
     [path] = trained.glob('*.py')
     model = init_model(str(path), str(trained / 'iter_4.pth'), device='cpu')
     assert model.dataset_meta['classes'] == ('background', 'polyp')
@@ -110,7 +110,7 @@ def test_the_api_of_mmseg(given: str, data: Path, trained: Path) -> None:
 
 
 def test_the_api_of_mmseg_without_a_checkpoint() -> None:
-    """On the flagship's config nothing is fetched, since nothing is initialised."""
+    """On the flagship's config this fetches nothing, because it initialises no weights."""
     small = dict(embed_dims=16, depth=2, num_heads=2, global_blocks=[1])
     cfg = Config.fromfile(ROOT / 'configs/gps_polyp.py')
     cfg.model.backbone.update(arch=small)

@@ -1,4 +1,4 @@
-"""tools/test.py: scores a checkpoint and draws its predictions."""
+"""tools/test.py scores a checkpoint and draws its predictions."""
 
 import runpy
 import sys
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A trained checkpoint, a set of three pictures, and tools/test.py for both in this process."""
+    """Train a checkpoint, and return a call of tools/test.py on it and three pictures, in this process."""
     write_pictures(tmp_path / 'set', 'val', 3)
     pipeline = [
         dict(type='LoadImageFromFile'),
@@ -58,7 +58,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_config_of_a_resumed_run(run, tmp_path: Path) -> None:
-    """Which says to resume: by this tool, and by mmengine's own runner, as mmseg's tool has it."""
+    """It sets ``resume``; this tool and mmengine's own runner, like mmseg's tool, have to accept it."""
     with (tmp_path / 'config.py').open('a') as config:
         config.write('\nresume = True\n')
     run()
@@ -78,7 +78,7 @@ def test_scores_every_image_and_draws_none(run, tmp_path: Path) -> None:
 
 
 def test_the_config_of_the_training_stays(run, tmp_path: Path) -> None:
-    """A test in the work dir of the training, which is the default, writes its own config beside it."""
+    """A test in the work dir of the training, the default, writes its config to another file."""
     (tmp_path / 'tested').mkdir()
     (tmp_path / 'tested/config.py').write_text('# of the training')
     run()
@@ -88,7 +88,7 @@ def test_the_config_of_the_training_stays(run, tmp_path: Path) -> None:
 
 
 def test_the_method_is_that_of_the_checkpoint(run, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    """Whichever the command names: the network is the one that was trained."""
+    """The command may name another method, but the network is the trained one."""
     with (tmp_path / 'config.py').open('a') as config:
         config.write("\nlog_level = 'INFO'\n")
     run()
@@ -107,17 +107,16 @@ def test_show_dir_draws_every_image(run, tmp_path: Path) -> None:
     assert cv2.imread(str(pictures[0])).std() > 10
 
 
-def test_show_dir_draws_frames_that_lie_in_no_file(run, tmp_path: Path) -> None:
+def test_show_dir_draws_frames_without_files(run, tmp_path: Path) -> None:
     drawn = dict(type='mmgps.SyntheticPolypDataset', length=3, size=32, data_prefix={})
-    run(
-        '--show-dir', tmp_path / 'shown', **drawn, pipeline=[dict(type='mmgps.RenderFrame'), dict(type='PackSegInputs')]
-    )
+    pipeline = [dict(type='mmgps.RenderFrame'), dict(type='PackSegInputs')]
+    run('--show-dir', tmp_path / 'shown', **drawn, pipeline=pipeline)
     pictures = sorted((tmp_path / 'shown/test').glob('*.png'))
     assert len(pictures) == 3 + 1
     assert cv2.imread(str(pictures[0])).std() > 10
 
 
-def test_show_dir_draws_a_set_of_three_classes_as_mmseg_does(run, tmp_path: Path) -> None:
+def test_show_dir_draws_a_set_of_three_classes_like_mmseg(run, tmp_path: Path) -> None:
     classes = dict(metainfo=dict(classes=('background', 'polyp', 'tool')), img_suffix='.png', reduce_zero_label=False)
     run('--show-dir', tmp_path / 'shown', type='BaseSegDataset', **classes)
     assert len(list((tmp_path / 'shown').rglob('vis_image/*.png'))) == 3

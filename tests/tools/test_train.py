@@ -1,4 +1,4 @@
-"""tools/train.py: what each option does to a run."""
+"""tools/train.py: the effect of each option on a run."""
 
 import runpy
 import sys
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def config(tmp_path: Path):
-    """Write a config as a user would have it: of mmseg alone, without a method, six iterations."""
+    """Write a config like a user's: plain mmseg without a method, six iterations."""
 
     def write(name: str = 'plain', **changes) -> Path:
         wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05))
@@ -33,7 +33,7 @@ def config(tmp_path: Path):
 
 @pytest.fixture
 def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Run tools/train.py in this process, in an empty folder."""
+    """Run tools/train.py in this process and in an empty folder."""
     monkeypatch.chdir(tmp_path)
     runs = iter(range(100))
 
@@ -60,8 +60,8 @@ def test_work_dir(config, tool, tmp_path: Path) -> None:
     assert (tmp_path / 'elsewhere/run/iter_2.pth').is_file()
 
 
-def test_two_methods_of_one_config_do_not_meet(config, tool, tmp_path: Path) -> None:
-    """README's GPS run, and then its --tune lora on the same config."""
+def test_two_methods_on_one_config_use_different_work_dirs(config, tool, tmp_path: Path) -> None:
+    """README runs GPS, and then --tune lora on the same config."""
     path = config(custom_hooks=[dict(type='mmgps.GPSHook'), dict(type='mmgps.ExactResumeHook')])
     tool(path, '--tune', 'gps', '--cfg-options', 'train_cfg.max_iters=2')
     first = (tmp_path / 'work_dirs/plain_gps/iter_2.pth').read_bytes()
@@ -71,7 +71,7 @@ def test_two_methods_of_one_config_do_not_meet(config, tool, tmp_path: Path) -> 
     assert unpack_selection(saved['mmgps_selection']).method == 'lora'
 
 
-def test_another_run_is_overwritten_only_where_that_is_said(config, tool, tmp_path: Path) -> None:
+def test_another_run_is_overwritten_only_on_request(config, tool, tmp_path: Path) -> None:
     path, folder = config(), tmp_path / 'work_dirs/plain_gps'
     tool(path, '--tune', 'gps', '--cfg-options', 'train_cfg.max_iters=4')
     before = {file: file.read_bytes() for file in [*folder.glob('*.*tensors'), *folder.glob('*.pth'), path]}
@@ -82,7 +82,7 @@ def test_another_run_is_overwritten_only_where_that_is_said(config, tool, tmp_pa
     with pytest.raises(SystemExit):
         tool(path, '--overwrite', '--resume', *options)
     tool(path, '--overwrite', *options)
-    assert sorted(file.name for file in folder.glob('*.pth')) == ['iter_2.pth']  # iter_4 was of the other run
+    assert sorted(file.name for file in folder.glob('*.pth')) == ['iter_2.pth']  # iter_4 belonged to the other run
     assert unpack_selection(checkpoint(folder / 'iter_2.pth')['mmgps_selection']).settings['k'] == 2
 
 
@@ -97,7 +97,7 @@ def test_resume_from_the_last_checkpoint_and_from_a_path(config, tool, tmp_path:
     selections = []
     original = tune_hook.select
     monkeypatch.setattr(tune_hook, 'select', lambda *args: (selections.append(1), original(*args))[1])
-    # mmengine ends a scheduler that names no end with the run, and keeps that in the checkpoint.
+    # mmengine ends a scheduler without an end at the end of the run, and keeps this in the checkpoint.
     path = config(param_scheduler=[dict(type='CosineAnnealingLR', T_max=6, by_epoch=False, end=6)])
     tool(path, '--tune', 'gps', '--work-dir', 'whole')
     tool(path, '--tune', 'gps', '--work-dir', 'cut', '--cfg-options', 'train_cfg.max_iters=4')
@@ -110,14 +110,13 @@ def test_resume_from_the_last_checkpoint_and_from_a_path(config, tool, tmp_path:
         found = checkpoint(tmp_path / folder / 'iter_6.pth')
         assert found['meta']['iter'] == 6
         assert_same_bits(found['state_dict'], expected['state_dict'])
-    # From iteration 2 on, so 4 is written anew; from iteration 4 on, it is not.
+    # The run resumed from iteration 2 writes iteration 4 again.
     assert (tmp_path / 'other/iter_4.pth').is_file()
 
 
-#: What moves in the tiny ViT: 16 wide, 2 blocks, hidden 32, so 16 + 2 * (48 + 16 + 32 + 16) neurons,
-#: as many biases, and four norms.
-#: LoRA gives the two packed projections factors of rank 8, and an adapter has biases; SSF has a scale and a shift for
-#: each neuron and each channel of a norm.
+#: Trained connections and other trained values in the tiny ViT. Two blocks of width 16 and hidden width 32 have
+#: 16 + 2 * (48 + 16 + 32 + 16) neurons, as many biases, and four norms. LoRA adds factors of rank 8 to the two packed
+#: projections, an adapter has biases, and SSF adds a scale and a shift per neuron and per channel of a norm.
 MOVES = {
     'gps': (240, 240),
     'gps-random': (240, 240),
@@ -136,7 +135,7 @@ MOVES = {
 
 
 @pytest.mark.parametrize('method', ['full', *MOVES, 'spt-lora', 'spt-adapter'])
-def test_every_method_on_a_config_that_knows_nothing_of_it(method: str, config, tool, tmp_path: Path) -> None:
+def test_every_method_on_a_plain_config(method: str, config, tool, tmp_path: Path) -> None:
     tool(config(), '--tune', method, '--cfg-options', 'train_cfg.max_iters=2')
     saved = checkpoint(tmp_path / f'work_dirs/plain_{method}/iter_2.pth')
     selection = unpack_selection(saved['mmgps_selection'])
@@ -145,7 +144,7 @@ def test_every_method_on_a_config_that_knows_nothing_of_it(method: str, config, 
     backbone = {n.removeprefix('backbone.'): v for n, v in saved['state_dict'].items() if n.startswith('backbone.')}
     if method == 'full':
         assert set(selection.whole) == set(backbone)
-    elif method.startswith('spt'):  # half a per cent of 16 * 192 + 2 * 16 * (48 + 16 + 32 + 32) connections
+    elif method.startswith('spt'):  # 0.5 % of 16 * 192 + 2 * 16 * (48 + 16 + 32 + 32) connections
         assert 0 < len(selection) <= 36
     else:
         assert (len(selection), sum(backbone[name].numel() for name in selection.whole)) == MOVES[method]

@@ -1,4 +1,4 @@
-"""tools/train.py on a machine without the images or the weights that its config names."""
+"""tools/train.py on a machine that lacks the images or weights of the config."""
 
 import dataclasses
 import hashlib
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGSHIP = ROOT / 'configs/gps_polyp.py'
 IDS = ['a', 'b', 'c', sorted(get_source('kvasir-seg').official_val())[0]]
 FILE = FILES['vit_b']
-#: The flagship, small: it trains for two iterations in a second.
+#: A small version of the flagship, which trains two iterations in a second.
 SMALL = f"""
 _base_ = [{str(FLAGSHIP)!r}]
 model = dict(backbone=dict(arch=dict(_delete_=True, **{TINY}), img_size=64))
@@ -61,7 +61,7 @@ def train(monkeypatch: pytest.MonkeyPatch, config: Path = FLAGSHIP) -> None:
 
 @pytest.fixture(scope='module')
 def published() -> bytes:
-    """A file as the authors of SAM publish, of a tiny SAM."""
+    """Weights of a tiny SAM in the format that the authors publish."""
     torch.manual_seed(1)
     state = {}
     for name, value in build_sam(TINY, 64).state_dict().items():
@@ -74,7 +74,7 @@ def published() -> bytes:
 
 @pytest.fixture
 def servers(published: bytes, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
-    """The images, in miniature, and the weights, where the config expects them; each with faults to choose."""
+    """Serve a miniature of the images and the weights at the URLs of the config, with configurable faults."""
     zipped = write_zip(tmp_path_factory.mktemp('served') / 'made.zip', kvasir(IDS)).read_bytes()
     with FileServer(zipped) as first, FileServer(published) as second:
         redirect(monkeypatch, first.url('kvasir-seg.zip'), zipped, second.url(FILE.name), published)
@@ -126,7 +126,7 @@ def test_other_tools_that_train_provide_the_inputs_too(tool: str, monkeypatch) -
 
 
 def test_both_are_fetched_and_it_trains(servers, monkeypatch, tmp_path: Path, capsys) -> None:
-    """Each transfer breaks off once; both are gone on from."""
+    """Each transfer breaks off once and then resumes."""
     for server in servers:
         server.cut_after, server.cuts = len(server.content) // 2, 1
     monkeypatch.setattr(weights.download, '__kwdefaults__', {**weights.download.__kwdefaults__, 'wait': 0.01})
@@ -160,21 +160,21 @@ def test_a_server_that_truncates_leaves_what_it_sent(servers, monkeypatch, tmp_p
     assert len(images_server.requests) == 1
 
 
-def test_a_slow_server_is_waited_for(servers, monkeypatch, tmp_path: Path) -> None:
+def test_a_slow_server(servers, monkeypatch, tmp_path: Path) -> None:
     images_server, _ = servers
     images_server.pause = 0.01
     provide_inputs(Config.fromfile(FLAGSHIP))
     assert (tmp_path / 'data/kvasir_seg/train.txt').is_file()
 
 
-def test_other_content_than_published(servers, tmp_path: Path) -> None:
+def test_content_that_differs_from_the_published_file(servers, tmp_path: Path) -> None:
     servers[1].content = b'an error page'
     with pytest.raises(MissingInputsError, match=r'an input is missing\. .* sha256 .* expected .* it is damaged'):
         provide_inputs(Config.fromfile(FLAGSHIP))
     assert not list((tmp_path / 'pretrain').glob('sam*'))
 
 
-def test_what_is_there_is_not_asked_for(servers, tmp_path: Path, monkeypatch) -> None:
+def test_existing_inputs_are_not_fetched(servers, tmp_path: Path, monkeypatch) -> None:
     cfg = Config.fromfile(FLAGSHIP)
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine/anything').touch()

@@ -1,4 +1,4 @@
-"""The configs of VTAB-1k and FGVC are those that their script writes."""
+"""The configs of VTAB-1k and FGVC match the output of their script."""
 
 import shutil
 from pathlib import Path
@@ -8,10 +8,10 @@ import vtab_configs
 from vtab_configs import BEGIN, CONFIGS, main, stale, wanted
 
 
-def test_the_configs_are_as_generated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configs_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('sys.argv', ['vtab_configs.py', '--check'])
     main()
-    # The base with the table, then a base for each of 24 sets, and a leaf for each of three models on it.
+    # The base with the table, a base for each of 24 sets, and a leaf for each of three models on each set.
     assert len(wanted(CONFIGS)) == 1 + 24 + 72
 
 
@@ -23,14 +23,14 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / 'configs'
 
 
-def test_what_is_not_as_generated_is_named_and_written_anew(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outdated_files_are_named_and_rewritten(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leaf, base, table = 'classification/vtab/swin-b_dtd.py', '_base_/fgvc/cub.py', '_base_/vtab.py'
     (copied / leaf).unlink()
     (copied / base).write_text('')
     (copied / table).write_text((copied / table).read_text().replace('dtd=(                     47', 'dtd=(48'))
     assert stale(copied) == sorted([leaf, base, table])
     monkeypatch.setattr('sys.argv', ['vtab_configs.py', '--check'])
-    with pytest.raises(SystemExit, match=r'not as generated: .*swin-b_dtd'):
+    with pytest.raises(SystemExit, match=r'outdated: .*swin-b_dtd'):
         main()
     assert not (copied / leaf).exists()
     monkeypatch.setattr('sys.argv', ['vtab_configs.py'])
@@ -47,7 +47,7 @@ def test_a_file_that_is_not_generated_is_named_and_stays(copied: Path, monkeypat
     assert own.read_text() == '# by hand'
 
 
-def test_a_base_without_its_mark_is_left_alone(copied: Path) -> None:
+def test_a_base_without_its_mark_is_refused(copied: Path) -> None:
     base = copied / '_base_/vtab.py'
     base.write_text(base.read_text().replace(BEGIN, ''))
     with pytest.raises(ValueError, match=r'no table that begins with .*put both lines back'):

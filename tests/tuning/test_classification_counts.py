@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip('mmseg')
 pytest.importorskip('mmpretrain', reason='mmpretrain is not installed on this stack')
 
-from meta import without_memory
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from zoo import without_memory
 
 from mmgps.selection import Role, describe
 from mmgps.tuning import GPS

@@ -1,4 +1,4 @@
-"""GPS swapped into configs of mmdet's zoo, and of mmseg's that need mmdet or operators that mmcv compiles."""
+"""GPS on configs of mmdet's zoo, and on those of mmseg that need mmdet or compiled operators of mmcv."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The three-line form in configs of the zoos, under the tools that the mm packages ship, in processes of their own."""
+"""GPS by three lines in zoo configs, with the training tools of the mm packages, in separate processes."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def test_two_iterations(stack: str, tmp_path: Path) -> None:
     cfg = shrink(Config.fromfile(zoo(stack) / CONFIGS[stack]), stack, str(tmp_path), 32)
     cfg.optim_wrapper.type = 'mmgps.GPSOptimWrapper'
     cfg.custom_hooks = [dict(type='mmgps.GPSHook', k=1, num_batches=1), dict(type='mmgps.ExactResumeHook')]
-    if declare_missing_operators():  # mmpretrain does not import here unless mmgps came first
+    if declare_missing_operators():  # mmpretrain can be imported only after mmgps
         cfg.custom_imports = dict(imports=['mmgps.engine'])
     cfg.dump(tmp_path / 'config.py')
     tool = zoo(stack).parent / 'tools/train.py'

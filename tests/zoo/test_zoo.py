@@ -1,4 +1,4 @@
-"""GPS swapped into configs of the zoos, unchanged but for data and size, each in a process of its own."""
+"""GPS on zoo configs with only data and size changed, each in its own process."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ from mmgps.utils.requirements import require
 
 require('mmseg')
 
+from zoos.architectures import listed  # noqa: E402
 from zoos.drive import probed, sweep  # noqa: E402
-from zoos.smallest import listed  # noqa: E402
 
 SAMPLE = [
     ('mmseg', 'cgnet/cgnet_fcn_4xb4-60k_cityscapes-680x680.py'),

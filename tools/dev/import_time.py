@@ -1,4 +1,4 @@
-"""What imports cost: python tools/dev/import_time.py [MODULE ...]"""
+"""Time imports: python tools/dev/import_time.py [MODULE ...]"""
 
 import os
 import statistics
@@ -9,7 +9,7 @@ MODULES = ('mmengine', 'mmgps', 'mmengine.runner', 'mmgps.engine')
 
 
 def processor_seconds(module: str) -> float:
-    """Processor time of a process that imports ``module``; a busy machine stretches the time on the clock."""
+    """Return the processor time of a process that imports ``module``; unlike wall time, it ignores other programs."""
     before = os.times()
     subprocess.run([sys.executable, '-c', f'import {module}'], check=True)
     after = os.times()
@@ -17,7 +17,7 @@ def processor_seconds(module: str) -> float:
 
 
 def medians(modules: list[str], rounds: int) -> dict[str, float]:
-    """Median of each module, the modules in turns."""
+    """Return the median time of each module, with all modules measured in turns."""
     times = [[processor_seconds(module) for module in modules] for _ in range(rounds)]
     return dict(zip(modules, map(statistics.median, zip(*times, strict=True)), strict=True))
 

@@ -1,9 +1,9 @@
-"""Mutations of selections and deltas: of the bytes of the file, and of its content, sealed anew.
+"""Mutate selection and delta files: their raw bytes, or their content under a new, valid digest.
 
 PYTHONPATH=tests/support python tools/dev/mutations.py --count 2000
 
-Of each kind it prints how many were refused, gave the same as the intact file, or anything else, by name, and the
-memory that the process needed besides.
+For each kind of file it prints how many mutations were refused, how many had no effect, every other outcome by name,
+and the additional memory of the process.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Kind:
     """A kind of file.
 
     Args:
-        write: Writes an intact one.
-        use: Reads a file and puts it to use on its network; returns the bits that come of it.
-        errors: What a file that is none may raise.
-        key: Of the envelope within the metadata.
+        write: Writes an intact file.
+        use: Reads a file, applies it to its network, and returns the resulting bits.
+        errors: Errors that an invalid file may raise.
+        key: Key of the envelope within the metadata.
     """
 
     write: Callable[[Path], None]
@@ -89,7 +89,7 @@ def kinds() -> dict[str, Kind]:
 
 
 def mutate_raw(data: bytes, rng: random.Random) -> bytes:
-    """Cut, overwrite, remove, repeat or flip some bytes, as often in the header as in the rest."""
+    """Cut, overwrite, remove, repeat or flip bytes, half of the time in the header."""
     header = 8 + int.from_bytes(data[:8], 'little')
     found = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 5))):
@@ -112,7 +112,7 @@ def mutate_raw(data: bytes, rng: random.Random) -> bytes:
 
 
 def mutate_sealed(path: Path, key: str, rng: random.Random) -> None:
-    """Change the description or the tensors of the file at ``path`` and seal it anew."""
+    """Change the description or the tensors of the file at ``path``, and give it a valid digest."""
     with safe_open(str(path), framework='pt') as file:
         envelope = json.loads(file.metadata()[key])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -121,7 +121,7 @@ def mutate_sealed(path: Path, key: str, rng: random.Random) -> None:
         text = _raw_description(content, rng) or json.dumps(_changed(content, rng, ()), sort_keys=True)
         envelope = _sealed_text(text, tensors)
     else:
-        # Without a tensor, or with fewer connections of a weight, and all that tells of them, it is another whole file.
+        # With an adapted description, a file with fewer tensors or connections would be valid; leave the old one then.
         names, numbers = set(tensors), _numbers(tensors)
         _change_tensor(tensors, rng)
         said = 'shapes' if 'target' in content else 'positions'
@@ -142,7 +142,7 @@ def _sealed_text(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _raw_description(content: Any, rng: random.Random) -> str | None:
-    """Now and then a description that is deeper than any reader likes, or no object."""
+    """Return None or, now and then, a description with excessive nesting or without an object."""
     depth = rng.choice((50, 200, 5_000, 100_000))
     nested = '[' * depth + ']' * depth
     return rng.choice(
@@ -160,10 +160,10 @@ ODD: tuple[Any, ...] = (
 
 
 def _changed(part: Any, rng: random.Random, path: tuple[Any, ...]) -> Any:
-    """``part`` with one change somewhere within."""
+    """Return ``part`` with one change somewhere inside."""
     inner = list(part) if isinstance(part, dict) else list(range(len(part))) if isinstance(part, list) else []
     if not inner or (path and rng.random() < 0.25):
-        # With fewer parameters in `whole` it is another selection, with another alpha another delta, as whole as this.
+        # An empty `whole` makes another valid selection, and another alpha another valid delta.
         valid = {('whole',): lambda odd: odd == [], ('settings', 'alpha'): lambda odd: isinstance(odd, int | float)}
         return rng.choice([odd for odd in ODD if not valid.get(path, lambda odd: False)(odd)]) if path else part
     key, how = rng.choice(inner), rng.random()
@@ -187,7 +187,7 @@ def _changed(part: Any, rng: random.Random, path: tuple[Any, ...]) -> Any:
 
 
 def _change_tensor(tensors: dict[str, Tensor], rng: random.Random) -> None:
-    """Change one tensor to something that no selection or delta of these numbers holds."""
+    """Give one tensor a content that no selection or delta of this network has."""
     name = rng.choice(list(tensors))
     value = tensors[name]
     integers = not value.is_floating_point()
@@ -220,7 +220,7 @@ def _change_tensor(tensors: dict[str, Tensor], rng: random.Random) -> None:
 
 
 def run(kind: Kind, count: int, resealed: bool, seed: int, folder: Path) -> Counter[str]:
-    """What became of ``count`` mutations: ``refused``, ``equal``, and ``different`` or another error, by name."""
+    """Count the outcomes of ``count`` mutations: ``refused``, ``equal``, ``different``, or another error by name."""
     intact, path = folder / 'intact', folder / 'mutated'
     kind.write(intact)
     expected, found = kind.use(intact), Counter[str]()
@@ -240,7 +240,7 @@ def outcome(kind: Kind, path: Path, expected: Any) -> str:
         used = kind.use(path)
     except kind.errors:
         return 'refused'
-    except Exception as error:  # what must not happen is counted, with its name
+    except Exception as error:  # counts as a fault, under its name
         return f'{type(error).__name__}: {str(error)[:200]}'
     return 'equal' if _same(used, expected) else 'different'
 
@@ -252,7 +252,7 @@ def _same(some: Any, other: Any) -> bool:
 
 
 def peak_mib() -> float:
-    """Most memory that this process has had."""
+    """Return the peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
 
 
@@ -272,7 +272,7 @@ def main() -> None:
                 kind.use(Path(folder) / 'first')
                 before = peak_mib()
                 found = run(kind, args.count, resealed, args.seed, Path(folder))
-            how = 'sealed anew' if resealed else 'raw'
+            how = 'with a valid digest' if resealed else 'raw'
             print(f'{args.count} {name}, {how}: {dict(found)}; {peak_mib() - before:.0f} MiB more than before')
 
 

@@ -1,4 +1,4 @@
-"""What GPS costs a run outside of its steps, and how large its files are.
+"""Measure the time that GPS costs a run outside its steps, and the sizes of its files.
 
 python tools/dev/overhead.py CONFIG --data-root data/kvasir_seg --iterations 40
 """
@@ -24,12 +24,12 @@ from mmgps.delta import save_delta  # noqa: E402
 from mmgps.engine.configs.config import set_data_root  # noqa: E402
 from mmgps.engine.deltas.delta_hook import DeltaHook  # noqa: E402
 
-#: Called in a run, in or between its iterations; the last one has both what mmengine and what mmgps do.
+#: Hook methods that a run calls in or between its iterations.
 POINTS = ('before_train_iter', 'after_train_iter', 'before_save_checkpoint', 'after_train_epoch')
 
 
 class Stopwatch:
-    """Seconds and calls of what it is put around, by name."""
+    """Seconds and calls of the wrapped methods, by name."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -51,7 +51,7 @@ class Stopwatch:
 
 
 def short(path: str, data_root: str | None, iterations: int, work_dir: str) -> Config:
-    """The config for an epoch of some iterations, without validations, and with deltas."""
+    """Return the config for one short epoch without validation, with deltas."""
     cfg = Config.fromfile(path)
     if data_root:
         set_data_root(cfg, data_root)
@@ -74,7 +74,7 @@ def measure(cfg: Config) -> None:
         for point in POINTS:
             if kind.__module__.startswith('mmgps') and point in vars(kind):
                 watch.around(hook, point, f'{kind.__name__}.{point}')
-    watch.around(runner, 'save_checkpoint', 'all of saving a checkpoint, mmengine included')
+    watch.around(runner, 'save_checkpoint', 'saving a checkpoint, including mmengine')
     runner.train()
     times, _ = runner.message_hub.get_scalar('train/time').data
     total = float(times.sum())
@@ -85,7 +85,7 @@ def measure(cfg: Config) -> None:
 
 
 def print_sizes(runner: Runner) -> None:
-    """Sizes of a checkpoint, a thin one and a delta of the run."""
+    """Print the sizes of a checkpoint, a thin checkpoint, a delta and the selection."""
     folder = Path(runner.work_dir)
     [deltas] = [hook for hook in runner.hooks if isinstance(hook, DeltaHook)]
     meta = dict(epoch=runner.epoch, iter=runner.iter)

@@ -1,4 +1,4 @@
-"""The bytes that two processes all-reduce in a step of training, by configs as they are.
+"""Count the bytes that two processes all-reduce in a training step of a config.
 
 python tools/dev/reduced_bytes.py --data-root data/kvasir_seg CONFIG ...
 """
@@ -26,12 +26,12 @@ from mmgps.engine.configs.config import set_data_root  # noqa: E402
 STEPS = 2
 
 if not torch.cuda.is_available():
-    # mmengine's launcher picks a CUDA device for every process, whatever the backend.
+    # mmengine's launcher picks a CUDA device for every process, with any backend.
     torch.cuda.set_device = lambda device: None
 
 
 class CountBytes(Hook):
-    """Counts what DDP hands to all-reduce, and what anything else does, from the first step on."""
+    """Counts the bytes that DDP all-reduces and those that other code all-reduces, from the first step on."""
 
     priority = 'LOWEST'
 
@@ -57,7 +57,7 @@ class CountBytes(Hook):
 
 
 def short(path: str, data_root: str | None, folder: Path) -> Config:
-    """The config for a few steps on the CPU, from random weights and without a validation."""
+    """Return the config for a few steps on the CPU, from random weights and without validation."""
     cfg = Config.fromfile(path)
     if data_root:
         set_data_root(cfg, data_root)
@@ -76,7 +76,7 @@ def short(path: str, data_root: str | None, folder: Path) -> Config:
 
 
 def count(rank: int, path: str, data_root: str | None, folder: str) -> None:
-    """Train as process ``rank`` of two; the first writes what was counted."""
+    """Train as process ``rank`` of two; the first one writes the counts."""
     torch.set_num_threads(1)
     runner = Runner.from_cfg(short(path, data_root, Path(folder)))
     counter = CountBytes()
@@ -87,7 +87,7 @@ def count(rank: int, path: str, data_root: str | None, folder: str) -> None:
         head = sum(value.nbytes for name, value in parts if not name.startswith('backbone.'))
         (Path(folder) / 'bytes').write_text(f'{counter.by_ddp // STEPS} {counter.otherwise // STEPS} {head}')
     dist.barrier()
-    os._exit(0)  # on a busy machine gloo's threads were seen to abort the process while it takes them down
+    os._exit(0)  # gloo's threads may abort a process while it shuts down on a busy machine
 
 
 def _start(rank: int, *args: Any) -> None:
@@ -96,7 +96,7 @@ def _start(rank: int, *args: Any) -> None:
 
 
 def reduced_bytes(path: str, data_root: str | None = None) -> tuple[int, int, int]:
-    """Bytes that a process gives to all-reduce in a step, through DDP and otherwise, and those of the head."""
+    """Return the bytes that a process all-reduces per step, by DDP and otherwise, and the bytes of the head."""
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(_start, (path, data_root, folder), nprocs=2)
         by_ddp, otherwise, head = map(int, (Path(folder) / 'bytes').read_text().split())
@@ -116,5 +116,5 @@ if __name__ == '__main__':
     for config in args.configs:
         by_ddp, otherwise, head = reduced_bytes(config, args.data_root)
         total = by_ddp + otherwise
-        print(f'{config}: {total:,} bytes a step, {head:,} of the head and {total - head:,} of the backbone')
-        print(f'    {by_ddp:,} by DDP, {otherwise:,} of single connections')
+        print(f'{config}: {total:,} bytes per step, {head:,} for the head and {total - head:,} for the backbone')
+        print(f'    {by_ddp:,} by DDP, {otherwise:,} for single connections')

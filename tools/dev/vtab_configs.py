@@ -1,7 +1,7 @@
-"""Write what the configs of VTAB-1k and FGVC repeat: the table of tasks, a base for each set, a leaf for each model.
+"""Write the repetitive configs of VTAB-1k and FGVC: the table of tasks, one base per set and one leaf per model.
 
-python tools/dev/vtab_configs.py            # after a change of mmgps/vtab_tasks.py, or for another model
-python tools/dev/vtab_configs.py --check    # says which files are not as they would be written
+python tools/dev/vtab_configs.py            # after a change in mmgps/vtab_tasks.py, or for another model
+python tools/dev/vtab_configs.py --check    # names the files that differ from what it would write
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmgps.compare.suites import SUITES
+from mmgps.compare.markdown import SUITES
 from mmgps.vtab_tasks import TASKS
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -29,7 +29,7 @@ model = _base_.fitted
 
 
 def table() -> str:
-    """The recipes of VTAB-1k as a config states them."""
+    """Format the recipes of VTAB-1k as part of a config."""
     rows = [
         f'    {task.name + "=(":<22}{task.classes:>6}, {task.lr:>6}, {task.batch:>4}, {task.k}, {task.drop_path:>8}),\n'
         for task in TASKS
@@ -38,10 +38,10 @@ def table() -> str:
 
 
 def wanted(configs: Path) -> dict[Path, str]:
-    """Contents of all files that are generated, below ``configs``.
+    """Return the contents of all generated files below ``configs``.
 
     Raises:
-        ValueError: If the table is not found in the base of VTAB-1k.
+        ValueError: If the base of VTAB-1k has no table.
     """
     base = configs / '_base_/vtab.py'
     before, begin, rest = base.read_text().partition(BEGIN)
@@ -59,7 +59,7 @@ def wanted(configs: Path) -> dict[Path, str]:
 
 
 def stale(configs: Path) -> list[str]:
-    """Paths below ``configs`` of files that are missing, differ from what is generated, or would not be generated."""
+    """Return the paths below ``configs`` of files that are missing, outdated or superfluous."""
     found = wanted(configs)
     folders = {path.parent for path in found if path.parent.name in SUITES}
     there = {path for folder in folders for path in folder.glob('*.py')}
@@ -69,7 +69,7 @@ def stale(configs: Path) -> list[str]:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--check', action='store_true', help='write nothing; fail if a file is not as generated')
+    parser.add_argument('--check', action='store_true', help='write nothing; fail if a file is outdated')
     return parser.parse_args()
 
 
@@ -79,9 +79,7 @@ def main() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
     if wrong := stale(CONFIGS):
-        sys.exit(
-            f'not as generated: {", ".join(wrong)}; run tools/dev/vtab_configs.py and delete what it does not write'
-        )
+        sys.exit(f'outdated: {", ".join(wrong)}; run tools/dev/vtab_configs.py and delete files that it does not write')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
-# Oxford-17 Flowers at 112 px, a size for a CPU: of each class 40 images to train on and 20 to test on; val.txt has 20 more to choose by.
-# Made by: python tools/prepare_fgvc.py oxford-flowers17 --source FOLDER --out data/oxford_flowers17
+# Oxford-17 Flowers at 112 px, a size for CPUs: 40 training and 20 test images per class; val.txt lists 20 more for choices.
+# Prepare with: python tools/prepare_fgvc.py oxford-flowers17 --source FOLDER --out data/oxford_flowers17
 data_root = 'data/oxford_flowers17'
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,6 +1,6 @@
 # Kvasir-SEG, official split: 880 images to train on, 120 to validate on.
-# Made by: python tools/prepare_polyp.py kvasir-seg --out data/kvasir_seg
-# Images are squashed to `crop_size`, as polyp papers do; the ground truth of the validation part keeps its size.
+# Prepare with: python tools/prepare_polyp.py kvasir-seg --out data/kvasir_seg
+# Images are resized to `crop_size` regardless of aspect, like in polyp papers; the validation truth keeps its size.
 dataset_type = 'mmgps.PolypDataset'
 data_root = 'data/kvasir_seg'
 crop_size = (352, 352)  # height, width
@@ -16,7 +16,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=crop_size[::-1], keep_ratio=False),
-    dict(type='LoadAnnotations'),  # after Resize: the ground truth is scored at its own size
+    dict(type='LoadAnnotations'),  # after Resize, so that the truth keeps its own size for scoring
     dict(type='PackSegInputs'),
 ]
 tta_pipeline = [
@@ -25,7 +25,7 @@ tta_pipeline = [
         type='TestTimeAug',
         transforms=[
             [dict(type='Resize', scale=crop_size[::-1], keep_ratio=False)],
-            # the plain view first: it is the one whose truth is scored
+            # the plain view comes first, since its truth is scored
             [
                 dict(type='RandomFlip', prob=0.0, direction='horizontal'),
                 dict(type='RandomFlip', prob=1.0, direction='horizontal'),

@@ -21,7 +21,7 @@ tta_pipeline = [
         type='TestTimeAug',
         transforms=[
             [dict(type='Resize', scale=crop_size[::-1], keep_ratio=False)],
-            # the plain view first: it is the one whose truth is scored
+            # the plain view comes first, since its truth is scored
             [
                 dict(type='RandomFlip', prob=0.0, direction='horizontal'),
                 dict(type='RandomFlip', prob=1.0, direction='horizontal'),

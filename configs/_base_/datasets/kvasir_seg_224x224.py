@@ -1,4 +1,4 @@
-# Kvasir-SEG at 224 x 224, the size that plain ViTs are pre-trained at.
+# Kvasir-SEG at 224 x 224, the usual size for pre-training plain ViTs.
 _base_ = './kvasir_seg.py'
 crop_size = (224, 224)  # height, width
 
@@ -22,7 +22,7 @@ tta_pipeline = [
         type='TestTimeAug',
         transforms=[
             [dict(type='Resize', scale=crop_size[::-1], keep_ratio=False)],
-            # the plain view first: it is the one whose truth is scored
+            # the plain view comes first, since its truth is scored
             [
                 dict(type='RandomFlip', prob=0.0, direction='horizontal'),
                 dict(type='RandomFlip', prob=1.0, direction='horizontal'),

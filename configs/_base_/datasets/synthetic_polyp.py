@@ -1,4 +1,4 @@
-# 144 px frames of mmgps.SyntheticPolypDataset: drawn, no clinical data. Train and val are different worlds.
+# 144 px frames of mmgps.SyntheticPolypDataset, which draws them without clinical data; train and val use different worlds.
 train_pipeline = [
     dict(type='mmgps.RenderFrame'),
     # each of the two flips with probability 0.5, independently
@@ -14,7 +14,7 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[
-            # the plain view first: it is the one whose truth is scored
+            # the plain view comes first, since its truth is scored
             [
                 dict(type='RandomFlip', prob=0.0, direction='horizontal'),
                 dict(type='RandomFlip', prob=1.0, direction='horizontal'),

@@ -1,4 +1,4 @@
-# 96 px frames of mmgps.SyntheticShapesDataset, drawn by the workers; train and val are different worlds.
+# 96 px frames of mmgps.SyntheticShapesDataset, which the workers draw; train and val use different worlds.
 train_pipeline = [
     dict(type='mmgps.RenderFrame'),
     dict(type='PackSegInputs'),

@@ -1,4 +1,4 @@
-# ConvNeXt-B at 224 px, pre-trained on ImageNet-21k, with a linear head on its average.
+# ConvNeXt-B at 224 px, pre-trained on ImageNet-21k, with a linear head on average pooling.
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(

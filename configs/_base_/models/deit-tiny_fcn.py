@@ -1,4 +1,4 @@
-# DeiT-Tiny/16 with four taps (blocks 3, 6, 9, 12) into a small FCN head. Set the weights in the leaf.
+# DeiT-Tiny/16 with a small FCN head on four feature maps (blocks 3, 6, 9, 12). The leaf config sets the weights.
 norm_cfg = dict(type='BN', requires_grad=True)
 data_preprocessor = dict(
     type='SegDataPreProcessor',
@@ -39,7 +39,7 @@ model = dict(
         align_corners=False,
         loss_decode=[
             dict(type='CrossEntropyLoss', loss_weight=1.0, avg_non_ignore=True),
-            # mmseg's DiceLoss adds the background in, and is then blind to a small polyp.
+            # mmseg's DiceLoss includes the background, which would hide a small polyp.
             dict(type='mmgps.ForegroundDiceLoss', loss_weight=1.0),
         ],
     ),

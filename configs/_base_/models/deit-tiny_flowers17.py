@@ -1,4 +1,4 @@
-# DeiT-Tiny/16 (Touvron et al., ICML 2021) at 112 px with a linear head on its class token. Set the weights in the leaf.
+# DeiT-Tiny/16 (Touvron et al., ICML 2021) at 112 px with a linear head on its class token. The leaf config sets the weights.
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(

@@ -1,4 +1,4 @@
-# MobileNetV2 (Sandler et al., CVPR 2018) with a linear head on its average. BN is in evaluation mode: weights may have it folded.
+# MobileNetV2 (Sandler et al., CVPR 2018) with a linear head on average pooling. BN stays in evaluation mode, since the weights may have it folded in.
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(

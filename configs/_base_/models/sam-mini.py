@@ -1,4 +1,4 @@
-# SAM with an image encoder of 1.1 M parameters for 128 px, with random weights: to try things out on a CPU.
+# SAM with an image encoder of 1.1 M parameters for 128 px and random weights, for trials on a CPU.
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(

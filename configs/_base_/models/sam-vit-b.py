@@ -1,6 +1,6 @@
-# SAM ViT-B without prompts: image encoder as backbone, mask decoder as head. Images of any size; 1024 is its own.
-# The published file of the weights is fetched if it is not there.
-find_unused_parameters = True  # SAM's masks for ambiguous prompts and its estimate of quality get no gradient
+# SAM ViT-B without prompts: image encoder as backbone, mask decoder as head. Takes images of any size; SAM uses 1024.
+# Downloads the published weights if they are missing.
+find_unused_parameters = True  # masks for ambiguous prompts and the quality estimate of SAM get no gradient
 model = dict(
     type='EncoderDecoder',
     init_cfg=dict(type='mmgps.SAMPretrained', checkpoint='pretrain/sam_vit_b_01ec64.pth'),
@@ -17,7 +17,7 @@ model = dict(
     backbone=dict(type='mmgps.SAMImageEncoder', arch='vit_b'),
     decode_head=dict(
         type='mmgps.SAMMaskHead',
-        # Cross-entropy of (0, m) is the binary one of SAM's logit m.
+        # The cross-entropy of (0, m) equals the binary cross-entropy of SAM's logit m.
         loss_decode=[
             dict(type='CrossEntropyLoss', avg_non_ignore=True),
             dict(type='mmgps.ForegroundIoULoss'),

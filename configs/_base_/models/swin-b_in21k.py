@@ -1,4 +1,4 @@
-# Swin-B at 224 px with a linear head on its average. mmpretrain publishes ImageNet-21k weights only as tuned on ImageNet-1k.
+# Swin-B at 224 px with a linear head on average pooling. mmpretrain has ImageNet-21k weights only after tuning on ImageNet-1k.
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(

@@ -11,6 +11,6 @@ model = dict(
         init_cfg=dict(
             type='Pretrained',
             checkpoint='https://download.openmmlab.com/mmclassification/v0/vit/pretrain/'
-            'vit-base-p16_3rdparty_pt-64xb64_in1k-224_20210928-02284250.pth',  # "in1k" in its name is a slip of the zoo
+            'vit-base-p16_3rdparty_pt-64xb64_in1k-224_20210928-02284250.pth',  # the zoo calls it "in1k" by mistake
             prefix='backbone.')),
     head=dict(type='LinearClsHead', in_channels=768, loss=dict(type='CrossEntropyLoss')))

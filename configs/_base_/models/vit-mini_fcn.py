@@ -1,4 +1,4 @@
-# A ViT of 1.6 M parameters for 144 px frames (12 px per token, 144 tokens) with all four taps in one FCN head.
+# A ViT of 1.6 M parameters for 144 px frames (12 px per token, 144 tokens) with an FCN head on all four feature maps.
 taps = (1, 3, 5, 7)
 model = dict(
     type='EncoderDecoder',
@@ -38,7 +38,7 @@ model = dict(
         align_corners=False,
         loss_decode=[
             dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-            # Index 0 is left out: with the background in the sum, Dice would be blind to a small foreground.
+            # Ignore index 0: a sum with the background would hide a small foreground.
             dict(type='DiceLoss', use_sigmoid=False, ignore_index=0, loss_weight=1.0),
         ],
     ),

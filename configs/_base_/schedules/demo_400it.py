@@ -1,4 +1,4 @@
-# 400 iterations of AdamW, linear warm-up, then cosine; scored in the middle and at the end.
+# 400 iterations of AdamW: linear warm-up, then cosine decay; validation halfway and at the end.
 optim_wrapper = dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.01))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=40),

@@ -1,4 +1,4 @@
-# 4 epochs of 40 iterations (680 images, batch 17): AdamW, 16 iterations of warm-up, cosine to zero; the last epoch counts.
+# 4 epochs of 40 iterations (680 images, batch 17) of AdamW: 16 iterations of warm-up, then cosine decay to zero; the last epoch counts.
 optim_wrapper = dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.01))
 param_scheduler = [
     dict(type='mmgps.WarmUpCosineLR', warm_up=16, eta_min=0.0, convert_to_iter_based=True),

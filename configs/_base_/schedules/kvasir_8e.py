@@ -1,5 +1,5 @@
-# 8 epochs of 110 iterations (880 images, batch 8): AdamW, 50 iterations of warm-up, cosine to zero; the last epoch counts.
-# Fits other sets, numbers of GPUs and max_epochs: the warm-up takes at most a tenth of the run, the cosine the rest.
+# 8 epochs of 110 iterations (880 images, batch 8) of AdamW: 50 iterations of warm-up, then cosine decay to zero; the last epoch counts.
+# Adapts to other sets, numbers of GPUs and max_epochs: warm-up takes at most a tenth of the run, cosine decay the rest.
 optim_wrapper = dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.01))
 param_scheduler = [
     dict(type='mmgps.WarmUpCosineLR', warm_up=50, start_factor=0.02, eta_min=0.0, convert_to_iter_based=True),

@@ -1,4 +1,4 @@
-# The recipe of the paper's polyp setting: Adam at 2e-4, cosine to 1e-7 by epoch, 20 epochs; the last epoch counts.
+# The paper's polyp recipe: 20 epochs of Adam at 2e-4, cosine decay to 1e-7 by epoch; the last epoch counts.
 optim_wrapper = dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='Adam', lr=2e-4))
 param_scheduler = [dict(type='CosineAnnealingLR', eta_min=1e-7, by_epoch=True, begin=0, end=20, T_max=20)]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=20)

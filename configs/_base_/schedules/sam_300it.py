@@ -1,4 +1,4 @@
-# 300 iterations of Adam at 2e-4, cosine to 1e-7: the paper's recipe, cut short.
+# The paper's polyp recipe, cut to 300 iterations: Adam at 2e-4, cosine decay to 1e-7.
 optim_wrapper = dict(type='mmgps.GPSOptimWrapper', optimizer=dict(type='Adam', lr=2e-4))
 param_scheduler = [dict(type='CosineAnnealingLR', eta_min=1e-7, by_epoch=False, begin=0, end=300, T_max=300)]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=300, val_interval=300)

@@ -1,5 +1,5 @@
-# One connection per neuron, chosen by the contrastive loss on two views of the training images, two images of a class
-# side by side. The views have the augmentation of training.
+# One connection per neuron, chosen by the contrastive loss on two views of the training images, drawn in pairs of the
+# same class. The views use the augmentation of training.
 custom_hooks = [
     dict(
         type='mmgps.GPSHook',

@@ -9,8 +9,7 @@ import torch
 pytest.importorskip('mmseg')
 
 from mmengine.runner import Runner
-from stopping import Stop
-from tiny import assert_same_bits, state_of, tiny_config, tiny_model, train
+from tiny import Stop, assert_same_bits, state_of, tiny_config, tiny_model, train
 
 from mmgps.engine import tune_config
 from mmgps.engine.fsdp import GPSFSDPStrategy

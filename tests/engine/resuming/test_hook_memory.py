@@ -13,8 +13,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from resuming import PLATEAU, SCORES, by_epochs, log_of, rates, resume, validated
-from stopping import Stop
-from tiny import assert_same_bits, state_of, train
+from tiny import Stop, assert_same_bits, state_of, train
 
 from mmgps.engine.resuming.hook_memory import HookMemory
 

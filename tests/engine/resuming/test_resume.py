@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stopping import Stop
-from tiny import PIPELINE, TinyPictures, assert_same_bits, state_of, tiny_config, train
+from tiny import PIPELINE, Stop, TinyPictures, assert_same_bits, state_of, tiny_config, train
 from torch.utils.data import DataLoader
 
 import mmgps.engine.hooks.tune_hook as tune_hook

@@ -8,8 +8,8 @@ import torch
 pytest.importorskip('mmpretrain', reason='mmpretrain is not installed on this stack')
 
 from mmengine.registry import init_default_scope
-from probing import SEED
 from ranks import run_ranks
+from selection_probe import SEED
 from slow_supcon import slow_gradients
 from supcon_probe import LABELS, SIZE, WORLD, model
 from tiny_classes import PIPELINE, TinyClasses

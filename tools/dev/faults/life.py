@@ -1,4 +1,4 @@
-"""One life of a run: a process that runs tools/train.py, to its end or until it is struck."""
+"""One life of a run: a process that runs tools/train.py until it ends or is killed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @dataclass(frozen=True)
 class Strike:
-    """A SIGKILL, after some seconds from outside, or from within at a point; by default none.
+    """A SIGKILL from outside after some seconds, or from inside at a point; by default none.
 
     Args:
-        seconds: Since the start of the process.
-        kind: Of the point, see :class:`Points`.
-        number: Which one of its kind, from 1.
+        seconds: Seconds since the start of the process.
+        kind: Kind of the point, see :class:`Points`.
+        number: Number of the point among its kind, from 1.
     """
 
     seconds: float | None = None
@@ -38,7 +38,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class Life:
-    """How a process ended: killed or by itself, after how long, and what points it had passed if by itself."""
+    """End of a process: whether it was killed, its duration, and, if it ended by itself, the points it passed."""
 
     killed: bool
     seconds: float
@@ -46,12 +46,12 @@ class Life:
 
 
 def live(config: Path, work_dir: Path, strike: Strike = Strike()) -> Life:
-    """Run ``tools/train.py CONFIG --work-dir WORK_DIR --resume`` as a process of its own.
+    """Run ``tools/train.py CONFIG --work-dir WORK_DIR --resume`` in its own process.
 
-    The process is a fork of this one, which spares it the seconds of importing torch and mmseg.
+    The process is a fork of this one, so that it does not have to import torch and mmseg again.
 
     Raises:
-        RuntimeError: If it ends by an error; holds its output.
+        RuntimeError: If the process fails; contains its output.
     """
     began, log, counts = time.monotonic(), work_dir.with_suffix('.log'), work_dir.with_suffix('.json')
     counts.unlink(missing_ok=True)
@@ -63,12 +63,12 @@ def live(config: Path, work_dir: Path, strike: Strike = Strike()) -> Life:
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
         return Life(True, seconds, {})
     if status:
-        raise RuntimeError(f'the run in {work_dir} ended by an error:\n{log.read_text()[-3000:]}')
+        raise RuntimeError(f'the run in {work_dir} failed:\n{log.read_text()[-3000:]}')
     return Life(False, seconds, json.loads(counts.read_text()))
 
 
 def _wait(pid: int, deadline: float | None) -> int:
-    """The status of the process, which is killed at ``deadline``."""
+    """Return the status of the process; kill it at ``deadline``."""
     while deadline is not None:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:

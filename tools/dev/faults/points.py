@@ -1,4 +1,4 @@
-"""Where a process can be struck: while it selects, before it touches a file, or halfway through writing it."""
+"""Points at which a process can die: during selection, before it touches a file, or while it writes one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOUCHES = {'open': 'before opening', 'os.rename': 'before moving', 'os.remove': 
 
 
 def content_of(path: Any) -> str | None:
-    """What a file holds, also under the name that it has before it is whole; None for logs and the like."""
+    """Describe the content of a finished or unfinished file; None for logs and the like."""
     name = Path(os.fsdecode(path)).name if isinstance(path, str | bytes | os.PathLike) else ''
     held = {'last_checkpoint': 'last_checkpoint', 'selection.safetensors': 'the selection', '.pth': 'a checkpoint'}
     return next((what for part, what in held.items() if part in name), None)
@@ -29,8 +29,8 @@ class Points:
     """Counts the points that this process passes, and kills it at one of them.
 
     Args:
-        kind: Of the point to die at, or None to count only.
-        number: Which one of its kind, from 1.
+        kind: Kind of the point to die at; None to count only.
+        number: Number of the point among its kind, from 1.
     """
 
     def __init__(self, kind: str | None = None, number: int = 0) -> None:
@@ -38,7 +38,7 @@ class Points:
         self.passed: Counter[str] = Counter()
 
     def arm(self) -> None:
-        """Watch this process from now on, for the rest of its life."""
+        """Watch this process from now on."""
         sys.addaudithook(self._touch)
         put, write, save = LocalBackend.put, Path.write_bytes, sealed.save_file
         batches = SelectionBatches.__iter__
@@ -88,5 +88,5 @@ class Points:
 
 
 def die() -> None:
-    """As ``kill -9`` does it: nothing is flushed, closed or tidied up."""
+    """Die like under ``kill -9``: without flushing, closing or cleaning up."""
     os.kill(os.getpid(), signal.SIGKILL)

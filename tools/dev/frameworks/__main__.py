@@ -1,6 +1,6 @@
-"""GPS on networks of timm, transformers and torchvision, checked against slow ways that share no code with it.
+"""Check GPS on networks of timm, transformers and torchvision against slow oracles that share no code with it.
 
-``PYTHONPATH=tools/dev python -m frameworks --table docs/coverage_frameworks.md`` tries all, and writes the table.
+``PYTHONPATH=tools/dev python -m frameworks --table docs/coverage_frameworks.md`` checks all and writes the table.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .networks import TIMM, TORCHVISION, TRANSFORMERS
 
 
 def row(facts: dict[str, object]) -> str:
-    """A line of the table."""
+    """Format a row of the table."""
     counts = [', '.join(f'{n} {key}' for key, n in sorted(facts[name].items())) for name in ('roles', 'routes')]  # type: ignore[attr-defined]
     return f'| {facts["name"]} | {counts[0]} | {facts["connections"]} | {counts[1]} | {facts["lora"]} |'
 
 
 def write_tables(path: Path, rows: dict[str, str]) -> None:
-    """Put ``rows`` behind the heading of each library's table."""
+    """Insert ``rows`` under the heading of each library's table."""
     parts = path.read_text().split('|---|---|---|---|---|\n')
     for at, names in enumerate((TIMM, TRANSFORMERS, TORCHVISION), start=1):
         _, blank, behind = parts[at].partition('\n## ')

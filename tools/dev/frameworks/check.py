@@ -1,4 +1,4 @@
-"""GPS on one network, checked against slow ways that share no code with it."""
+"""Check GPS on one network against slow oracles that share no code with it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from .networks import TIMM, TORCHVISION, TRANSFORMERS, build, outputs
 
 STEPS = 3
 ALL = [*TIMM, *TRANSFORMERS, *TORCHVISION]
-#: Parameters that no rule knows: attribute of a class, as docs/coverage_frameworks.md lists them.
+#: Parameters without a rule, as class and attribute; docs/coverage_frameworks.md lists them.
 UNKNOWN = {
     'MambaMixer.A_log',
     'MixtralExperts.gate_up_proj',
     'MixtralExperts.down_proj',
 }
-# Beside these, whatever calls itself a norm is one: in a check a name may be read.
+# Classes with "Norm" in their name are norms too: unlike the library, a check may read names.
 TORCH_NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def check(name: str) -> dict[str, object]:
-    """Select, train and compare; return what the table says of ``name``.
+    """Select, train and compare; return the facts for the table.
 
     Raises:
-        AssertionError: Says what is wrong.
+        AssertionError: If GPS and its oracle differ.
     """
     network, inputs = build(name)
     set_modes(network)
@@ -53,7 +53,7 @@ def check(name: str) -> dict[str, object]:
 
 
 def set_modes(network: nn.Module) -> None:
-    """Training mode, but for batch norm: over two inputs it would let rounding grow."""
+    """Set training mode except for batch norm, which would amplify rounding over two inputs."""
     network.train()
     for module in network.modules():
         if isinstance(module, _BatchNorm):
@@ -62,17 +62,17 @@ def set_modes(network: nn.Module) -> None:
 
 def loss(network: nn.Module, inputs: dict[str, Tensor], step: int) -> Tensor:
     torch.manual_seed(step)
-    np.random.seed(step)  # noqa: NPY002  what Wav2Vec2 hides of its input
+    np.random.seed(step)  # noqa: NPY002  for the masks of Wav2Vec2
     generator = torch.Generator().manual_seed(0)
     parts = [(torch.randn(y.shape, generator=generator).to(y) * y).mean() for y in outputs(network, inputs)]
     return torch.stack(parts).sum()
 
 
 def check_roles(network: nn.Module) -> dict[str, int]:
-    """No parameter is unknown but those listed; norms and biases of torch's layers, and their like, are what they are.
+    """Check that only listed parameters are unknown, and that norms, biases and embeddings have their roles.
 
     Returns:
-        Role to how many tensors play it.
+        Number of tensors by role.
     """
     described = describe(network)
     unknown = {f'{type(p.owner).__name__}.{p.attribute}' for p in described.values() if p.role is Role.OTHER}
@@ -91,7 +91,7 @@ def check_roles(network: nn.Module) -> dict[str, int]:
 
 
 def check_choice(network: nn.Module, inputs: dict[str, Tensor]) -> Selection:
-    """The choice of GPS is that of a loop over neurons."""
+    """Check that GPS chooses like a loop over neurons."""
     method = GPS(1)
     weights = {key: entry.value for key, entry in method.candidates(network).items()}
     gradients = sum_gradients(network, weights, [0], lambda step: loss(network, inputs, step))
@@ -107,9 +107,10 @@ def check_choice(network: nn.Module, inputs: dict[str, Tensor]) -> Selection:
 
 
 def slow_choice(network: nn.Module, gradients: dict[str, Tensor]) -> dict[str, list[int]]:
-    """Weight of each Linear, convolution and attention to the best input of each output, the lower one among equals.
+    """Choose the best input of each output, the lowest one on a tie, in every Linear, convolution and attention.
 
-    Positions count through the outputs, then through what enters each.
+    Returns:
+        Positions by name of the weight, counted by outputs and then by inputs.
     """
     chosen: dict[str, list[int]] = {}
     seen: set[int] = set()
@@ -134,7 +135,7 @@ def slow_choice(network: nn.Module, gradients: dict[str, Tensor]) -> dict[str, l
 
 
 def train(kind: type, base: nn.Module, inputs: dict[str, Tensor], selection: Selection, rate: float) -> nn.Module:
-    """A copy of ``base`` after some steps of gradient descent."""
+    """Train a copy of ``base`` for a few steps."""
     network = copy.deepcopy(base)
     tuned = Tuned(network, selection, method_of(selection), '', kind)
     training = tuned.training
@@ -150,7 +151,7 @@ def train(kind: type, base: nn.Module, inputs: dict[str, Tensor], selection: Sel
 
 
 def check_training(network: nn.Module, inputs: dict[str, Tensor], selection: Selection) -> None:
-    """Compact training equals masked training; what is frozen keeps its bits; what is trained moves."""
+    """Check that compact equals masked training, frozen parameters keep their bits, and trained ones move."""
     network.zero_grad()
     loss(network, inputs, 0).backward()
     gradients = {key: value.grad for key, value in network.named_parameters() if value.grad is not None}
@@ -189,7 +190,7 @@ def routes(network: nn.Module, selection: Selection) -> dict[str, int]:
 
 
 def try_lora(base: nn.Module, inputs: dict[str, Tensor]) -> str:
-    """LoRA as it stands by default changes nothing at first, and a gradient reaches all of it; or it is refused."""
+    """Check that default LoRA starts as the identity and gets gradients everywhere, or that it is refused."""
     network = copy.deepcopy(base)
     try:
         LoRA(2).put_in_place(network)

@@ -1,6 +1,6 @@
-"""Networks of timm, transformers and torchvision: random numbers, small, built without a download.
+"""Small networks of timm, transformers and torchvision with random weights, built without a download.
 
-Each entry is a class or a name of timm, its arguments, and what the network reads.
+Each entry names a class or a timm model, its arguments, and its kind of input.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ declare_missing_operators()  # before torchvision, which timm and transformers i
 
 @dataclass(frozen=True)
 class Found:
-    """A class or function by its path below the package of models, or what it returns for ``arguments``."""
+    """A class or function by its path below the package of models, or the result of its call with ``arguments``."""
 
     path: str
     arguments: tuple[Any, ...] | dict[str, Any] | None = None
@@ -29,8 +29,8 @@ _VIT = dict(embed_dim=24, depth=2, num_heads=2)
 _FOUR = dict(depths=(1, 1, 1, 1))
 _MIXER = dict(type='mlp_mixer.MlpMixer', num_blocks=2, embed_dim=16, img_size=32, size=32)
 
-# A model of timm to arguments that make it small. ``size`` is that of its images; ``type`` names a class of
-# ``timm.models`` where the model's own function takes no such arguments.
+# Models of timm and arguments that make them small. ``size`` is the side of the images; ``type`` names a class of
+# ``timm.models`` if the model's own function does not take these arguments.
 TIMM: dict[str, dict[str, Any]] = {
     'aimv2_large_patch14_224': dict(**_VIT, img_size=28, size=28),
     'beit_base_patch16_224': dict(**_VIT, img_size=32, size=32),
@@ -119,7 +119,7 @@ _IMAGE = dict(**_WIDTH, image_size=32, patch_size=8)
 _TEXT = dict(**_WIDTH, vocab_size=40, max_position_embeddings=32)
 _D = dict(d_model=16, num_layers=2, num_heads=2, d_kv=8, d_ff=24, vocab_size=40)
 
-# A model of transformers to the arguments of its configuration and what it reads.
+# Models of transformers, the arguments of their configurations, and their kind of input.
 TRANSFORMERS: dict[str, tuple[dict[str, Any], str]] = {
     'ViTModel': (_IMAGE, 'image'),
     'DeiTModel': (_IMAGE, 'image'),
@@ -162,7 +162,7 @@ TRANSFORMERS: dict[str, tuple[dict[str, Any], str]] = {
                            num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, vocab_size=40), 'sound'),
 }  # fmt: skip
 
-# A class of ``torchvision.models`` or a function of it to arguments and the shape of what it reads.
+# Classes or functions of ``torchvision.models``, their arguments, and the shape of their input.
 TORCHVISION: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     'resnet18': (dict(width_per_group=64), (3, 64, 64)),
     'mobilenet_v3_small': ({}, (3, 64, 64)),
@@ -197,7 +197,7 @@ TORCHVISION: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 
 
 def build(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
-    """A network in float64 and two inputs of it, by keyword."""
+    """Return a network in float64 and a batch of two inputs, by keyword."""
     torch.manual_seed(0)
     if name in TIMM:
         network, inputs = _timm(name, dict(TIMM[name]))
@@ -206,7 +206,7 @@ def build(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
     else:
         network, inputs = _torchvision(name, *TORCHVISION[name])
     generator = torch.Generator().manual_seed(1)
-    for value in network.parameters():  # gains that start at zero would let nothing behind them learn
+    for value in network.parameters():  # gains of zero would block all gradients behind them
         if value.is_floating_point():
             value.data += 0.05 * torch.randn(value.shape, generator=generator)
     return network.double(), inputs
@@ -242,7 +242,7 @@ def _torchvision(name: str, arguments: dict[str, Any], shape: tuple[int, ...]) -
 
 
 def _made(package: str, value: Any) -> Any:
-    """``value`` with all that is :class:`Found` in it looked up and made."""
+    """Look up and build every :class:`Found` within ``value``."""
     if isinstance(value, list):
         return [_made(package, part) for part in value]
     if not isinstance(value, Found):
@@ -257,7 +257,7 @@ def _made(package: str, value: Any) -> Any:
 
 
 def outputs(network: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
-    """All floating-point tensors that ``network`` returns."""
+    """Return all floating-point outputs of ``network``."""
     given = network(*inputs.values()) if 'x' in inputs else network(**inputs)
     return [*_tensors(given)]
 

@@ -1,4 +1,4 @@
-"""The measurements of tools/dev/gpu/run.sh, in one process: each task appends its rows to the results as it ends."""
+"""The measurements of tools/dev/gpu/run.sh in one process; each task appends its rows to the results."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ require('mmseg')
 from mmengine.config import Config  # noqa: E402
 from results import Results  # noqa: E402
 from route_costs import route_costs  # noqa: E402
-from step_costs import ALL, LEAN, Bench, Network, clear, synchronize, with_ratios  # noqa: E402
+from step_costs import ALL, LEAN, Bench, Network, clear, with_ratios  # noqa: E402
 
 from mmgps.benchmark import measure_deltas  # noqa: E402
 from mmgps.benchmark.measurements import machine_header  # noqa: E402
 from mmgps.benchmark.sam import Workload  # noqa: E402
 from mmgps.benchmark.sam import compare as compare_sam  # noqa: E402
+from mmgps.benchmark.timing import timed  # noqa: E402
 from mmgps.engine.configs.config import set_data_root  # noqa: E402
 from mmgps.engine.selecting.selection_loss import TrainingLoss  # noqa: E402
 
@@ -53,12 +54,12 @@ class Task:
         kind: A key of :data:`KINDS`.
         network: A key of :data:`NETWORKS`.
         precision: A key of :data:`DTYPES`.
-        limit: Seconds it may take.
-        methods: What to measure.
-        steps: Timed steps.
-        warmup: Steps before them.
-        batch_size: That of the network if None.
-        compiled: Mode of ``torch.compile`` for the backbone; not compiled if empty.
+        limit: Time limit in seconds.
+        methods: Methods to measure.
+        steps: Number of timed steps.
+        warmup: Number of untimed steps before them.
+        batch_size: Batch size; None for the network's.
+        compiled: Mode of ``torch.compile`` for the backbone; empty for no compilation.
     """
 
     kind: str
@@ -109,10 +110,10 @@ TOY = (
 
 
 class Measurements:
-    """Runs tasks, and keeps the networks that several share.
+    """Runs tasks, and keeps the networks that several tasks share.
 
     Args:
-        device: Where.
+        device: Device to measure on.
         data: Folder with ``kvasir_seg_352/`` and ``deit_tiny_mmseg.pth``.
     """
 
@@ -121,7 +122,7 @@ class Measurements:
         self._benches: dict[tuple[str, int | None], Bench] = {}
 
     def bench(self, task: Task) -> Bench:
-        """The network of ``task``, in its precision."""
+        """Return the network of ``task`` in its precision."""
         key = (task.network, task.batch_size)
         if key not in self._benches:
             network = NETWORKS[task.network]
@@ -139,15 +140,15 @@ class Measurements:
         return cfg
 
     def steps(self, task: Task) -> list[dict[str, Any]]:
-        """Step time and peak memory of the methods."""
+        """Measure step time and peak memory of the methods."""
         return with_ratios(list(self.bench(task).costs(task.methods, task.steps, task.warmup, task.compiled)))
 
     def routes(self, task: Task) -> list[dict[str, Any]]:
-        """The three routes of a linear layer over a grid."""
+        """Time the three routes of a linear layer over a grid."""
         return list(route_costs(self.device, task.network == 'vit-mini', DTYPES[task.precision]))
 
     def selection(self, task: Task) -> list[dict[str, Any]]:
-        """The selection pass beside a forward and backward pass of everything."""
+        """Time the selection pass and a full forward and backward pass over the same batches."""
         bench = self.bench(task)
         model = bench.model()
         loss = TrainingLoss(model, bench.setup.optimize(list(model.parameters())))
@@ -165,20 +166,13 @@ class Measurements:
                 clear(self.device)
                 if self.device != 'cpu':
                     torch.cuda.reset_peak_memory_stats(self.device)
-                times.append(self._timed(run))
+                times.append(timed(lambda _, run=run: run(), None, self.device, time.perf_counter))
             peak = None if self.device == 'cpu' else torch.cuda.max_memory_allocated(self.device) / 2**30
             rows.append(dict(what=name, batches=len(bench.batches), ms=1e3 * median(times[1:]), peak_gib=peak))
         return rows
 
-    def _timed(self, run: Callable[[], object]) -> float:
-        synchronize(self.device)
-        began = time.perf_counter()
-        run()
-        synchronize(self.device)
-        return time.perf_counter() - began
-
     def deltas(self, task: Task) -> list[dict[str, Any]]:
-        """Size of deltas and time of a switch on the device."""
+        """Measure the size of deltas and the time of a switch on the device."""
         cfg = Config.fromfile(ROOT / NETWORKS[task.network].config)
         costs = measure_deltas(cfg, ['gps-random', 'bias', 'lora', 'ssf'], device=self.device)
         rows = []
@@ -190,14 +184,14 @@ class Measurements:
         return rows
 
     def sam(self, task: Task) -> list[dict[str, Any]]:
-        """Full fine-tuning of SAM beside the authors' implementation."""
+        """Compare full fine-tuning of SAM with the authors' implementation."""
         self._benches.clear()
         clear(self.device)
         costs = compare_sam(Workload(steps=task.steps, device=self.device)).items()
         return [dict(what=name, step_ms=1e3 * cost.step_s, peak_gib=cost.peak_bytes / 2**30) for name, cost in costs]
 
     def profile(self, task: Task) -> list[dict[str, Any]]:
-        """Where the time of a step goes: the costliest kernels of each method, on the CPU its operators."""
+        """Profile a step of each method: its costliest kernels, or operators on the CPU."""
         bench, rows = self.bench(task), []
         activity = torch.profiler.ProfilerActivity
         for name in task.methods:
@@ -213,7 +207,7 @@ class Measurements:
 
 
 def costliest(method: str, events: Any, device: str, wall: float, most: int = 22) -> list[dict[str, Any]]:
-    """All that a step launches, then its costliest kernels."""
+    """Return a row for the sum of all kernels, and rows for the costliest ones."""
     on_cuda = device != 'cpu'
     kernels = [event for event in events if not on_cuda or event.device_type is DeviceType.CUDA]
     spent = {event.key: event.self_device_time_total if on_cuda else event.self_cpu_time_total for event in kernels}
@@ -236,7 +230,7 @@ KINDS: dict[str, Callable[[Measurements, Task], list[dict[str, Any]]]] = {
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError within what takes longer."""
+    """Raise TimeoutError in a block that takes longer."""
 
     def late(*_: Any) -> None:
         raise TimeoutError(f'it took more than {seconds:.0f} s')
@@ -254,19 +248,19 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--device', default='cuda')
     parser.add_argument('--quick', action='store_true')
-    parser.add_argument('--only', nargs='+', metavar='WORD', help='tasks whose name has one of these words')
-    parser.add_argument('--skip', type=int, default=0, help='tasks at the beginning that are done')
-    parser.add_argument('--seconds', type=float, default=300, help='for all of them')
+    parser.add_argument('--only', nargs='+', metavar='WORD', help='tasks with one of these words in their name')
+    parser.add_argument('--skip', type=int, default=0, help='number of tasks to skip')
+    parser.add_argument('--seconds', type=float, default=300, help='limit for all tasks')
     parser.add_argument('--data', type=Path, required=True)
     parser.add_argument('--out', type=Path, required=True)
     return parser.parse_args()
 
 
 def plan(args: argparse.Namespace) -> list[Task]:
-    """The tasks of a run. Without images, those of the network that needs none."""
+    """Return the tasks of a run; without images, only those of the network that draws its data."""
     tasks = TOY if args.device == 'cpu' else QUICK if args.quick else PLAN
     if not (args.data / 'kvasir_seg_352').is_dir():
-        print(f'no images at {args.data}: only the network with drawn data is measured')
+        print(f'no images at {args.data}; measuring only the network with drawn data')
         tasks = tuple(task for task in tasks if task.network == 'vit-mini')
     return [task for task in tasks if not args.only or any(word in str(task) for word in args.only)]
 
@@ -284,7 +278,7 @@ def main() -> None:
         try:
             with at_most(min(task.limit if args.device != 'cpu' else 300, max(end - began, 1))):
                 rows = KINDS[task.kind](measurements, task)
-        except Exception as caught:  # one task that fails costs no other
+        except Exception as caught:  # a failing task must not stop the others
             error = f'{type(caught).__name__}: {str(caught)[:300]}'
             traceback.print_exc()
             del caught

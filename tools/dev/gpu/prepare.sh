@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Collect what tools/dev/gpu/run.sh needs on a machine without network that has Python 3.12, torch for CUDA, transformers,
-# timm, opencv and pytest, but no mm packages: wheels, weights and images, at most 60 MiB in all.
+# Collect wheels, weights and images, at most 60 MiB in all, for tools/dev/gpu/run.sh on a machine without network that has
+# Python 3.12, torch for CUDA, transformers, timm, opencv and pytest, but no mm packages.
 #   tools/dev/gpu/prepare.sh DATA [OUT]
-# DATA is a folder with deit_tiny_mmseg.pth and kvasir_seg_352/; OUT is .gpu by default, which git ignores. The wheels are
-# installed once into a throwaway Python 3.12, where there is one; else their tags are compared with Python 3.12.
+# DATA is a folder with deit_tiny_mmseg.pth and kvasir_seg_352/; OUT is .gpu by default, which git ignores. To check the
+# wheels, the script installs them into a temporary Python 3.12, or compares their tags if there is no Python 3.12.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 data=${1:?usage: tools/dev/gpu/prepare.sh DATA [OUT]} out=${2:-.gpu}
 pairs=200 most=$((60 * 1024))  # KiB
 
 stacks=(onedl-mmcv onedl-mmengine onedl-mmsegmentation onedl-mmpretrain)
-# Their dependencies that such a machine lacks; constraints.txt pins some of them.
+# Their dependencies that are missing on such a machine; constraints.txt pins some of them.
 others=(pysodmetrics segment-anything addict yapf platformdirs termcolor prettytable ftfy wcwidth mat4py modelindex
     model-index ordered-set lazy-importer importlib-metadata click)
 
@@ -19,7 +19,7 @@ others=(pysodmetrics segment-anything addict yapf platformdirs termcolor prettyt
     exit 1
 }
 mkdir -p "$out/wheels" "$out/data/kvasir_seg_352"
-# The stacks come as sources: built without their dependencies, so that no torch is fetched.
+# The stacks come as sources. Building without dependencies avoids a download of torch.
 rm -f "$out"/wheels/*.whl
 python3 -m pip wheel --quiet --no-deps -c constraints.txt -w "$out/wheels" "${stacks[@]}" "${others[@]}"
 

@@ -1,4 +1,4 @@
-"""One JSON and one Markdown file that grow stage by stage."""
+"""Results as a JSON file and a Markdown file that grow stage by stage."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Row = Mapping[str, Any]
 
 
 class Results:
-    """``results.json`` and ``results.md`` in a folder. Each addition replaces both files at once.
+    """``results.json`` and ``results.md`` in a folder. Each addition replaces both files.
 
     Args:
-        folder: Made if it is missing.
+        folder: Folder of the files; created if missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +30,7 @@ class Results:
         return found
 
     def add(self, stage: str, rows: Sequence[Row], **about: Any) -> None:
-        """Append the ``rows`` of ``stage`` and what is worth knowing ``about`` them."""
+        """Append the ``rows`` of ``stage`` and facts ``about`` them."""
         stages = [*self.stages, dict(stage=stage, about=about, rows=list(rows))]
         self._write('results.json', json.dumps(stages, indent=1))
         self._write('results.md', '\n'.join(map(markdown, stages)))
@@ -42,7 +42,7 @@ class Results:
 
 
 def markdown(stage: Mapping[str, Any]) -> str:
-    """A stage as a heading, a line about it, and a table."""
+    """Format a stage as a heading, a line of facts and a table."""
     lines = [f'## {stage["stage"]}', '', ', '.join(f'{key}: {value}' for key, value in stage['about'].items()), '']
     rows = stage['rows']
     if rows:

@@ -1,4 +1,4 @@
-"""What each route of a linear layer costs over a grid, from which the constants of the cost rule follow."""
+"""Cost of each route of a linear layer over a grid; the constants of the cost rule follow from it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from statistics import median
 from typing import Any
 
 import torch
-from step_costs import synchronize
 from torch import Tensor
 
+from mmgps.benchmark.timing import synchronize
 from mmgps.sparse.linear import LinearPlan, linear_plan
 from mmgps.sparse.routes import GradientKernel, LayerCost
 
 ROUTES = (GradientKernel.COLUMNS, GradientKernel.GATHER, GradientKernel.DENSE)
-#: Positions, inputs and outputs of linear layers of DeiT-Tiny, ViT-B and ViT-L at the sizes of the step costs.
+#: Positions, inputs and outputs of linear layers in DeiT-Tiny, ViT-B and ViT-L at the sizes of the step costs.
 SIZES = ((12608, 192, 768), (12608, 768, 768), (12608, 768, 3072), (12608, 3072, 768), (10960, 1024, 4096))
 TOY = ((256, 48, 96),)
 
 
 def route_costs(device: str, toy: bool, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
-    """Milliseconds of keeping and of the gradient, for each size, K and width of the choice."""
+    """Yield the milliseconds of saving the input and of the gradient, for each size, K and share of the inputs."""
     for positions, fan_in, neurons in TOY if toy else SIZES:
         x, dy = (torch.randn(positions, width, device=device, dtype=dtype) for width in (fan_in, neurons))
         weight = torch.randn(neurons, fan_in, device=device, dtype=dtype)
@@ -36,7 +36,7 @@ def route_costs(device: str, toy: bool, dtype: torch.dtype) -> Iterator[dict[str
 
 
 def chosen(neurons: int, fan_in: int, k: int, share: float, device: str) -> tuple[Tensor, Tensor]:
-    """K connections for each neuron out of a share of the inputs."""
+    """Draw K connections per neuron from a share of the inputs."""
     generator = torch.Generator().manual_seed(0)
     pool = torch.randperm(fan_in, generator=generator)[: max(k, int(share * fan_in))]
     columns = torch.stack(
@@ -64,7 +64,7 @@ def of_routes(x: Tensor, dy: Tensor, rows: Tensor, columns: Tensor, device: str,
 
 
 def timed(run: Callable[[], object], device: str, toy: bool) -> float:
-    """Median milliseconds of ten runs in a row, so that launches overlap as within a step."""
+    """Return the median milliseconds of a run, in series of ten so that launches overlap as in a step."""
     times = []
     for _ in range(2 if toy else 5):
         synchronize(device)

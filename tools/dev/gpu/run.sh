@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Check and measure mmgps on a GPU: the tests marked gpu, then step times, memory, routes, selection and deltas, within
-# eight minutes, or three with --quick. What tools/dev/gpu/prepare.sh collected is used from .gpu; nothing is installed
-# into the machine's Python. Results: results.json, results.md and log.txt in work_dirs/gpu, or --out.
+# Check and measure mmgps on a GPU within eight minutes, or three with --quick: the tests marked gpu, then step times,
+# memory, routes, selection and deltas. Uses the files from tools/dev/gpu/prepare.sh in .gpu and installs nothing into the
+# machine's Python. Results: results.json, results.md and log.txt in work_dirs/gpu, or --out.
 #   tools/dev/gpu/run.sh [--quick] [--only WORD ...] [--out DIR]
-#   tools/dev/gpu/run.sh --device cpu        every stage at toy size, on any machine with mmgps installed
+#   tools/dev/gpu/run.sh --device cpu        all stages at toy size, on any machine with mmgps installed
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 python=${PYTHON:-python3}

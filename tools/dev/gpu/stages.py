@@ -1,4 +1,4 @@
-"""The stages of tools/dev/gpu/run.sh: the tests marked gpu, then the measurements. One that fails costs no other."""
+"""Stages of tools/dev/gpu/run.sh: the tests marked gpu, then the measurements. A failure does not stop the others."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ROOT = FOLDER.parents[2]
 
 @dataclass(frozen=True)
 class Stage:
-    """A command and how long it may take.
+    """A command with a time limit.
 
     Args:
-        name: In the results.
-        command: After the Python that runs it.
-        limit: Seconds.
+        name: Name in the results.
+        command: Arguments of the Python interpreter.
+        limit: Time limit in seconds.
     """
 
     name: str
@@ -37,9 +37,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', default='cuda', choices=['cuda', 'cpu'])
     parser.add_argument('--quick', action='store_true', help='three minutes instead of eight')
     parser.add_argument(
-        '--only', nargs='+', metavar='WORD', help='correct, and measurements whose name has one of these words'
+        '--only', nargs='+', metavar='WORD', help='correct, or measurements with one of these words in their name'
     )
-    parser.add_argument('--seconds', type=float, help='for all stages')
+    parser.add_argument('--seconds', type=float, help='limit for all stages')
     parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs/gpu')
     parser.add_argument('--data', type=Path, default=Path(os.environ.get('MMGPS_TEST_DATA', ROOT / '.gpu/data')))
     return parser.parse_args()
@@ -59,7 +59,7 @@ def tests(cuda: bool) -> Stage:
 
 
 def run(stage: Stage, args: argparse.Namespace) -> int:
-    """Run a stage, add its end to the results, and return its code; negative if it was killed."""
+    """Run a stage, add its outcome to the results, and return its exit code, which is negative after a kill."""
     paths = [str(ROOT), str(FOLDER), str(ROOT / 'tests/support'), os.environ.get('PYTHONPATH', '')]
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths)), 'MMGPS_TEST_DEVICE': args.device}
     environment['MMGPS_TEST_DATA'] = str(args.data.resolve())
@@ -83,19 +83,11 @@ def run(stage: Stage, args: argparse.Namespace) -> int:
 
 
 def measured(args: argparse.Namespace, end: float) -> bool:
-    """Measure in one process; after a crash go on in another one behind the task that crashed."""
+    """Measure in one process; after a crash, continue in a new one with the next task."""
     done, well, reached = 0, True, args.out / 'task'
     while (left := end - time.monotonic()) > 15:
-        command = [
-            str(FOLDER / 'measure.py'),
-            '--device',
-            args.device,
-            '--out',
-            str(args.out),
-            '--data',
-            str(args.data),
-        ]
-        command += ['--skip', str(done), '--seconds', str(left - 12)]
+        options = dict(device=args.device, out=args.out, data=args.data, skip=done, seconds=left - 12)
+        command = [str(FOLDER / 'measure.py'), *(f'--{name}={value}' for name, value in options.items())]
         command += ['--quick'] * args.quick + (['--only', *args.only] if args.only else [])
         reached.unlink(missing_ok=True)
         code = run(Stage('measured', tuple(command), left), args)

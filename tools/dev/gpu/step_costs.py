@@ -1,4 +1,4 @@
-"""Step time and peak memory of the methods on one network, alone on the device one after the other."""
+"""Step time and peak memory of the methods on one network, each alone on the device."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mmengine.config import Config
 from torch import nn
 
 from mmgps.benchmark import Setup
-from mmgps.benchmark.lora import UnmergedLora
 from mmgps.benchmark.memory import activation_bytes, peak_resident
-from mmgps.benchmark.recipes import Lean, MethodRecipe, Recipe, Selected
+from mmgps.benchmark.recipes import Lean, MethodRecipe, Recipe, Selected, UnmergedLora
 from mmgps.benchmark.setup import Rig
+from mmgps.benchmark.timing import synchronize
 from mmgps.engine import find_backbone
 from mmgps.selection import RandomScore, Selection
 from mmgps.sparse import CompactTraining, FusedAttention, LeanOption, MaskedTraining, Recomputation
@@ -37,11 +37,11 @@ LEAN = ('full+lean', 'bias+lean', 'gps-k1+lean', 'gps-k20+lean')
 
 @dataclass(frozen=True)
 class Network:
-    """A config at the size to measure it at.
+    """A config and its batch size.
 
     Args:
         config: Path of the config.
-        batch_size: Images of a step.
+        batch_size: Images per step.
     """
 
     config: str
@@ -49,7 +49,7 @@ class Network:
 
 
 class Prepared(nn.Module):
-    """Stands in for a data preprocessor: the batch is on the device and normalised already."""
+    """Replaces the data preprocessor, because the batches are already normalised and on the device."""
 
     def forward(self, data: Any, training: bool = False) -> Any:
         return data
@@ -60,9 +60,9 @@ class Bench:
 
     Args:
         cfg: The config, with its data root set.
-        batch_size: Images of a step.
-        device: Where to train.
-        batches: How many to load: all are selected by, and trained on in turn.
+        batch_size: Images per step.
+        device: Device to train on.
+        batches: Number of batches; the selection pass uses all of them, and training takes them in turn.
     """
 
     def __init__(self, cfg: Config, batch_size: int, device: str, batches: int = 2) -> None:
@@ -76,19 +76,19 @@ class Bench:
         self._selections: dict[str, Selection] = {}
 
     def precision(self, name: str) -> None:
-        """Train from now on in a key of :data:`PRECISIONS`."""
+        """Switch to a precision, a key of :data:`PRECISIONS`."""
         cfg = copy.deepcopy(self._cfg)
         cfg.optim_wrapper = Config(dict(wrapper=PRECISIONS[name])).wrapper
         self.setup = Setup(cfg, device=self.device)
 
     def model(self) -> Any:
-        """A copy of the base on the device, in training mode."""
+        """Return a copy of the base on the device, in training mode."""
         model: Any = copy.deepcopy(self.base).to(self.device)
         model.train()
         return model
 
     def select(self) -> None:
-        """Choose on the device, by the gradients of the batches and at random. Done once."""
+        """Select on the device by the gradients of the batches, and at random. Later calls do nothing."""
         if self._selections:
             return
         model = self.model()
@@ -98,7 +98,7 @@ class Bench:
         self._selections['random-k5'] = GPS(5, score=RandomScore()).select(backbone, None)
 
     def recipe(self, name: str) -> Recipe:
-        """The method called ``name``, with options that take time or memory off a step if it ends with ``+lean``."""
+        """Return the method called ``name``; the suffix ``+lean`` adds options that save time or memory."""
         if name.endswith('+lean'):
             return Lean(self.recipe(name.removesuffix('+lean')), self._options)
         fixed: dict[str, Callable[[], Recipe]] = {
@@ -119,7 +119,7 @@ class Bench:
         return [*([FusedAttention()] if attends else []), Recomputation()]
 
     def rig(self, name: str, compiled: str = '') -> Rig:
-        """The method at work on a model of its own, its backbone compiled in the mode that is named."""
+        """Apply a method to its own model, with the backbone compiled in the mode ``compiled``, if any."""
         rig = Rig(self.setup, self.model(), self.recipe(name))
         if compiled:
             torch._dynamo.reset()
@@ -127,7 +127,7 @@ class Bench:
         return rig
 
     def seconds(self, rig: Rig, steps: int, warmup: int) -> list[float]:
-        """Seconds of each step, waited for as a runner waits that logs the loss."""
+        """Return the seconds of each step, with a synchronization like that of a runner that logs the loss."""
         found = []
         for number in range(warmup + steps):
             torch.manual_seed(number)
@@ -139,7 +139,7 @@ class Bench:
         return found[warmup:]
 
     def costs(self, names: Sequence[str], steps: int, warmup: int, compiled: str = '') -> Iterator[dict[str, Any]]:
-        """A row for each method, each alone on the device."""
+        """Yield a row for each method, measured alone on the device."""
         if any(name.removesuffix('+lean') not in FIXED for name in names):
             self.select()
         for name in names:
@@ -161,7 +161,7 @@ class Bench:
 
 
 def with_ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with step and peak as shares of those of bias and full tuning."""
+    """Add the ratios of step time and peak memory to those of bias and full tuning."""
     of = {row['method']: row for row in rows if 'step_ms' in row}
     found = []
     for row in rows:
@@ -175,14 +175,8 @@ def with_ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def synchronize(device: str) -> None:
-    """Wait for the device."""
-    if device != 'cpu':
-        torch.cuda.synchronize(device)
-
-
 def clear(device: str) -> None:
-    """Free what earlier methods left."""
+    """Free the memory of earlier methods."""
     gc.collect()
     if device != 'cpu':
         torch.cuda.empty_cache()

@@ -1,8 +1,8 @@
 """Swap GPS into one config of every architecture of the installed model zoos.
 
-``PYTHONPATH=tools/dev python -m zoos --out work_dirs/zoo`` trains each for two iterations without mmgps and
-for two with ``--tune gps``, and writes what came of it as JSON; a second call goes on where the first ended.
-``--table docs/coverage.md`` writes the table from what is there.
+``PYTHONPATH=tools/dev python -m zoos --out work_dirs/zoo`` trains each for two iterations without mmgps and for two
+with ``--tune gps``, and writes the results as JSON; a second call continues where the first one ended.
+``--table docs/coverage.md`` writes the table from these results.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from pathlib import Path
 
 from mmgps.utils.requirements import require
 
-from .architectures import STACKS
+from .architectures import STACKS, listed
 from .drive import sweep
-from .smallest import listed
 from .table import write_table
 
 
@@ -31,11 +30,11 @@ def main() -> None:
         nargs='+',
         default=[''],
         metavar='TEXT',
-        help='architectures with one of these in STACK/SMALLEST_CONFIG',
+        help='architectures with one of these texts in STACK/SMALLEST_CONFIG',
     )
-    parser.add_argument('--timeout', type=float, default=600, metavar='SECONDS', help='for one config')
-    parser.add_argument('--memory', type=float, default=12, metavar='GIB', help='for one config')
-    parser.add_argument('--table', type=Path, help='write the table of coverage to this file')
+    parser.add_argument('--timeout', type=float, default=600, metavar='SECONDS', help='limit for one config')
+    parser.add_argument('--memory', type=float, default=12, metavar='GIB', help='limit for one config')
+    parser.add_argument('--table', type=Path, help='write the coverage table to this file')
     parser.add_argument('--no-run', action='store_true', help='only write the table')
     args = parser.parse_args()
     warnings.simplefilter('ignore')

@@ -1,4 +1,4 @@
-"""Probe every architecture, each in a process of its own, and keep what was found as it comes."""
+"""Probe each architecture in its own process, and write each result at once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from typing import Any
 from .architectures import Architecture
 from .probe import describe_error, probe
 
-#: Configs of an architecture that are tried until one trains without mmgps.
+#: Number of configs of an architecture to try until one trains without mmgps.
 ATTEMPTS = 3
 
 
 def sweep(found: Iterable[Architecture], folder: Path, timeout_s: float, memory_gib: float) -> None:
-    """Write one file of JSON per architecture into ``folder``; those that have one are not run again.
+    """Write one JSON file per architecture into ``folder``; skip architectures that have one.
 
     Args:
+        found: Architectures to probe.
+        folder: Folder of the results.
         timeout_s: Seconds for one config.
         memory_gib: Address space of its process.
     """
@@ -36,7 +38,7 @@ def sweep(found: Iterable[Architecture], folder: Path, timeout_s: float, memory_
 
 
 def name_of(architecture: Architecture) -> str:
-    """A file name of its own for each architecture."""
+    """Return a unique file name for the architecture."""
     return f'{architecture.stack}-{Path(architecture.configs[0]).stem}'
 
 
@@ -55,11 +57,11 @@ def _result(architecture: Architecture, timeout_s: float, memory_gib: float) -> 
 
 
 def probed(stack: str, config: str, timeout_s: float, memory_gib: float) -> dict[str, Any]:
-    """What :func:`zoos.probe.probe` reports, with the reason of a process that died."""
-    context = multiprocessing.get_context('fork')  # the packages are imported once
+    """Return the reports of :func:`zoos.probe.probe`, with a reason if its process died."""
+    context = multiprocessing.get_context('fork')  # so that the packages are imported only once
     receive, send = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(stack, config, send, memory_gib))
-    gc.collect()  # process groups that nobody holds: their threads do not exist in a fork that would free them
+    gc.collect()  # free unused process groups here, since their threads do not exist in the fork
     child.start()
     send.close()
     child.join(timeout_s)
@@ -82,7 +84,7 @@ def probed(stack: str, config: str, timeout_s: float, memory_gib: float) -> dict
 
 
 def _child(stack: str, config: str, send: Any, memory_gib: float) -> None:
-    """Mute, and within its memory."""
+    """Probe without output and with limited memory."""
     resource.setrlimit(resource.RLIMIT_AS, (int(memory_gib * 2**30),) * 2)
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 1)

@@ -1,4 +1,4 @@
-"""Train one config without mmgps and with it, and compare what the two left behind."""
+"""Train one config without mmgps and with it, and compare the two results."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ SIDES = (128, None)
 SLOWER = (1, 100)
 TRAIN = Path(__file__).resolve().parents[3] / 'tools/train.py'
 
-# mmengine prints the config at every start and into every checkpoint; laying it out takes longer than a tiny run.
+# mmengine formats the config at every start and for every checkpoint, which takes longer than a tiny run.
 for module in (yapf.yapflib.yapf_api, mmengine.config.config):
     module.FormatCode = lambda text, **style: (text, True)
 
 
 class BrokenInvariantError(AssertionError):
-    """Training with mmgps did what it must not do."""
+    """Training with mmgps broke an invariant."""
 
 
 def probe(stack: str, config: str, report: Callable[[str, dict[str, Any]], None]) -> None:
     """Train ``config`` of the zoo of ``stack`` both ways.
 
     Args:
-        report: Called with ``'plain'`` and then ``'gps'``, and what there is to say of it: ``ok``, ``seconds``, and
-            ``reason`` where it is not.
+        stack: Package of the zoo.
+        config: Path within the zoo.
+        report: Called with ``'plain'`` and then ``'gps'``, with ``ok``, ``seconds``, and ``reason`` after a failure.
     """
     with tempfile.TemporaryDirectory() as folder:
         draw_pictures(Path(folder))
@@ -65,7 +66,7 @@ def _timed(work: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
 
 
 def describe_error(error: BaseException) -> str:
-    """Type and message of ``error`` and of what caused it, in one line of a few hundred characters."""
+    """Format type and message of ``error`` and its causes in one line of at most 500 characters."""
     texts = []
     current: BaseException | None = error
     while current is not None:
@@ -88,7 +89,7 @@ def _smallest_run(stack: str, config: str, folder: str) -> tuple[dict[str, Any],
 
 
 def _finite_run(stack: str, config: str, folder: str, side: int | None) -> tuple[int, Runner, Config]:
-    """Train at the rate of the config, or at a hundredth of it where two iterations from random weights diverge."""
+    """Train at the rate of the config, or at a hundredth of it if two iterations from random weights diverge."""
     for slower in SLOWER:
         cfg = shrink(Config.fromfile(zoo(stack) / config), stack, folder, side)
         cfg.experiment_name = f'plain-{side}-{slower}'
@@ -98,11 +99,11 @@ def _finite_run(stack: str, config: str, folder: str, side: int | None) -> tuple
         runner.train()
         if all(torch.isfinite(value).all() for value in runner.model.state_dict().values()):
             return slower, runner, cfg
-    raise ArithmeticError(f'two iterations diverge without mmgps, also at the rate divided by {SLOWER[-1]}')
+    raise ArithmeticError(f'two iterations diverge without mmgps, even at the rate divided by {SLOWER[-1]}')
 
 
 def _tuned(runner: Runner, cfg: Config, folder: Path) -> tuple[dict[str, Any]]:
-    """Train by ``tools/train.py --tune gps`` from the weights that the plain run left."""
+    """Train by ``tools/train.py --tune gps`` from the final weights of the plain run."""
     base = {name: value.clone() for name, value in runner.model.state_dict().items()}
     torch.save(dict(state_dict=base), folder / 'base.pth')
     cfg.load_from, cfg.experiment_name = str(folder / 'base.pth'), 'gps'
@@ -113,7 +114,7 @@ def _tuned(runner: Runner, cfg: Config, folder: Path) -> tuple[dict[str, Any]]:
     runpy.run_path(str(TRAIN), run_name='__main__')
     checkpoint = torch.load((folder / 'gps/last_checkpoint').read_text().strip(), weights_only=True)
     selection = unpack_selection(checkpoint['mmgps_selection'])
-    averaged = checkpoint.get('ema_state_dict')  # then mmengine calls the averages state_dict, and the rest thus
+    averaged = checkpoint.get('ema_state_dict')  # with EMA, mmengine swaps the names of averages and weights
     if averaged is not None:
         check(runner.model, base, checkpoint['state_dict'], selection)
     state = checkpoint['state_dict'] if averaged is None else _of_model(averaged)
@@ -124,7 +125,7 @@ def _tuned(runner: Runner, cfg: Config, folder: Path) -> tuple[dict[str, Any]]:
 
 
 def target_of(model: nn.Module) -> str:
-    """The path of the backbone, whatever the model calls it: of several the nearest that trains."""
+    """Return the path of the backbone under any of its names: the shortest one with trained parameters."""
     names = ('backbone', *ALIASES['backbone'])
     found = [
         name
@@ -139,15 +140,16 @@ def _of_model(averaged: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check(model: nn.Module, base: dict[str, Tensor], state: dict[str, Tensor], selection: Selection) -> dict[str, Any]:
-    """Make sure of the invariants, and count.
+    """Check the invariants, and count the connections.
 
     Args:
-        model: Of the base, made without mmgps.
-        base: Its weights before training.
-        state: Its weights after training by ``selection``.
+        model: Model of the base, built without mmgps.
+        base: Weights before training.
+        state: Weights after training by ``selection``.
+        selection: The trained selection.
 
     Raises:
-        BrokenInvariantError: Names what moved, or is missing, and must not.
+        BrokenInvariantError: Names the frozen parameter that moved, or the missing or additional names.
     """
     if state.keys() != base.keys():
         raise BrokenInvariantError(f'names differ: {sorted(state.keys() ^ base.keys())[:5]}')
@@ -156,7 +158,7 @@ def check(model: nn.Module, base: dict[str, Tensor], state: dict[str, Tensor], s
     for name, entry in describe(model.get_submodule(target)).items():
         chosen = selection.connections.get(name)
         if f'{target}.{name}' not in base and chosen is None and name not in selection.whole:
-            continue  # mmpretrain's LoRAModel keeps what it freezes out of its state
+            continue  # mmpretrain's LoRAModel omits frozen parameters from its state
         changed = base[f'{target}.{name}'].ne(state[f'{target}.{name}'])
         free = chosen.mask(entry.neurons) if chosen else torch.full_like(changed, name in selection.whole)
         if bool((changed & ~free).any()):
@@ -165,5 +167,5 @@ def check(model: nn.Module, base: dict[str, Tensor], state: dict[str, Tensor], s
         if entry.role is Role.OTHER:
             unknown.add(type(entry.owner).__name__)
     if model.load_state_dict(state, strict=False) != model.load_state_dict(base, strict=False):
-        raise BrokenInvariantError('the state dict does not load as that of the base does')
+        raise BrokenInvariantError('the state dict does not load like that of the base')
     return dict(connections=len(selection), moved=moved, unknown=sorted(unknown), target=target)

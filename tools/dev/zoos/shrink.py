@@ -1,4 +1,4 @@
-"""Cut a config of a zoo down to what a laptop trains in seconds, and leave its architecture as it is."""
+"""Shrink the training of a zoo config to seconds on a laptop, without changing its architecture."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .boxes import detection
-from .pictures import dataset
+from .pictures import dataset, detection
 
 BATCH_SIZE = 2
 STEPS = 2
-#: Arguments of transforms that are sizes in pixels.
+#: Arguments of transforms that hold sizes in pixels.
 SIZES = ('scale', 'crop_size', 'size', 'img_scale', 'random_size_range')
 AMP_OPTIONS = ('loss_scale', 'dtype', 'use_fsdp')
 
@@ -20,13 +19,14 @@ AMP_OPTIONS = ('loss_scale', 'dtype', 'use_fsdp')
 def shrink(cfg: Config, stack: str, data: str, side: int | None) -> Config:
     """Make ``cfg`` train ``STEPS`` iterations on drawn pictures without any download, in place.
 
-    What stays: the model, the pipeline, the sampler, the loop, the hooks, the optimizer and its schedules. Automatic
-    mixed precision, which mmengine has on GPUs only, becomes float32.
+    The model, the pipeline, the sampler, the loop, the hooks, the optimizer and its schedules stay. Automatic mixed
+    precision, which mmengine supports on GPUs only, becomes float32.
 
     Args:
-        cfg: Of the zoo of ``stack``.
-        data: Folder that :func:`zoos.pictures.draw_pictures` filled.
-        side: Pixels of the pictures in training; None for those of the config.
+        cfg: Config from the zoo of ``stack``.
+        stack: Package of the zoo.
+        data: Folder of the pictures from :func:`zoos.pictures.draw_pictures`.
+        side: Side of the training pictures in pixels; None for the size in the config.
     """
     without_pretrained(cfg.model)
     cfg.load_from, cfg.resume, cfg.work_dir = None, False, data
@@ -52,7 +52,7 @@ def shrink(cfg: Config, stack: str, data: str, side: int | None) -> Config:
 
 
 def without_pretrained(part: Any) -> Any:
-    """Take everything that asks for published weights out of ``part``, in place."""
+    """Remove all references to published weights from ``part``, in place."""
     if isinstance(part, dict):
         init = part.get('init_cfg')
         if isinstance(init, dict) and (init.get('type') == 'Pretrained' or 'checkpoint' in init):
@@ -65,13 +65,13 @@ def without_pretrained(part: Any) -> Any:
 
 
 def _classes(model: Any) -> int:
-    """Of a detector; 2 where it counts none."""
+    """Return the number of classes of a detector; 2 if it states none."""
     counts = (part['num_classes'] for part in _mappings(model) if isinstance(part.get('num_classes'), int))
     return next(counts, 2)
 
 
 def _few_iterations(cfg: Config) -> None:
-    """One epoch of ``STEPS`` iterations, or as many iterations; a warm-up that starts high enough to move numbers."""
+    """Train ``STEPS`` iterations or one epoch of as many, with a warm-up that starts high enough to move weights."""
     by_epoch = cfg.train_cfg.get('by_epoch') or cfg.train_cfg.get('type') == 'EpochBasedTrainLoop'
     if by_epoch:
         cfg.train_cfg.update(max_epochs=1)
@@ -95,14 +95,14 @@ def _in_float32(wrapper: Any) -> None:
 
 
 def _inner(data: Any) -> Any:
-    """The first data set with a pipeline within wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
+    """Return the first data set with a pipeline inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
     while 'pipeline' not in data:
         data = data['dataset'] if 'dataset' in data else data['datasets'][0]
     return data
 
 
 def _resize(part: Any, side: int) -> None:
-    """Let every transform within ``part`` make pictures of ``side`` pixels."""
+    """Let every transform in ``part`` make pictures of ``side`` pixels."""
     for transform in _mappings(part):
         for key in SIZES:
             value = transform.get(key)
@@ -115,7 +115,7 @@ def _resize(part: Any, side: int) -> None:
         scales = transform.get('scales')
         if isinstance(scales, list | tuple):
             transform['scales'] = [side if isinstance(scales[0], int) else (side, side)]
-        if 'border' in transform:  # of RandomAffine, which cuts a mosaic of four pictures
+        if 'border' in transform:  # RandomAffine crops a mosaic of four pictures by this
             transform['border'] = (-side // 2, -side // 2)
         if isinstance(transform.get('max_size'), int):
             transform['max_size'] = 2 * side

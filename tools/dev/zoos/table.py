@@ -1,4 +1,4 @@
-"""The coverage table in Markdown, from what the sweep left."""
+"""Coverage table in Markdown, from the results of the sweep."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from .drive import name_of
 
 HEAD = """# Coverage of the model zoos
 
-GPS swapped into one config of each distinct architecture of the zoos within the installed packages. An architecture is
-the types of model, backbone, neck and heads; its smallest config that trains stands for it, on four drawn pictures at
-128 pixels or what it accepts. It trains two iterations as it is, and two by `tools/train.py CONFIG --tune gps` from
-the same weights. "Yes" under GPS means: it selected and trained; every number that was not chosen kept its bits; names
-of the state dict are those of the base, and it loads into the model that was built without mmgps.
-Mixed precision, which mmengine has on GPUs only, is left out of the configs. Where two iterations from random weights
-diverge, a hundredth of the rate is tried, and said in the row. Nothing else of the optimizer is changed.
+This page tries GPS on one config of each distinct architecture in the zoos of the installed packages. The types of
+model, backbone, neck and heads define an architecture, and its smallest config that trains represents it, on four drawn
+pictures at 128 pixels or at the size that it accepts. The config trains two iterations without mmgps, and two by
+`tools/train.py CONFIG --tune gps` from the same weights. "Yes" under GPS means that it selected and trained, that every
+parameter that was not chosen kept its bits, and that the state dict has the names of the base and loads into the model
+built without mmgps. Mixed precision, which mmengine supports on GPUs only, is removed from the configs. If two
+iterations from random weights diverge, the config trains at a hundredth of its rate, and the row says so. The optimizer
+is otherwise unchanged.
 
-[coverage.md](coverage.md) is of the OneDL stack, [coverage_openmmlab.md](coverage_openmmlab.md) of what needs mmdet or
-compiled operators of mmcv, on the OpenMMLab stack.
+[coverage.md](coverage.md) covers the OneDL stack; [coverage_openmmlab.md](coverage_openmmlab.md) covers configs that
+need mmdet or compiled operators of mmcv, on the OpenMMLab stack.
 
 ```bash
 PYTHONPATH=tools/dev python -m zoos {options}
@@ -33,10 +34,14 @@ PYTHONPATH=tools/dev python -m zoos {options}
 def write_table(
     found: dict[str, list[Architecture]], unread: dict[str, dict[str, str]], folder: Path, to: Path, options: str
 ) -> None:
-    """Write what is known of every architecture in ``found``, by stack, from the results in ``folder``.
+    """Write the results in ``folder`` for every architecture in ``found``, by stack.
 
     Args:
-        options: Of the command, which the page names.
+        found: Architectures by stack.
+        unread: Unreadable configs and the reasons, by stack.
+        folder: Folder of the results.
+        to: File to write.
+        options: Options of the command, which the page shows.
     """
     parts = [HEAD.format(options=options), _versions(found)]
     for stack, architectures in found.items():
@@ -60,11 +65,11 @@ def _summary(results: dict[Architecture, dict[str, Any] | None]) -> str:
     plain = [result for result in done if result.get('plain', {}).get('ok')]
     tuned = sum(result['gps']['ok'] for result in plain)
     missing = len(results) - len(done)
-    partial = f' **This table is partial: {missing} have not been tried.**' if missing else ''
+    partial = f' **This table is incomplete: {missing} have not been tried.**' if missing else ''
     share = f' ({100 * tuned / len(plain):.1f} %)' if plain else ''
     return (
-        f'{len(results)} architectures, {len(done)} tried; {len(plain)} of them train here without mmgps, and of '
-        f'these {tuned}{share} train by GPS. Why the others do not stands in their rows.{partial}\n'
+        f'{len(results)} architectures, {len(done)} tried; {len(plain)} of them train here without mmgps, and '
+        f'{tuned} of these{share} train by GPS. The rows of the others give the reason.{partial}\n'
     )
 
 
@@ -80,7 +85,7 @@ def _rows(results: dict[Architecture, dict[str, Any] | None]) -> str:
 
 def _cells(each: Architecture, result: dict[str, Any]) -> list[str]:
     if not each.trains:
-        return [each.configs[0], 'says not how to train', '', '']
+        return [each.configs[0], 'defines no training', '', '']
     tuned = result.get('gps', {})
     target = tuned.get('target', 'backbone')
     option = '' if target == 'backbone' else f', with `--tune-target {target}`'
@@ -100,4 +105,4 @@ def _unread(unread: dict[str, str]) -> str:
     if not unread:
         return ''
     rows = [f'- `{path}`: {reason.splitlines()[0][:120]}' for path, reason in unread.items()]
-    return '\n'.join(['Configs that mmengine does not read here:\n', *rows, ''])
+    return '\n'.join(['Configs that mmengine cannot read here:\n', *rows, ''])

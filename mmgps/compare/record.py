@@ -21,7 +21,7 @@ from mmgps.benchmark.memory import peak_resident
 from mmgps.engine import TuneHook, find_backbone
 from mmgps.engine.tuned_backbone import unwrapped
 from mmgps.selection import Selection
-from mmgps.tuning.report import count_backbone, count_parts, count_whole
+from mmgps.tuning.table import count_backbone, count_parts, count_whole
 from mmgps.utils.atomic_file import write_json
 
 CHECKPOINT_KEY = 'mmgps_cost'

@@ -14,7 +14,8 @@ from .gradients import (
     preserved,
     sum_gradients,
 )
-from .roles import NeuronLayout, Parameter, Role, describe
+from .neurons import NeuronLayout
+from .roles import Parameter, Role, describe
 from .scores import (
     Accumulation,
     GradientMoments,

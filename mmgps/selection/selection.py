@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from mmgps.utils.text import nearest
 
 from .fingerprint import architecture_fingerprint
-from .roles import NeuronLayout, Parameter, describe
+from .neurons import NeuronLayout
+from .roles import Parameter, describe
 
 
 class SelectionMismatchError(ValueError):

@@ -13,47 +13,14 @@ from torch import Tensor, nn
 
 from mmgps.selection import Selection, load_selection, sum_gradients
 from mmgps.sparse import CompactTraining, LeanOption, unregister
-from mmgps.tuning import (
-    GPS,
-    SSF,
-    Adapter,
-    BiasTuning,
-    FullTuning,
-    LinearProbe,
-    LoRA,
-    SPTAdapter,
-    SPTLoRA,
-    TuningMethod,
-    VPTDeep,
-    VPTShallow,
-    check_candidates,
-    check_chosen,
-    rebuild_method,
-)
+from mmgps.tuning import METHODS, LinearProbe, TuningMethod, check_candidates, check_chosen, rebuild_method
+from mmgps.tuning.methods import INJECTING
 from mmgps.utils.text import nearest
 
 from .conventions import classifiers, pretrained_part
 from .optimizers import check_unsharded
 from .processes import check_same, on_all_processes, selection_of_all, sum_over_processes
 from .tuned import TrainingFactory, Tuned, tuned_of
-
-METHODS: dict[str, Callable[..., TuningMethod]] = {
-    kind.name: kind
-    for kind in (
-        GPS,
-        BiasTuning,
-        LinearProbe,
-        FullTuning,
-        LoRA,
-        Adapter,
-        SSF,
-        VPTShallow,
-        VPTDeep,
-        SPTLoRA,
-        SPTAdapter,
-    )
-}
-"""Every method of the package by its name."""
 
 
 def tune(
@@ -77,7 +44,7 @@ def tune(
 
     Args:
         model: With the pre-trained weights in place, on its device.
-        method: Name of a method, one of :data:`METHODS`, or a method.
+        method: Name of a method, one of :data:`mmgps.tuning.METHODS`, or a method.
         target: Path of the pre-trained part, of which the method trains a little; ``''`` for the whole model. By
             default the one that :func:`pretrained_part` knows. Everything outside of it is trained in full.
         head: Paths of modules within ``target`` that are trained in full too, such as a new classifier. By default
@@ -140,7 +107,7 @@ def build_method(method: str | TuningMethod, options: Mapping[str, Any]) -> Tuni
 
 def method_of(selection: Selection) -> TuningMethod:
     """A method that puts in place what ``selection`` trains."""
-    if selection.method in (GPS.name, BiasTuning.name, LinearProbe.name, FullTuning.name):
+    if selection.method in METHODS.keys() - INJECTING.keys():
         return METHODS[selection.method]()
     return rebuild_method(selection)
 

@@ -21,16 +21,18 @@ from .gps import GPS
 from .injected import merge_operations, rebuild_method, unload
 from .linear import LinearProbe
 from .lora import LoRA
+from .methods import METHODS
 from .operations import neutralize_unused
-from .report import Count, count_parts, count_roles, format_report
 from .sites import InjectionError, LayerPart
 from .spt import SPTAdapter, SPTLoRA
 from .ssf import SSF
+from .table import Count, count_parts, count_roles, format_report
 from .trained import Trained, UntrainedError, check_held, held_by, kept_elsewhere, resting, trained_tensors
 from .vpt import VPTDeep, VPTShallow
 
 __all__ = [
     'GPS',
+    'METHODS',
     'SSF',
     'Adapter',
     'BiasTuning',

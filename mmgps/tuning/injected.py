@@ -12,17 +12,15 @@ from torch import Tensor, nn
 from mmgps.rewiring import Injected, Structure, drop_compiled, roll_back
 from mmgps.selection import Selection
 
-from .adapter import Adapter, Bottleneck
+from .adapter import Bottleneck
 from .base import RECORD, TuningMethod
-from .lora import LoRA, LowRank
+from .lora import LowRank
+from .methods import INJECTING
 from .operations import Operation, TunedAttention, operations_of, run_operations, run_within
 from .sites import InjectionError, check_called, find_sites
-from .spt import SPTAdapter, SPTLoRA
-from .ssf import SSF, ScaleShift
-from .vpt import PROMPT_KEY, PromptedWindows, VPTDeep, VPTShallow, enter_prompts, leave_prompts
+from .ssf import ScaleShift
+from .vpt import PROMPT_KEY, PromptedWindows, enter_prompts, leave_prompts
 
-INJECTING = {kind.name: kind for kind in (Adapter, LoRA, SPTAdapter, SPTLoRA, SSF, VPTDeep, VPTShallow)}
-"""Methods that inject modules; their settings are their arguments."""
 KEYS = {Bottleneck.key, LowRank.key, ScaleShift.key, PROMPT_KEY}
 """Names of the injected modules within their owners."""
 HOOKS = (run_operations, run_within, enter_prompts, leave_prompts)

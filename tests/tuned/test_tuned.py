@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import mmgps
 from mmgps.sparse import UnstartedError
-from mmgps.tuned import METHODS, loading, tuned_of
+from mmgps.tuned import loading, tuned_of
+from mmgps.tuning import METHODS
 
 ANYWHERE = sorted(set(METHODS) - {'adapter', 'vpt-deep', 'vpt-shallow'})
 """The methods that a backbone without attention can have."""

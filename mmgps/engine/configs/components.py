@@ -11,17 +11,7 @@ from mmgps.tuning import TuningMethod
 from mmgps.utils.text import nearest
 
 METHOD_NAMES: dict[str, dict[str, Any]] = {
-    'gps': dict(type='mmgps.GPS'),
-    'full': dict(type='mmgps.FullTuning'),
-    'linear': dict(type='mmgps.LinearProbe'),
-    'bias': dict(type='mmgps.BiasTuning'),
-    'lora': dict(type='mmgps.LoRA'),
-    'adapter': dict(type='mmgps.Adapter'),
-    'vpt-shallow': dict(type='mmgps.VPTShallow'),
-    'vpt-deep': dict(type='mmgps.VPTDeep'),
-    'ssf': dict(type='mmgps.SSF'),
-    'spt-lora': dict(type='mmgps.SPTLoRA'),
-    'spt-adapter': dict(type='mmgps.SPTAdapter'),
+    **{name: dict(type=f'mmgps.{kind.__name__}') for name, kind in tuning.METHODS.items()},
     'gps-magnitude': dict(type='mmgps.GPS', score=dict(type='mmgps.MagnitudeScore')),
     'gps-random': dict(type='mmgps.GPS', score=dict(type='mmgps.RandomScore')),
     'gps-random5': dict(type='mmgps.GPS', k=5, score=dict(type='mmgps.RandomScore')),

@@ -15,7 +15,8 @@ from mmgps.registry import METHODS
 from mmgps.rewiring import Injected
 from mmgps.selection import Selection, unpack_selection
 from mmgps.tuning import TuningMethod, injected_by, unload
-from mmgps.tuning.injected import INJECTING, KEYS
+from mmgps.tuning.injected import KEYS
+from mmgps.tuning.methods import INJECTING
 from mmgps.utils.text import listed
 
 from ..configs.components import METHOD_NAMES

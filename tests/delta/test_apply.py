@@ -290,5 +290,5 @@ def test_modules_of_a_run_with_frozen_stages_go_to_a_network_that_is_frozen_as_a
 
 
 def test_a_method_that_adds_nothing_is_not_rebuilt() -> None:
-    with pytest.raises(ValueError, match="'gps'; expected one of adapter, lora"):
+    with pytest.raises(ValueError, match="'gps'; expected one of lora, adapter"):
         rebuild_method(trained()[1].selection)

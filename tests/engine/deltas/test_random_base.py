@@ -77,7 +77,7 @@ def test_all_but_a_block_fits(tmp_path: Path) -> None:
 
 
 def test_another_size_of_the_same_architecture(tmp_path: Path) -> None:
-    with pytest.raises(RandomBaseError, match='of another shape'):
+    with pytest.raises(RandomBaseError, match='have another shape'):
         train(config(tmp_path, weights(embed_dims=32)))
 
 

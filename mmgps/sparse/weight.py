@@ -28,8 +28,8 @@ class TrainedWeight:
     def __init__(self, parameter: Parameter, connections: Connections) -> None:
         self.name, self.layout = parameter.name, parameter.neurons
         self.owner, self.attribute, self._connections = parameter.owner, parameter.attribute, connections
-        self._find_places()
-        self.values = nn.Parameter(self._places.take().view(_shape(connections)))
+        self._build_index()
+        self.values = nn.Parameter(self._index.take().view(_shape(connections)))
         self.agreed = self.values.detach().clone()
         """The numbers of both when one was last copied to the other."""
         self._seen = self._marks()
@@ -47,20 +47,20 @@ class TrainedWeight:
 
     def follow(self) -> None:
         """Follow the dense weight to another device, or into shards on several processes."""
-        self._find_places()
+        self._build_index()
         self.values.data = self.values.data.to(self.dense.device)
         self.agreed = self.agreed.to(self.dense.device)
 
     @torch.no_grad()
     def read(self) -> None:
         """Copy the chosen numbers of the dense weight into ``values``."""
-        self.values.copy_(self._places.take().view_as(self.values))
+        self.values.copy_(self.in_dense())
         self._note()
 
     @torch.no_grad()
     def write(self) -> None:
         """Copy ``values`` into the dense weight in place; its other numbers keep their bits."""
-        self._places.put(self.values.view(-1))
+        self._index.put(self.values.view(-1))
         self._note()
 
     def _note(self) -> None:
@@ -85,7 +85,7 @@ class TrainedWeight:
 
     def in_dense(self) -> Tensor:
         """The chosen numbers of the dense weight, in the shape of ``values``."""
-        return self._places.take().view_as(self.values)
+        return self._index.take().view_as(self.values)
 
     def watch(self) -> None:
         """Make the dense weight require a gradient, and pass the chosen numbers of it on to ``values``.
@@ -125,15 +125,15 @@ class TrainedWeight:
         """
         return self.dense is not self._found and not is_sharded(self._found)
 
-    def _find_places(self) -> None:
+    def _build_index(self) -> None:
         dense, connections = self.dense, self._connections
         self._found = dense
         self.rows = connections.rows.to(dense.device)
         """Neuron of each number, int64 ``[chosen]``, ascending."""
         self.columns = connections.columns.to(dense.device)
         """Input of each number within its neuron, int64 ``[chosen]``."""
-        self._places = (ShardedWeightIndex if is_sharded(dense) else WeightIndex)(dense, self.layout, connections)
-        self.flat = self._places.flat
+        self._index = (ShardedWeightIndex if is_sharded(dense) else WeightIndex)(dense, self.layout, connections)
+        self.flat = self._index.flat
         """Position of each number in the weight read in logical order, int64 ``[chosen]``."""
 
 
@@ -201,15 +201,15 @@ class WeightIndex:
 
     def take(self) -> Tensor:
         """The chosen numbers, ``[chosen]``."""
-        self._look()
+        self._update()
         return self._numbers.index_select(0, self._stored)
 
     def put(self, values: Tensor) -> None:
         """Write ``values`` ``[chosen]`` in place; the other numbers keep their bits."""
-        self._look()
+        self._update()
         self._numbers.index_copy_(0, self._stored, values)
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         """Update the positions in storage order if the memory or the strides of the weight changed.
 
         Storage order differs from logical order in channels-last weights.

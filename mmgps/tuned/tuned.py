@@ -83,13 +83,12 @@ class Tuned:
     ) -> None:
         self.model, self.selection, self.method, self.target = model, selection, method, target
         self.backbone = model.get_submodule(target)
-        self._flags = [(value, value.requires_grad) for value in model.parameters()]
+        self._flags = {name: value.requires_grad for name, value in model.named_parameters()}
         self.added = method.inject_selected(self.backbone, selection)
         """Weights of the base to the parameters that the method put beside them."""
         check_trainable(self.backbone, selection)
         self.training = training(self.backbone, selection)
-        self.frozen = freeze_unselected(self.backbone, selection)
-        """Parameters of the backbone that do not move."""
+        freeze_unselected(self.backbone, selection)
         self.lean = tuple(lean)
         self._base = BaseFingerprint({})
         self._before: Snapshot | None = None
@@ -105,7 +104,8 @@ class Tuned:
         Raises:
             ValueError: See :func:`take_over`.
         """
-        take_over(optimizers, self.frozen, self.training, self.added)
+        frozen = [value for value in self.backbone.parameters() if not value.requires_grad]
+        take_over(optimizers, frozen, self.training, self.added)
 
     def start(self, registered: bool = True) -> None:
         """Begin training: the weights are in place, and are not replaced from now on.
@@ -265,8 +265,8 @@ class Tuned:
             self._hooks = None
         for handle in self._reading:
             handle.remove()
-        for value, flag in self._flags:
-            value.requires_grad_(flag)
+        for name, value in self.model.named_parameters():
+            value.requires_grad_(self._flags.get(name, value.requires_grad))
         vars(self.model).pop(_RECORD, None)
 
     def _check_open(self) -> None:

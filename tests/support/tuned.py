@@ -60,7 +60,7 @@ class Tuned:
 
     def train(self, steps: range) -> Tuned:
         self.model.train()
-        self.training.start()
+        self.training.start(registered=False)
         for step in steps:
             torch.manual_seed(step)
             self.wrapper.update_params(self.model(step))

@@ -28,10 +28,10 @@ import os, sys, time
 from mmgps.engine import lock_work_dir
 lock = lock_work_dir(sys.argv[1])
 if os.fork() == 0:  # like a data loader worker
-    time.sleep(60)
+    time.sleep(600)
     os._exit(0)
 print('held', flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 

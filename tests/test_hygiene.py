@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ MAX_LINES = {'mmgps': 320, 'tests': 420}
 MAX_TOOL_LINES = 80
 #: A module of mmgps that is shorter has at least two users, or is a method of tuning.
 MIN_LINES = 40
+#: Names that pytest allows in several folders.
+SHARED_NAMES = {'conftest.py', '__init__.py'}
 #: Bases of the methods, which are looked for by their names.
 METHODS = {'TuningMethod', 'WholeParameters', 'InjectionMethod'}
 #: The two places that look for inputs beside the repository.
@@ -135,6 +138,12 @@ def splinters() -> dict[str, list[str]]:
         if len(sources[name].splitlines()) < MIN_LINES
         if not (name.startswith('mmgps.tuning.') and is_method(sources[name]))
     }
+
+
+def test_names_of_test_modules_are_unique() -> None:
+    """Two of one name in folders without ``__init__`` end a run of all tests at collection."""
+    names = Counter(path.name for path in (ROOT / 'tests').rglob('*.py') if path.name not in SHARED_NAMES)
+    assert {name: count for name, count in names.items() if count > 1} == {}
 
 
 def test_no_short_module_serves_another_alone() -> None:

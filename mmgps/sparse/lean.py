@@ -95,10 +95,12 @@ class FusedAttention:
             for caller in backbone.modules()
             if any(isinstance(child, nn.MultiheadAttention) for child in caller.children())
         }
+        if not around:
+            return f'{type(backbone).__name__} has no nn.MultiheadAttention; remove mmgps.FusedAttention'
         return (
-            f'mmgps.FusedAttention found no nn.MultiheadAttention in {type(backbone).__name__} whose caller is known '
-            f'to drop the weights; its callers are {", ".join(sorted(around)) or "none, since there is none"}; remove '
-            'the option, or name a class that drops the second result in callers='
+            f'no caller of nn.MultiheadAttention in {type(backbone).__name__} is known to drop the weights (found '
+            f'{", ".join(sorted(around))}); remove mmgps.FusedAttention, or name a class that drops the second result '
+            'in its callers='
         )
 
 

@@ -23,3 +23,10 @@ def _installed(request: pytest.FixtureRequest) -> None:
     missing = [package for package in needed if find_spec(package) is None]
     if missing:
         pytest.skip(f'needs {", ".join(missing)}')
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the launcher that a test of mm tools set up in this process: accelerate would wait for others."""
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(name, raising=False)

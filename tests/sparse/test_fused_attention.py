@@ -106,6 +106,6 @@ def test_only_callers_that_drop_the_weights_are_served() -> None:
     native = Caller()
     native.attn = OwnAttention(12, 3)
     for caller in (Weights(), own, native):
-        with pytest.raises(ValueError, match='whose caller is known to drop the weights'):
+        with pytest.raises(ValueError, match='is known to drop the weights'):
             FusedAttention([CALLER]).start(nn.Sequential(caller))
     FusedAttention([CALLER]).start(Heir())

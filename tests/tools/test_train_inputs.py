@@ -91,7 +91,7 @@ def redirect(monkeypatch, zip_url: str, zipped: bytes, weights_url: str, content
     for module in (polyp, conversion):
         monkeypatch.setattr(module, 'get_source', lambda name: source)
     own = dataclasses.replace(FILE, sha256=hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(type(own), 'url', property(lambda self: weights_url))
+    monkeypatch.setattr(weights, 'HOST', weights_url.removesuffix(FILE.name))
     monkeypatch.setitem(weights.PUBLISHED, FILE.name, own)
 
 

@@ -152,5 +152,5 @@ class OfMaps(nn.LayerNorm):
 
 
 def test_a_layer_norm_that_turns_its_input_is_not_taken_for_one_of_lines() -> None:
-    with pytest.raises(InjectionError, match=r"which dimension of '0' \(OfMaps\) holds its channels"):
+    with pytest.raises(InjectionError, match=r"channel dimension of '0' \(OfMaps\) is unknown"):
         channel_dim(*find_sites(nn.Sequential(OfMaps(8))))

@@ -134,7 +134,7 @@ class StepHooks:
         self._first: FirstIteration | None = first
         self._concerned: weakref.WeakKeyDictionary[Optimizer, tuple[int, bool]] = weakref.WeakKeyDictionary()
         self._seen: weakref.WeakSet[Optimizer] = weakref.WeakSet()
-        self._in_first_round = True
+        self._in_first_round, self._started_alone = True, not in_processes()
         watch_steps(self)
 
     def close(self) -> None:
@@ -183,7 +183,7 @@ class StepHooks:
             check_unsharded(tuned.model)
             check_optimizer(optimizer, tuned.training)
             if self._in_first_round:
-                check_all_held(tuned.model, tuned.trained(), [*self._seen, optimizer])
+                check_all_held(tuned.model, tuned.trained(), [*self._seen, optimizer], self._started_alone)
             if self._first is not None:
                 self._first.add(optimizer)
             self._seen.add(optimizer)
@@ -246,13 +246,16 @@ def check_optimizer(optimizer: Optimizer, training: SparseTraining) -> None:
         training.check_optimizer(optimizer)
 
 
-def check_all_held(model: nn.Module, trained: Sequence[Trained], stepping: Sequence[Optimizer]) -> None:
+def check_all_held(
+    model: nn.Module, trained: Sequence[Trained], stepping: Sequence[Optimizer], started_alone: bool
+) -> None:
     """Make sure that optimizers hold all that is trained, each number once, and that DDP reduces all of it.
 
     Args:
         model: The whole model.
         trained: What is counted as trained.
         stepping: The optimizers that have stepped so far, or are about to. Others that exist may step later.
+        started_alone: Training was started before there was a process group.
 
     Raises:
         UntrainedError: Names the tensors that are not held, held twice, or unknown to DDP.
@@ -268,10 +271,10 @@ def check_all_held(model: nn.Module, trained: Sequence[Trained], stepping: Seque
     if len(lost) < len(trained) or not trained:
         check_held([entry for entry in trained if id(entry) not in gone], stepping)
     if in_processes():
-        _check_reduced(model, trained)
+        _check_reduced(model, trained, started_alone)
 
 
-def _check_reduced(model: nn.Module, trained: Sequence[Trained]) -> None:
+def _check_reduced(model: nn.Module, trained: Sequence[Trained], started_alone: bool) -> None:
     parts = {id(part) for part in model.modules()}
     for wrapper in _alive(DistributedDataParallel):
         known = getattr(wrapper, '_module_parameters', None)
@@ -283,6 +286,13 @@ def _check_reduced(model: nn.Module, trained: Sequence[Trained]) -> None:
             raise UntrainedError(
                 f'DistributedDataParallel does not reduce {len(lost)} trained tensors: {listed(lost)}; it wrapped the '
                 'model before mmgps.tune; wrap it afterwards'
+            )
+        whole = [entry.name for entry in trained if entry.chosen and entry.layer is not None]
+        if whole and started_alone:
+            raise UntrainedError(
+                f'DistributedDataParallel reduces {len(whole)} whole weights of which connections are trained: '
+                f'{listed(whole)}; mmgps.tune ran before the process group was there; call it afterwards (in Lightning '
+                'in configure_model)'
             )
 
 

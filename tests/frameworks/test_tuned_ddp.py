@@ -54,6 +54,12 @@ def test_a_wrapper_from_before_is_refused(by_rank: list[dict[str, Any]]) -> None
         assert 'wrap it afterwards' in found['before']
 
 
+def test_a_model_tuned_before_the_process_group_is_refused(by_rank: list[dict[str, Any]]) -> None:
+    for found in by_rank:
+        assert found['early'].startswith('UntrainedError: DistributedDataParallel reduces 2 whole weights')
+        assert 'configure_model' in found['early']
+
+
 @pytest.mark.parametrize('case', ['sharded', 'sharded in part', 'sharded lora', 'sharded before'])
 def test_fully_shard_is_refused(case: str, by_rank: list[dict[str, Any]]) -> None:
     for found in by_rank:

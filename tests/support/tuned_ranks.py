@@ -73,6 +73,12 @@ def wrapped_before(rank: int) -> str:
     return error_of(lambda: train(wrapped, adamw(model), rank))
 
 
+def wrapped_late(model: nn.Module, rank: int) -> str:
+    """The error of a model that was tuned before there was a process group."""
+    wrapped = DistributedDataParallel(model)
+    return error_of(lambda: train(wrapped, adamw(wrapped), rank))
+
+
 def sharded(method: str, **options: object) -> str:
     """The error of a model that FSDP2 cuts up after it was tuned."""
     from torch.distributed.fsdp import fully_shard
@@ -132,6 +138,8 @@ def error_of(action: Callable[[], object]) -> str:
 
 def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
+    early = base()
+    tune(early)
     dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
     cases = {
         'compact': lambda: ddp(rank),
@@ -141,6 +149,7 @@ def work(rank: int, folder: Path) -> None:
         'unused': lambda: ddp(rank, find_unused_parameters=True),
         'views': lambda: ddp(rank, gradient_as_bucket_view=True),
         'before': lambda: wrapped_before(rank),
+        'early': lambda: wrapped_late(early, rank),
         'sharded': lambda: sharded('gps'),
         'sharded in part': lambda: sharded('gps', ignored=True),
         'sharded lora': lambda: sharded('lora'),

@@ -2,6 +2,7 @@
 
 import os
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,13 @@ from mmgps.utils.requirements import declare_missing_operators
 
 declare_missing_operators()  # before a test module imports mmseg
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let yapf, which mmengine loads, write its cache before two workers do so at once and one reads half of it."""
+    if not hasattr(config, 'workerinput'):
+        with suppress(ImportError):
+            import yapf.yapflib.yapf_api  # noqa: F401
 
 
 def data_root() -> Path:

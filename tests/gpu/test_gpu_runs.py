@@ -125,7 +125,7 @@ def test_killed_and_resumed_is_uninterrupted(device: str, toy: bool, tmp_path: P
 @pytest.mark.parametrize('method', ['full', 'bias', 'gps'])
 def test_a_step_of_sam(device: str, toy: bool, method: str) -> None:
     from mmgps.benchmark import Setup
-    from mmgps.benchmark.recipes import Selected, Tuned
+    from mmgps.benchmark.recipes import MethodRecipe, Selected
     from mmgps.benchmark.setup import Rig
     from mmgps.sparse import CompactTraining
     from mmgps.tuning import GPS, BiasTuning, FullTuning
@@ -138,14 +138,14 @@ def test_a_step_of_sam(device: str, toy: bool, method: str) -> None:
     batch = synthetic_batch(model, 128 if toy else 1024)
     backbone = find_backbone(model, 'backbone')
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    recipe = Tuned({'full': FullTuning, 'bias': BiasTuning}.get(method, BiasTuning)())
+    recipe = MethodRecipe({'full': FullTuning, 'bias': BiasTuning}.get(method, BiasTuning)())
     if method == 'gps':
         recipe = Selected(GPS(1).select(backbone, setup.gradients(model, [batch])), CompactTraining)
     rig = Rig(setup, model, recipe)
     assert rig.trained < sum(value.numel() for value in model.parameters()) or method == 'full'
     rig.step(batch)
     changed = sum(int((value != before[name]).sum()) for name, value in backbone.state_dict().items())
-    selection = recipe.apply(backbone)
+    selection = rig.tuned.selection
     whole = sum(dict(backbone.named_parameters())[name].numel() for name in selection.whole)
     assert 0 < changed <= len(selection) + whole
     assert all(bool(value.isfinite().all()) for value in model.state_dict().values())

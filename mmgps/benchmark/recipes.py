@@ -19,7 +19,7 @@ from mmgps.sparse import (
     MaskedTraining,
     Recomputation,
 )
-from mmgps.tuned import TrainingFactory, Tuned, method_of
+from mmgps.tuned import TrainingFactory, Tuned, method_for
 from mmgps.tuning import BiasTuning, FullTuning, LinearProbe, LoRA, TuningMethod
 from mmgps.utils.requirements import require
 from mmgps.utils.text import nearest
@@ -68,7 +68,7 @@ class Selected(Recipe):
     sparse: TrainingFactory
 
     def tune(self, model: nn.Module, target: str) -> Tuned:
-        return Tuned(model, self.selection, method_of(self.selection), target, self.sparse)
+        return Tuned(model, self.selection, method_for(self.selection), target, self.sparse)
 
 
 class Lora(Recipe):

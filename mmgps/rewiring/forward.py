@@ -32,7 +32,7 @@ class OwnForward:
 
 
 def runs_forward_of(owner: nn.Module, modules: set[str]) -> bool:
-    """Whether ``owner`` runs the forward of its class, which one of the Python ``modules`` defines."""
+    """True if ``owner`` runs the forward of its class, which one of the Python ``modules`` defines."""
     parts = [getattr(type(owner), name) for name in ('forward', '_conv_forward') if hasattr(type(owner), name)]
     own = vars(owner).get('forward')
     copied = own is None or getattr(own, '__func__', None) is type(owner).forward
@@ -40,7 +40,7 @@ def runs_forward_of(owner: nn.Module, modules: set[str]) -> bool:
 
 
 def computes_natively(owner: nn.Module) -> bool:
-    """Whether ``owner`` is a linear layer or convolution that applies torch's operation to its weight and its input.
+    """True if ``owner`` is a linear layer or convolution that applies torch's operation to its weight and its input.
 
     Layers that standardise their weight or pad their input do not.
     """

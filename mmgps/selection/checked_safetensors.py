@@ -73,7 +73,7 @@ def check_digest(envelope: Any, tensors: Any, kind: str, format_version: int) ->
 
 
 def _nested(content: Any) -> bool:
-    """Whether lists and dicts are nested deeper than ``MAX_DEPTH``, which no description by mmgps reaches."""
+    """True if lists and dicts are nested deeper than ``MAX_DEPTH``, which no description by mmgps reaches."""
     level = [content]
     for _ in range(MAX_DEPTH):
         level = [part for outer in level for part in (outer.values() if isinstance(outer, dict) else outer)]

@@ -217,7 +217,7 @@ def _read_role(owner: nn.Module, attribute: str, value: nn.Parameter) -> Known:
 
 
 def _is_norm(owner: nn.Module) -> bool:
-    """Whether ``owner`` is a norm: it divides by a statistic, or two vectors of equal size are its only parameters."""
+    """True if ``owner`` is a norm: it divides by a statistic, or two vectors of equal size are its only parameters."""
     own = dict(owner.named_parameters(recurse=False))
     below = [child for child in owner.children() if not isinstance(child, Injected)]
     if isinstance(owner, nn.ParameterList | nn.ParameterDict) or not all(map(_is_one_dimensional, own.values())):
@@ -240,7 +240,7 @@ def _is_one_dimensional(value: Tensor) -> bool:
 
 
 def _is_offset(owner: nn.Module, attribute: str) -> bool:
-    """Whether an attribute is the offset of its norm, by torch's name, by its code, or as the second of a pair."""
+    """True if an attribute is the offset of its norm, by torch's name, by its code, or as the second of a pair."""
     if getattr(owner, 'bias', None) is not None:
         return attribute == 'bias'
     own = [name for name, _ in owner.named_parameters(recurse=False)]

@@ -101,7 +101,7 @@ class Selection:
         return sum(map(len, self.connections.values()))
 
     def equals(self, other: Selection) -> bool:
-        """Whether both select the same numbers of the same architecture."""
+        """True if both select the same numbers of the same architecture."""
         return (
             self.architecture == other.architecture
             and set(self.whole) == set(other.whole)

@@ -59,7 +59,7 @@ def uses(owner: nn.Module) -> dict[str, frozenset[Use]]:
 
 
 def normalises(owner: nn.Module) -> bool:
-    """Whether methods of ``owner``, or functions that they call, compute a statistic that a norm divides by."""
+    """True if methods of ``owner``, or functions that they call, compute a statistic that a norm divides by."""
     return _normalises(_class_of(owner))
 
 
@@ -125,7 +125,7 @@ def _reads_weights(kind: type) -> dict[str, bool]:
 
 
 def _maps_with_other_bias(weight: ast.Attribute, above: dict[ast.AST, ast.AST]) -> bool:
-    """Whether ``self.child.weight`` goes into ``linear`` with a bias that is not ``self.child.bias``."""
+    """True if ``self.child.weight`` goes into ``linear`` with a bias that is not ``self.child.bias``."""
     call = above[weight]
     call = above[call] if isinstance(call, ast.keyword) else call
     if not isinstance(call, ast.Call) or name_of(call.func) != 'linear':
@@ -243,7 +243,7 @@ def _operation(operator: ast.operator) -> list[Use]:
 
 
 def _is_view(index: ast.AST) -> bool:
-    """Whether an index consists of slices, ``None``, ``...`` and constants."""
+    """True if an index consists of slices, ``None``, ``...`` and constants."""
     parts = index.elts if isinstance(index, ast.Tuple) else [index]
     return all(isinstance(part, ast.Slice | ast.Constant | ast.UnaryOp) for part in parts)
 
@@ -266,7 +266,7 @@ def is_self(node: ast.AST) -> bool:
 
 
 def is_attribute(node: ast.AST) -> bool:
-    """Whether ``node`` is an attribute of ``self``."""
+    """True if ``node`` is an attribute of ``self``."""
     return isinstance(node, ast.Attribute) and is_self(node.value)
 
 

@@ -196,13 +196,13 @@ _is_exporting: Callable[[], bool] = getattr(torch.compiler, 'is_exporting', torc
 
 
 def recorded() -> bool:
-    """Whether a trace, an export or ``torch.fx`` is recording a graph, which is never trained."""
+    """True if a trace, an export or ``torch.fx`` is recording a graph, which is never trained."""
     tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call]
     return tracing or _is_exporting() or getattr(_symbolic_trace, '_is_fx_tracing_flag', False)
 
 
 def needs_grad(values: Tensor) -> bool:
-    """Whether ``values`` needs a gradient."""
+    """True if ``values`` needs a gradient."""
     return torch.is_grad_enabled() and values.requires_grad and not recorded()
 
 

@@ -26,7 +26,7 @@ from .weight import TrainedWeight
 
 
 def runs_natively(owner: nn.Module) -> bool:
-    """Whether ``owner`` is an ``nn.MultiheadAttention`` that runs torch's forward."""
+    """True if ``owner`` is an ``nn.MultiheadAttention`` that runs torch's forward."""
     return isinstance(owner, nn.MultiheadAttention) and runs_forward_of(owner, {nn.MultiheadAttention.__module__})
 
 
@@ -224,7 +224,7 @@ KEEPS_OUTPUT = (
 
 
 def is_self_attention(owner: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether ``owner`` computes plain self-attention on a batch, with one packed projection and no extra keys."""
+    """True if ``owner`` computes plain self-attention on a batch, with one packed projection and no extra keys."""
     packed = owner.in_proj_weight is not None and owner.bias_k is None and not owner.add_zero_attn
     return packed and query.dim() == 3 and _same(query, key) and _same(query, value)
 
@@ -253,7 +253,7 @@ def self_attention(owner: nn.MultiheadAttention, linear: Callable[..., Tensor], 
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether ``b`` is ``a`` or the same view of the same tensor, since mmcv transposes one tensor three times."""
+    """True if ``b`` is ``a`` or the same view of the same tensor, since mmcv transposes one tensor three times."""
     if a is b:
         return True
     if torch.compiler.is_compiling() or a._base is None or a._base is not b._base:

@@ -194,7 +194,7 @@ class CompactTraining:
                 self._follow_values()
 
     def _may_have_changed(self) -> bool:
-        """Whether to compare numbers: always on the CPU; after a sign of a change where comparing waits for a device.
+        """True if numbers must be compared: always on the CPU; elsewhere after a sign of a change, since it waits.
 
         Signs are a write that torch counts, other memory, and a switch between training and evaluation mode: averages
         are swapped in and out through ``.data``, which torch does not count, but around a validation.

@@ -33,7 +33,7 @@ class Geometry:
 
     @property
     def plain(self) -> bool:
-        """Whether each output position reads only the input at the same position."""
+        """True if each output position reads only the input at the same position."""
         return {*self.kernel, *self.stride} == {1} and not any(self.padding)
 
     def padded(self, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ ELEMENTWISE: tuple[type[Optimizer], ...] = (
 
 
 def is_elementwise(optimizer: Optimizer) -> bool:
-    """Whether ``optimizer`` is known to step each number by itself: one of torch's, or a subclass with its step."""
+    """True if ``optimizer`` is known to step each number by itself: one of torch's, or a subclass with its step."""
     kind = type(optimizer)
     return any(issubclass(kind, known) and unwrap(kind.step) is unwrap(known.step) for known in ELEMENTWISE)
 

@@ -75,12 +75,12 @@ class TrainedWeight:
 
     @property
     def values_touched(self) -> bool:
-        """Whether ``values`` were written since the last copy, other than through ``values.data``."""
+        """True if ``values`` were written since the last copy, other than through ``values.data``."""
         return self.values._version != self._seen[0][0]
 
     @property
     def touched(self) -> bool:
-        """Whether values or weight were written since the last copy, as far as torch counts it."""
+        """True if values or weight were written since the last copy, as far as torch counts it."""
         return self._marks() != self._seen
 
     def in_dense(self) -> Tensor:
@@ -119,7 +119,7 @@ class TrainedWeight:
 
     @property
     def replaced(self) -> bool:
-        """Whether the owner holds another parameter than at construction or the last :meth:`follow`.
+        """True if the owner holds another parameter than at construction or the last :meth:`follow`.
 
         False for a sharded weight, which is another tensor during forward only.
         """
@@ -143,7 +143,7 @@ def _after_accumulating(value: Tensor, hook: Callable[[Tensor], None]) -> Remova
 
 
 def is_sharded(value: Tensor) -> bool:
-    """Whether ``value`` is a ``DTensor``."""
+    """True if ``value`` is a ``DTensor``."""
     return hasattr(value, 'to_local')
 
 

@@ -2,7 +2,7 @@
 
 from .loading import load
 from .optimizers import take_over
-from .tune import build_method, method_of, tune
+from .tune import build_method, method_for, tune
 from .tuned import TrainingFactory, Tuned, tuned_of
 
-__all__ = ['TrainingFactory', 'Tuned', 'build_method', 'load', 'method_of', 'take_over', 'tune', 'tuned_of']
+__all__ = ['TrainingFactory', 'Tuned', 'build_method', 'load', 'method_for', 'take_over', 'tune', 'tuned_of']

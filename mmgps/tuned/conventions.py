@@ -1,4 +1,4 @@
-"""Which part of a model is pre-trained and which is new, by conventions of the library that its class is from."""
+"""Find the pre-trained part and the new head of a model by the conventions of its library."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def classifiers(model: nn.Module) -> list[str]:
 
 
 def comes_from(model: nn.Module, package: str) -> bool:
-    """Whether the class of ``model``, or one that it extends, is defined in ``package``."""
+    """True if the class of ``model``, or one that it extends, is defined in ``package``."""
     return any(f'{kind.__module__}.'.startswith(f'{package}.') for kind in type(model).__mro__)
 
 

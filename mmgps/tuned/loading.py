@@ -12,8 +12,8 @@ from mmgps.sparse import CompactTraining, unregister
 from mmgps.tuning import TuningMethod
 
 from .snapshot import write_delta
-from .tune import method_of
-from .tuned import TrainingFactory, Tuned, tuned_of
+from .tune import method_for
+from .tuned import TrainingFactory, Tuned, check_untuned, tuned_of
 
 
 def load(
@@ -38,8 +38,7 @@ def load(
         DeltaMismatchError: If it belongs to another base or architecture; nothing is changed then.
         ValueError: If the model is tuned already.
     """
-    if tuned_of(model) is not None:
-        raise ValueError('the model is tuned already; call merge() or unload() of its tuned object before')
+    check_untuned(model)
     found = delta if isinstance(delta, Delta) else load_delta(delta)
     unregister(model)
     verify(model, found)
@@ -49,7 +48,7 @@ def load(
             beside = {name: found.tensors[found.prefix + name] for name in found.injected()}
             check_injection(backbone, found.selection, beside)
         inject_missing(backbone, found.selection, found.injected(), method)
-        tuned = Tuned(model, found.selection, method or method_of(found.selection), found.target, training)
+        tuned = Tuned(model, found.selection, method or method_for(found.selection), found.target, training)
         tuned.start()
         write_delta(model, found)
     except BaseException:

@@ -17,7 +17,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mmgps.sparse import SparseTraining, unwatch_steps, watch_steps
-from mmgps.tuning import FirstIteration, Trained, UntrainedError, check_held, held_by, kept_elsewhere, neutralize_unused
+from mmgps.tuning import (
+    FirstIteration,
+    Trained,
+    UntrainedError,
+    check_held,
+    held_by,
+    kept_elsewhere,
+    neutralize_unused,
+    unused_message,
+)
 from mmgps.utils.text import listed
 
 from .processes import in_processes
@@ -165,11 +174,7 @@ class StepHooks:
             return
         done, unused = self._first.finish()
         if unused:
-            warnings.warn(
-                f'{len(unused)} tensors count as trained and take no part in the first iteration: '
-                f'{", ".join(unused)}; they keep their values as long as training does not use them',
-                stacklevel=2,
-            )
+            warnings.warn(unused_message(unused), stacklevel=2)
             neutralize_unused(tuned.model, unused)
         if done:
             self._first = None
@@ -190,7 +195,7 @@ class StepHooks:
         tuned.training.before_step()
 
     def _concerns(self, tuned: Tuned, optimizer: Optimizer) -> bool:
-        """Whether ``optimizer`` holds any parameter of the model."""
+        """True if ``optimizer`` holds any parameter of the model."""
         count, found = self._concerned.get(optimizer, (-1, False))
         if count != len(optimizer.param_groups):
             mine = {*map(id, tuned.model.parameters()), *map(id, tuned.training.replacements())}

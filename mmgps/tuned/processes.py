@@ -18,7 +18,7 @@ class OtherProcessError(RuntimeError):
 
 
 def in_processes() -> bool:
-    """Whether this is one of several processes of a distributed run."""
+    """True if this is one of several processes of a distributed run."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 

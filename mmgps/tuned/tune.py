@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmgps.rewiring import Structure
 from mmgps.selection import Selection, load_selection, sum_gradients
 from mmgps.sparse import CompactTraining, LeanOption, unregister
 from mmgps.tuning import METHODS, LinearProbe, TuningMethod, check_candidates, check_chosen, rebuild_method
@@ -20,7 +21,7 @@ from mmgps.utils.text import nearest
 from .conventions import classifiers, pretrained_part
 from .optimizers import check_unsharded
 from .processes import check_same, on_all_processes, selection_of_all, sum_over_processes
-from .tuned import TrainingFactory, Tuned, tuned_of
+from .tuned import TrainingFactory, Tuned, check_untuned
 
 
 def tune(
@@ -66,22 +67,26 @@ def tune(
         UntrainedError: If FSDP holds the model in parts.
         OtherProcessError: If choosing failed on another process of the run.
     """
-    if tuned_of(model) is not None:
-        raise ValueError('the model is tuned already; call merge() or unload() of what mmgps.tune returned before')
+    check_untuned(model)
     check_unsharded(model)
     chosen = build_method(method, options)
     path = _find_target(model, target)
     heads, backbone = _find_heads(model, path, head), model.get_submodule(path)
     unregister(model)  # of a tuned model that this one is a copy of
-    if selection is None:
-        made = selection_of_all(_select(model, backbone, chosen, heads, batches, loss, num_batches))
-    else:
-        made = selection if isinstance(selection, Selection) else load_selection(selection)
-        if made.method != chosen.name:
-            raise ValueError(f'the selection was made by {made.method!r}, not by {chosen.name!r}; name its method')
-        check_same(made)
-    tuned = Tuned(model, made, chosen, path, training, lean)
-    tuned.start()
+    before = Structure(model)
+    try:
+        if selection is None:
+            made = selection_of_all(_select(model, backbone, chosen, heads, batches, loss, num_batches))
+        else:
+            made = selection if isinstance(selection, Selection) else load_selection(selection)
+            if made.method != chosen.name:
+                raise ValueError(f'the selection was made by {made.method!r}, not by {chosen.name!r}; name its method')
+            check_same(made)
+        tuned = Tuned(model, made, chosen, path, training, lean)
+        tuned.start()
+    except BaseException:
+        before.restore()
+        raise
     return tuned
 
 
@@ -105,8 +110,8 @@ def build_method(method: str | TuningMethod, options: Mapping[str, Any]) -> Tuni
         raise TypeError(f'{method!r} does not take {sorted(options)}: {error}') from error
 
 
-def method_of(selection: Selection) -> TuningMethod:
-    """A method that puts in place what ``selection`` trains."""
+def method_for(selection: Selection) -> TuningMethod:
+    """The method of ``selection``, to inject what it trains."""
     if selection.method in METHODS.keys() - INJECTING.keys():
         return METHODS[selection.method]()
     return rebuild_method(selection)

@@ -33,7 +33,6 @@ from mmgps.sparse import (
 )
 from mmgps.tuning import (
     FirstIteration,
-    InjectionError,
     Trained,
     TuningMethod,
     beside,
@@ -94,7 +93,7 @@ class Tuned:
         self._before: Snapshot | None = None
         self._hooks: StepHooks | None = None
         self._reading: list[RemovableHandle] = []
-        self._switched_off = False
+        self.switched_off = False
 
     # -- clients that drive the steps themselves ------------------------------------------------------------------
 
@@ -114,6 +113,13 @@ class Tuned:
             registered: Whether the model is to be trained by any loop. A client that calls :meth:`take_over`, and
                 ``before_step`` and ``after_step`` of :attr:`training` at each step, says False.
         """
+        try:
+            self._start(registered)
+        except BaseException:
+            self._close()
+            raise
+
+    def _start(self, registered: bool) -> None:
         self.training.start(registered)
         start_options(self.lean, self.backbone)
         if registered:
@@ -168,7 +174,7 @@ class Tuned:
     # -- deltas ----------------------------------------------------------------------------------------------------
 
     def delta(self, origin: Origin | None = None) -> Delta:
-        """What training changed so far.
+        """The changes of training so far.
 
         Raises:
             DeltaExtractError: If a number moved that is not selected.
@@ -206,7 +212,7 @@ class Tuned:
         assert self._before is not None
         trained = Snapshot(self.model, self.selection, self.target)
         structure = Structure(self.model)
-        self._switched_off = True
+        self.switched_off = True
         try:
             if self._injects:
                 unload(self.backbone)
@@ -215,7 +221,7 @@ class Tuned:
         finally:
             structure.restore()
             trained.restore()
-            self._switched_off = False
+            self.switched_off = False
 
     def merge(self) -> nn.Module:
         """Leave a plain model with the trained numbers, and no trace of mmgps.
@@ -229,7 +235,7 @@ class Tuned:
             self.training.close()
             try:
                 merge_operations(self.backbone)
-            except InjectionError:
+            except BaseException:
                 self.training.start()
                 raise
         self._close()
@@ -244,11 +250,6 @@ class Tuned:
             unload(self.backbone)
         self._before.restore()
         return self.model
-
-    @property
-    def switched_off(self) -> bool:
-        """The model is within :meth:`disabled`."""
-        return self._switched_off
 
     @property
     def _injects(self) -> bool:
@@ -275,7 +276,7 @@ class Tuned:
                 'the model is not tuned any more, or not yet: merge() or unload() ended it; call mmgps.tune or '
                 'mmgps.load again'
             )
-        if self._switched_off:
+        if self.switched_off:
             raise RuntimeError('this is not possible within disabled(); leave the context before')
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
@@ -290,5 +291,15 @@ def tuned_of(model: nn.Module) -> Tuned | None:
     return vars(model).get(_RECORD)
 
 
+def check_untuned(model: nn.Module) -> None:
+    """Make sure that ``model`` is not tuned.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if tuned_of(model) is not None:
+        raise ValueError('the model is tuned already; call merge() or unload() of its tuned object before')
+
+
 def _nothing() -> None:
-    """What a copied or pickled model has in place of its :class:`Tuned`."""
+    """Stand for the :class:`Tuned` of a model in its copies and pickles."""

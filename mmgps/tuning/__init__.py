@@ -15,7 +15,7 @@ from .base import (
 )
 from .base_weights import LoadingWatch, RandomBaseError
 from .bias import BiasTuning
-from .first_iteration import FirstIteration
+from .first_iteration import FirstIteration, unused_message
 from .full import FullTuning
 from .gps import GPS
 from .injected import merge_operations, rebuild_method, unload
@@ -73,4 +73,5 @@ __all__ = [
     'trainable',
     'trained_tensors',
     'unload',
+    'unused_message',
 ]

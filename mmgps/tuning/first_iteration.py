@@ -238,5 +238,13 @@ def _compiling() -> bool:
     return bool(asked()) if asked is not None else False
 
 
+def unused_message(unused: Sequence[str]) -> str:
+    """The warning about trained tensors that the network does not use in this mode."""
+    return (
+        f'{len(unused)} tensors count as trained and take no part in the first iteration: {", ".join(unused)}; they '
+        'keep their values as long as training does not use them'
+    )
+
+
 def _sentence(names: Sequence[str], total: int, cause: str) -> str:
     return f'{len(names)} of {total} trained tensors got no gradient in the first iteration: {listed(names)}; {cause}'

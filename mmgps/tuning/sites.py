@@ -286,6 +286,6 @@ def channel_dim(site: Site) -> int:
 
 
 def _moves_dimensions(owner: nn.Module) -> bool:
-    """Whether the forward of ``owner`` reorders the dimensions of its input."""
+    """True if the forward of ``owner`` reorders the dimensions of its input."""
     code = getattr(unwrap(type(owner).forward), '__code__', None)
     return code is not None and bool(MOVING & {*code.co_names})

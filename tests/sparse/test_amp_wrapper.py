@@ -17,7 +17,7 @@ import mmengine.optim.optimizer.amp_optimizer_wrapper as amp
 from mmgps.engine.optim import GPSAmpOptimWrapper, take_over
 from mmgps.selection import Selection
 from mmgps.sparse import CompactTraining, MaskedTraining, SparseTraining
-from mmgps.tuned import Tuned, method_of
+from mmgps.tuned import Tuned, method_for
 
 KINDS = (MaskedTraining, CompactTraining)
 
@@ -36,7 +36,7 @@ def network() -> nn.Module:
 def wrapped(kind: type, net: nn.Module, selection: Selection, **options) -> tuple[GPSAmpOptimWrapper, SparseTraining]:
     """A wrapper whose optimizer was built for all parameters, reduced as the hook reduces it."""
     wrapper = GPSAmpOptimWrapper(optimizer=torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.05), **options)
-    tuned = Tuned(net, selection, method_of(selection), '', kind)
+    tuned = Tuned(net, selection, method_for(selection), '', kind)
     take_over(wrapper, tuned)
     tuned.start(registered=False)
     return wrapper, tuned.training

@@ -12,7 +12,7 @@ from training_pair import random_selection
 
 from mmgps.sparse import CompactTraining, MaskedTraining
 from mmgps.sparse.routes import GradientKernel, LayerCost
-from mmgps.tuned import Tuned, method_of
+from mmgps.tuned import Tuned, method_for
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def gradients(kind: type, network: nn.Module, k: int, run: Callable[[nn.Module],
     """Return the gradients of all trained values at the start and after a step of gradient descent."""
     network, found = copy.deepcopy(network), []
     selection = random_selection(network, k)
-    training = Tuned(network, selection, method_of(selection), '', kind).training
+    training = Tuned(network, selection, method_for(selection), '', kind).training
     training.start()
     resolved = list(selection.resolve(network))
     held = [training.replacements().get(parameter.value, parameter.value) for parameter, _ in resolved]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmgps.selection import RandomScore, Selection
 from mmgps.sparse import CompactTraining, MaskedTraining, SparseTraining
 from mmgps.sparse.routes import GradientKernel, LayerCost
-from mmgps.tuned import Tuned, method_of
+from mmgps.tuned import Tuned, method_for
 from mmgps.tuning import GPS
 
 Loss = Callable[[nn.Module, int], Tensor]
@@ -50,7 +50,7 @@ def prepare(
     kind: type, backbone: nn.Module, selection: Selection, optimizer: str = 'adamw', registered: bool = True
 ) -> tuple[SparseTraining, torch.optim.Optimizer]:
     """Start training of ``selection``, and build an optimizer of what it trains."""
-    tuned = Tuned(backbone, selection, method_of(selection), '', kind)
+    tuned = Tuned(backbone, selection, method_for(selection), '', kind)
     held = tuned.parameters()
     tuned.training.start(registered)
     return tuned.training, OPTIMIZERS[optimizer](held)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import mmgps
 from mmgps.selection import RandomScore
-from mmgps.sparse import CompactTraining, MaskedTraining, UnstartedError
+from mmgps.sparse import CompactTraining, FusedAttention, MaskedTraining, UnstartedError
 from mmgps.tuned import tuned_of
 from mmgps.tuning import GPS, InjectionError, UntrainedError, freeze_unselected
 
@@ -293,3 +293,18 @@ def test_a_penalty_over_model_parameters_that_would_count_twice_is_refused(
     penalty = sum(value.square().sum() for value in tuned.parameters())
     (model(loader[0]).loss + penalty).backward()
     optimizer.step()
+
+
+@pytest.mark.parametrize('method', ['gps', 'lora'])
+def test_a_refused_option_leaves_the_model_as_it_was(method: str, model: SmallModel, loader: list[Tensor]) -> None:
+    before, modules = state(model), [*model.modules()]
+    with pytest.raises(ValueError, match=r'no nn\.MultiheadAttention'):
+        tuned_by(method, model, loader, lean=[FusedAttention()])
+    assert [*model.modules()] == modules
+    assert model.state_dict().keys() == before.keys()
+    assert not moved(model, before)
+    assert all(value.requires_grad for value in model.parameters())
+    assert not any('forward' in vars(part) or part._forward_hooks for part in model.modules())
+    tuned_by(method, model, loader)
+    train(model, torch.optim.AdamW(model.parameters(), lr=1e-2), loader)
+    assert moved(model, before)

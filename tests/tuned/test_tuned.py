@@ -144,3 +144,22 @@ def test_an_interrupted_load_leaves_the_base(
     assert not moved(other, before)
     assert tuned_of(other) is None
     assert all(value.requires_grad for value in other.parameters())
+
+
+def test_an_interrupted_merge_trains_on(
+    model: SmallModel, loader: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = tuned_by('lora', model, loader)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    train(model, optimizer, loader)
+
+    def interrupted(backbone: nn.Module) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('mmgps.tuned.tuned.merge_operations', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tuned.merge()
+    before = state(model)
+    train(model, optimizer, loader)
+    assert any('lora' in name for name in moved(model, before))
+    assert tuned_of(model) is tuned

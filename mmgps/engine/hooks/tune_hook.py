@@ -33,6 +33,7 @@ from mmgps.tuning import (
     check_held,
     neutralize_unused,
     resting,
+    unused_message,
 )
 
 from ..configs.components import build_method
@@ -180,10 +181,7 @@ class TuneHook(Hook):
             return
         done, unused = self._first.finish()
         if unused:
-            runner.logger.warning(
-                f'{len(unused)} tensors count as trained and take no part in the first iteration: '
-                f'{", ".join(unused)}; they keep their values as long as training does not use them'
-            )
+            runner.logger.warning(unused_message(unused))
             if not resumed(runner):
                 neutralize_unused(unwrapped(runner.model), unused)
         if done:

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmgps.rewiring import Injected
 from mmgps.selection import Role, Selection, describe, sum_gradients
 from mmgps.sparse import CompactTraining, MaskedTraining
-from mmgps.tuned import Tuned, method_of
+from mmgps.tuned import Tuned, method_for
 from mmgps.tuning import GPS, LoRA
 from mmgps.tuning.sites import InjectionError
 
@@ -137,7 +137,7 @@ def slow_choice(network: nn.Module, gradients: dict[str, Tensor]) -> dict[str, l
 def train(kind: type, base: nn.Module, inputs: dict[str, Tensor], selection: Selection, rate: float) -> nn.Module:
     """Train a copy of ``base`` for a few steps."""
     network = copy.deepcopy(base)
-    tuned = Tuned(network, selection, method_of(selection), '', kind)
+    tuned = Tuned(network, selection, method_for(selection), '', kind)
     training = tuned.training
     optimizer = torch.optim.SGD(tuned.parameters(), lr=rate, momentum=0.9, weight_decay=0.05)
     training.start()

@@ -50,7 +50,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @HOOKS.register_module(force=True)
-class Watch(Hook):
+class ShardWatch(Hook):
     """Record the bytes that the process holds between steps, and the scores."""
 
     priority = 'LOWEST'
@@ -107,7 +107,7 @@ def config(work_dir: Path, base: Path, fsdp: bool, **changes: Any):
     cfg.launcher = 'pytorch'
     cfg.env_cfg = dict(dist_cfg=dict(backend='gloo'))
     cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
-    cfg.custom_hooks.append(dict(type='Watch'))
+    cfg.custom_hooks.append(dict(type='ShardWatch'))
     if fsdp:
         cfg.update(runner_type='FlexibleRunner', strategy=dict(type='mmgps.GPSFSDPStrategy'))
     return cfg
@@ -128,7 +128,7 @@ def validating(cfg):
 def trained(cfg) -> dict[str, Any]:
     runner = build_runner(cfg)
     runner.train()
-    [watch] = [hook for hook in runner.hooks if isinstance(hook, Watch)]
+    [watch] = [hook for hook in runner.hooks if isinstance(hook, ShardWatch)]
     model = getattr(runner.model, 'module', runner.model)
     return dict(vars(watch), state=gathered_state(model, True))
 
